@@ -1,0 +1,51 @@
+// I/O context: on whose account a bio runs.
+//
+// Every bio has one. The bio that starts an I/O (a front end's, or a journal's own) takes a reference; a
+// clone borrows its source's, which is legal because a clone ends before its source. What may outlive
+// the bio it came from (metadata, copies, checksum work) must take a reference of its own.
+
+import { assert } from '../base/assert.ts';
+import type { Op } from './bio.ts';
+
+export interface IoContextOptions {
+  readonly name: string;
+  /** Scheduling priority as in ionice: class (0 none, 1 real-time, 2 best-effort, 3 idle) << 13 | level. */
+  readonly ioprio?: number;
+}
+
+export class IoContext {
+  readonly name: string;
+  readonly ioprio: number;
+  /** Bios ended so far and their bytes, indexed by Op. */
+  readonly ios: Float64Array = new Float64Array(5);
+  readonly bytes: Float64Array = new Float64Array(5);
+  #refs = 1;
+
+  constructor(options: IoContextOptions) {
+    this.name = options.name;
+    this.ioprio = options.ioprio ?? 0;
+  }
+
+  get refs(): number {
+    return this.#refs;
+  }
+
+  get(): this {
+    assert(this.#refs > 0, `io context ${this.name}: reference taken after the last one was dropped`);
+    this.#refs++;
+    return this;
+  }
+
+  put(): void {
+    assert(this.#refs > 0, `io context ${this.name}: more references dropped than taken`);
+    this.#refs--;
+  }
+
+  charge(op: Op, bytes: number): void {
+    (this.ios[op] as number)++;
+    this.bytes[op] = (this.bytes[op] as number) + bytes;
+  }
+}
+
+/** I/O that the program does for itself, on nobody's account. */
+export const systemContext = new IoContext({ name: 'system' });

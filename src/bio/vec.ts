@@ -1,0 +1,33 @@
+// Bio vectors: the buffers of one I/O, as ranges of the arena.
+//
+// A vector belongs to whoever allocated it and is shared, not copied, by every clone. Nobody else may
+// change its shape or, for a write, the bytes it points to. In the debug build the arrays are frozen and
+// `assertOwner` stops whoever fills a vector that is not his.
+
+import { assert, debugBuild } from '../base/assert.ts';
+
+export class BioVec {
+  /** Byte offsets into the arena. */
+  readonly mems: readonly number[];
+  /** Bytes of each segment, above 0. */
+  readonly lens: readonly number[];
+  readonly lenBytes: number;
+  /** Identity of the allocator; compared, never used. */
+  readonly owner: object;
+
+  constructor(mems: readonly number[], lens: readonly number[], owner: object) {
+    let total = 0;
+    for (const len of lens) {
+      assert(Number.isSafeInteger(len) && len > 0, `bio vector: segment of ${len} bytes`);
+      total += len;
+    }
+    assert(mems.length === lens.length, 'bio vector: as many places as lengths');
+    this.mems = debugBuild ? Object.freeze([...mems]) : mems;
+    this.lens = debugBuild ? Object.freeze([...lens]) : lens;
+    this.lenBytes = total;
+    this.owner = owner;
+  }
+}
+
+/** The vector of a bio that carries no data (flush, discard, write-zeroes). */
+export const NO_VEC = new BioVec([], [], {});

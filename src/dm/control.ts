@@ -1,0 +1,85 @@
+// The control interface of a device mapper: dmsetup's verbs with plain data in and out, so that it can
+// be called in-process, over a message port or over the daemon's socket alike. Devices are named by
+// name; who has a UUID looks it up with `list`. Every refusal is a DmError.
+
+export interface CreateOptions {
+  readonly name: string;
+  /** Up to 128 bytes; no other device may have it. */
+  readonly uuid?: string;
+  readonly minor?: number;
+  readonly isReadOnly?: boolean;
+  /** Table text, one line a target. Without it the device has no table and is suspended. */
+  readonly table?: string;
+}
+
+export interface DeviceInfo {
+  readonly name: string;
+  readonly uuid: string;
+  readonly minor: number;
+  readonly state: 'ACTIVE' | 'SUSPENDED';
+  readonly isReadOnly: boolean;
+  readonly hasLiveTable: boolean;
+  readonly hasInactiveTable: boolean;
+  /** How many users it has: other devices' tables and exports. */
+  readonly openCount: number;
+  readonly eventNr: number;
+  readonly targetCount: number;
+  /** Of the live table; 0 without one. */
+  readonly lenSectors: number;
+  readonly isDeferredRemove: boolean;
+}
+
+/** One line of `table` or `status`. */
+export interface TargetLine {
+  readonly startSector: number;
+  readonly lenSectors: number;
+  readonly type: string;
+  readonly params: string;
+}
+
+export interface ExportOptions {
+  /** What clients ask for; '' is the default export. */
+  readonly name: string;
+  /** A mapped device's name. */
+  readonly device: string;
+  readonly description?: string;
+  readonly isReadOnly?: boolean;
+}
+
+export interface ExportStatus extends Required<ExportOptions> {
+  readonly sizeBytes: number;
+  readonly connections: number;
+}
+
+export interface DmControl {
+  /** Creates and, with a table, loads and resumes; on failure nothing is left behind. */
+  create(options: CreateOptions): Promise<DeviceInfo>;
+  /** Loads the inactive table. */
+  load(name: string, table: string, options?: { readonly isReadOnly?: boolean }): Promise<void>;
+  /** Drops the inactive table. */
+  clear(name: string): Promise<void>;
+  suspend(name: string, options?: { readonly noflush?: boolean }): Promise<void>;
+  /** Puts the inactive table, if there is one, in place of the live one; then lets I/O go. */
+  resume(name: string): Promise<void>;
+  /** `force`: its table is replaced by `error` first. `deferred`: as soon as nobody uses it. */
+  remove(
+    name: string,
+    options?: { readonly force?: boolean; readonly deferred?: boolean },
+  ): Promise<void>;
+  rename(name: string, newName: string): Promise<void>;
+  setUuid(name: string, uuid: string): Promise<void>;
+  list(): Promise<DeviceInfo[]>;
+  info(name: string): Promise<DeviceInfo>;
+  /** Names of the devices its live table uses, mapped ones and backends. */
+  deps(name: string): Promise<{ readonly name: string; readonly isMapped: boolean }[]>;
+  table(name: string, options?: { readonly inactive?: boolean }): Promise<TargetLine[]>;
+  status(
+    name: string,
+    options?: { readonly inactive?: boolean; readonly noflush?: boolean },
+  ): Promise<TargetLine[]>;
+  /** To the target that has `sector`. */
+  message(name: string, sector: number, text: string): Promise<string>;
+  /** Waits until the event number is above `eventNr` (its current one if not given). */
+  wait(name: string, eventNr?: number): Promise<DeviceInfo>;
+  targets(): Promise<{ readonly name: string; readonly version: string }[]>;
+}

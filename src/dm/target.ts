@@ -1,0 +1,133 @@
+// The target contract: what one word of a table line has to do.
+//
+// A target maps bios synchronously. What would have to wait goes to a queue of the target's own
+// (`MapResult.Submitted`) and continues there. A target touches the world only through its host.
+
+import type { Clock } from '../base/clock.ts';
+import type { Status } from '../base/status.ts';
+import type { Bio } from '../bio/bio.ts';
+import type { BlockDevice, Extent } from '../bio/device.ts';
+import type { QueueLimits } from '../bio/limits.ts';
+import type { IoEngine } from '../io/engine.ts';
+
+export type MapResult = 0 | 1 | 2 | 3;
+
+export const MapResult = {
+  /** The target has it and will end it, or submit it, once. */
+  Submitted: 0,
+  /** `bio.device` and `bio.sector` are set; the core sends it on. */
+  Remapped: 1,
+  /** Not now: the device holds it and maps it again after the next resume. */
+  Requeue: 2,
+  /** The core ends it with an I/O error. */
+  Kill: 3,
+} as const;
+
+/** What `endIo` makes of a bio that comes back. */
+export type EndIoResult = 0 | 1 | 2;
+
+export const EndIoResult = {
+  /** It goes on up with `bio.status`, which the target may have changed. */
+  Done: 0,
+  /** The target keeps it and will submit or end it again. */
+  Incomplete: 1,
+  /** Map it again (at once, or after the resume if the device is suspended). */
+  Requeue: 2,
+} as const;
+
+/** A part of a device that a target uses. */
+export interface DeviceRange {
+  readonly device: BlockDevice;
+  readonly startSector: number;
+  readonly lenSectors: number;
+}
+
+export interface TargetTraits {
+  /** Reads and writes never cross a multiple of this many sectors, counted from the target's start. */
+  readonly boundarySectors?: number;
+  /**
+   * `devices` (the default): the core sends a flush to every device in `devices()`. `map`: the target
+   * gets the flush in `map`, with `bio.lenBytes` 0.
+   */
+  readonly flush?: 'devices' | 'map';
+  /**
+   * How many bios a discard or a write-zeroes becomes, each given to `map` over the whole range with
+   * `bio.targetWord` = 0, 1, ...; a target that finds nothing to do for one ends it. Default 1; 0: the
+   * target cannot discard (NotSupported).
+   */
+  readonly discardPieces?: number;
+  readonly writeZeroesPieces?: number;
+}
+
+export interface Target {
+  /**
+   * The hot path. `bio.sector` is relative to the target; the bio stays within the target and its
+   * boundary. No promise, no closure, no exception.
+   */
+  map(bio: Bio): MapResult;
+  /** The end of a bio that `map` remapped. `bio` has the iterator it was mapped with. */
+  endIo?(bio: Bio): EndIoResult;
+  /** The kernel's status line after `<start> <len> <type>`: INFO (`dmsetup status`) or TABLE (`table`). */
+  status(kind: 'info' | 'table'): string;
+  devices(): readonly DeviceRange[];
+  readonly traits?: TargetTraits;
+  /** May tighten or loosen what stacking the devices of `devices()` gave. */
+  limits?(stacked: QueueLimits): QueueLimits;
+  /**
+   * Allocation from `sector` (relative to the target) on. As BlockDevice.extents. Without it everything
+   * counts as allocated.
+   */
+  extents?(sector: number, lenSectors: number, maxExtents: number): Promise<Extent[]>;
+  /** `dmsetup message`; answers text for the caller, '' for none. Throws DmError. */
+  message?(argv: readonly string[]): Promise<string>;
+  /** Suspend and resume, in this order: presuspend, (I/O drained), postsuspend; preresume, resume. */
+  presuspend?(noflush: boolean): Promise<void>;
+  postsuspend?(): Promise<void>;
+  /** May throw: the device then stays suspended. */
+  preresume?(): Promise<void>;
+  resume?(): void;
+  /** Lets everything go, except devices opened through the host: those the host closes. */
+  close?(): Promise<void>;
+}
+
+/** What a target may use. One host a target instance. */
+export interface TargetHost {
+  /** The mapped device's name. */
+  readonly deviceName: string;
+  readonly isReadOnly: boolean;
+  /** This target's place in the table. */
+  readonly startSector: number;
+  readonly lenSectors: number;
+  readonly engine: IoEngine;
+  readonly clock: Clock;
+  /** Seeded in simulations. Uniform in 0 .. 1. */
+  random(): number;
+  /**
+   * Opens what a table names: a mapped device's name, a path, a URI. Held until the target is closed.
+   * With `range` it is checked that the device is large enough. Throws DmError in the kernel's words.
+   */
+  openDevice(
+    reference: string,
+    range?: { readonly startSector: number; readonly lenSectors: number },
+  ): Promise<BlockDevice>;
+  /** Something that `wait` waits for has happened. */
+  event(): void;
+}
+
+/** The default export of `src/targets/<name>.ts`. */
+export interface TargetType {
+  /** The table word. */
+  readonly name: string;
+  /** As `dmsetup targets` prints it; the kernel version whose behaviour this is. */
+  readonly version: readonly [number, number, number];
+  /**
+   * Makes an instance from the words after the type. Throws DmError with the kernel's text
+   * (`Invalid argument count`), prefixed by nobody: the core adds device and line.
+   */
+  create(args: readonly string[], host: TargetHost): Promise<Target>;
+}
+
+export function failMap(bio: Bio, status: Status): MapResult {
+  bio.fail(status);
+  return MapResult.Kill;
+}
