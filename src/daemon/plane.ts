@@ -1,0 +1,36 @@
+// The data plane as the control plane sees it: a device mapper, its exports, and connections handed to it.
+// It lives in a thread of its own (uring engine) or in this one (node engine); nobody above can tell.
+
+import type { DmControl, ExportOptions, ExportStatus } from '../dm/control.ts';
+import type { ExportCatalog, Transmission } from '../frontends/nbd/export.ts';
+import type { EngineName } from '../io/engine.ts';
+
+export interface PlaneOptions {
+  /** `auto` probes: uring where the kernel and the sandbox allow it, else node. */
+  readonly engine: EngineName | 'auto';
+  /** Budget for I/O buffers, bytes. */
+  readonly bufferBytes: number;
+}
+
+export interface PlaneStats {
+  readonly engine: EngineName;
+  readonly connections: number;
+  readonly requests: number;
+  readonly bufferBytes: number;
+  readonly bufferBytesUsed: number;
+  readonly bufferBytesPeak: number;
+}
+
+export interface Plane extends DmControl, ExportCatalog, Transmission {
+  readonly engine: EngineName;
+  createExport(options: ExportOptions): Promise<ExportStatus>;
+  /** With `force`, connections to it are closed; otherwise they make it busy. */
+  removeExport(name: string, options?: { readonly force?: boolean }): Promise<void>;
+  listExports(): Promise<ExportStatus[]>;
+  stats(): Promise<PlaneStats>;
+  /**
+   * Ends in order: no new requests are read, running ones finish and are answered, connections close,
+   * every device is flushed and closed. Rejects when a flush failed.
+   */
+  shutdown(): Promise<void>;
+}
