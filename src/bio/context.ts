@@ -31,7 +31,10 @@ export class IoContext {
   }
 
   get(): this {
-    assert(this.#refs > 0, `io context ${this.name}: reference taken after the last one was dropped`);
+    assert(
+      this.#refs > 0,
+      `io context ${this.name}: reference taken after the last one was dropped`,
+    );
     this.#refs++;
     return this;
   }

@@ -122,7 +122,8 @@ function finish(first: Bio): void {
 function popFrames(bio: Bio): boolean {
   while (bio.depth > 0) {
     const frame = bio.frames[--bio.depth];
-    if (frame === undefined || frame.hook === null) return bug(`bio ${bio.id}: frame without a hook`);
+    if (frame === undefined || frame.hook === null)
+      return bug(`bio ${bio.id}: frame without a hook`);
     bio.sector = frame.sector;
     bio.lenBytes = frame.lenBytes;
     bio.segment = frame.segment;

@@ -13,7 +13,11 @@ import { assert, bug, debugBuild } from '../base/assert.ts';
 import { MIB } from '../base/units.ts';
 
 declare const WebAssembly: {
-  Memory: new (d: { initial: number; maximum: number; shared: boolean }) => {
+  Memory: new (d: {
+    initial: number;
+    maximum: number;
+    shared: boolean;
+  }) => {
     readonly buffer: SharedArrayBuffer;
   };
 };
@@ -92,7 +96,10 @@ export class Arena {
     const slab = this.#slabs[mem >> SLAB_SHIFT];
     const cls = classOf(bytes);
     if (slab === undefined) bug(`arena: free of ${mem}, which was never allocated`);
-    assert(slab.shift === CLASS_SHIFTS[cls], `arena: chunk ${mem} freed with another size: ${bytes}`);
+    assert(
+      slab.shift === CLASS_SHIFTS[cls],
+      `arena: chunk ${mem} freed with another size: ${bytes}`,
+    );
     if (debugBuild) this.#checkFree(slab, mem);
     slab.free[slab.nfree++] = (mem & (MIB - 1)) >> slab.shift;
     this.usedBytes -= 1 << slab.shift;

@@ -27,7 +27,7 @@ export interface ExportInfo {
 export interface ExportCatalog {
   /** Undefined: no such export. '' is the default one. */
   lookup(name: string): Promise<ExportInfo | undefined>;
-  list(): Promise<readonly { readonly name: string; readonly description: string }[]>;
+  listNames(): Promise<readonly { readonly name: string; readonly description: string }[]>;
 }
 
 /** The outcome of a handshake that ended in transmission. */
