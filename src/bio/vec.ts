@@ -27,6 +27,23 @@ export class BioVec {
     this.lenBytes = total;
     this.owner = owner;
   }
+
+  /**
+   * Points a one-segment vector at another buffer, so that a pooled I/O needs no new vector. Only its
+   * owner may, and only while no bio carries it.
+   */
+  pointAt(mem: number, lenBytes: number): void {
+    const own = this as { mems: readonly number[]; lens: readonly number[]; lenBytes: number };
+    if (debugBuild) {
+      assert(lenBytes > 0, `bio vector: segment of ${lenBytes} bytes`);
+      own.mems = Object.freeze([mem]);
+      own.lens = Object.freeze([lenBytes]);
+    } else {
+      (own.mems as number[])[0] = mem;
+      (own.lens as number[])[0] = lenBytes;
+    }
+    own.lenBytes = lenBytes;
+  }
 }
 
 /** The vector of a bio that carries no data (flush, discard, write-zeroes). */

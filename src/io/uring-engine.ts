@@ -1,0 +1,291 @@
+// The io_uring engine: files and sockets in one ring.
+//
+// It runs in one of two modes. As a guest (the default) it shares its thread with a normal event loop:
+// while something is outstanding it looks at the ring once a turn. After `own()` the thread lives in the
+// ring: it blocks there when only ring work is under way, and turns the event loop between entries while
+// a slow path runs (`spawn`), because promises and Node's own callbacks only move there. An owned engine
+// is woken from outside through an eventfd (`wakeFd`).
+
+import type { Duplex } from 'node:stream';
+import { assert, bug } from '../base/assert.ts';
+import type { Clock } from '../base/clock.ts';
+import { realClock } from '../base/clock.ts';
+import { slowPathsRunning } from '../base/spawn.ts';
+import type { Arena } from './arena.ts';
+import type { BatchTask, IoDone, IoEngine, IoFile, IoStream } from './engine.ts';
+import { closeFd, errno, eventfd, MADV_HUGEPAGE, madvise, pwriteAt } from './posix.ts';
+import { TimerHeap } from './timer-heap.ts';
+import { type CompletionSink, FSYNC_DATASYNC, UringOp, UringRing } from './uring-ring.ts';
+import { UringStream } from './uring-stream.ts';
+
+const SQ_ENTRIES = 1024;
+/** Buffered writes up to this size are tried inline: cheaper than a hop to the kernel's workers. */
+const INLINE_WRITE_BYTES_MAX = 65536;
+/** Most bytes written inline in one batch; the rest goes through the ring, so no batch hangs long. */
+const INLINE_BATCH_BYTES_MAX = 1 << 20;
+/** How long an owned ring waits at most while a slow path is running in the event loop. */
+const SLOW_PATH_WAIT_MS = 1;
+
+interface Waiting {
+  readonly op: number;
+  readonly fd: number;
+  readonly address: number;
+  readonly len: number;
+  readonly offset: number;
+  readonly flags: number;
+  readonly done: IoDone;
+  readonly arg: object;
+}
+
+export class UringEngine implements IoEngine, CompletionSink, IoDone {
+  readonly name = 'uring';
+  readonly arena: Arena;
+  readonly clock: Clock;
+  readonly #ring: UringRing;
+  readonly #timers = new TimerHeap();
+  // What is under way, by slot; the slot is the entry's user data.
+  readonly #done: (IoDone | null)[];
+  readonly #args: (object | null)[];
+  readonly #freeSlots: Int32Array;
+  #freeCount: number;
+  /** Operations that found every slot taken, in order. */
+  #backlog: Waiting[] = [];
+  #outstanding = 0;
+  #batch: BatchTask[] = [];
+  #inlineLeft = INLINE_BATCH_BYTES_MAX;
+  #isScheduled = false;
+  #isOwned = false;
+  #isClosed = false;
+  #onWake: () => void = () => {};
+  #wakeFd = -1;
+  #wakeMem = -1;
+  readonly #tickBound = (): void => this.#tick();
+
+  /** Throws UringUnavailable. The clock is the ring's own once the engine owns its thread. */
+  constructor(arena: Arena) {
+    this.arena = arena;
+    this.#ring = new UringRing(SQ_ENTRIES);
+    const slots = this.#ring.completionsMax;
+    this.#done = Array.from({ length: slots }, () => null);
+    this.#args = Array.from({ length: slots }, () => null);
+    this.#freeSlots = Int32Array.from({ length: slots }, (_, i) => slots - 1 - i);
+    this.#freeCount = slots;
+    // Large pages for the buffers: fewer TLB misses in the kernel's copies. Refusal costs nothing.
+    madvise(arena.address, arena.sizeBytes, MADV_HUGEPAGE);
+    this.clock = {
+      nowMs: () => performance.now(),
+      after: (delayMs, fire) =>
+        this.#isOwned
+          ? this.#timers.add(performance.now() + delayMs, fire)
+          : realClock.after(delayMs, fire),
+    };
+  }
+
+  /** Operations under way in the ring. */
+  get outstanding(): number {
+    return this.#outstanding;
+  }
+
+  read(
+    file: IoFile,
+    offBytes: number,
+    mem: number,
+    lenBytes: number,
+    done: IoDone,
+    arg: object,
+  ): void {
+    this.push(UringOp.Read, file.fd, this.arena.address + mem, lenBytes, offBytes, 0, done, arg);
+  }
+
+  write(
+    file: IoFile,
+    offBytes: number,
+    mem: number,
+    lenBytes: number,
+    done: IoDone,
+    arg: object,
+  ): void {
+    const address = this.arena.address + mem;
+    if (lenBytes <= INLINE_WRITE_BYTES_MAX && !file.isDirect && this.#inlineLeft >= lenBytes) {
+      this.#inlineLeft -= lenBytes;
+      const result = pwriteAt(file.fd, address, lenBytes, offBytes);
+      this.#schedule();
+      done.ioDone(arg, result >= 0 ? result : -errno());
+      return;
+    }
+    this.push(UringOp.Write, file.fd, address, lenBytes, offBytes, 0, done, arg);
+  }
+
+  sync(file: IoFile, done: IoDone, arg: object): void {
+    this.push(UringOp.Fsync, file.fd, 0, 0, 0, FSYNC_DATASYNC, done, arg);
+  }
+
+  fallocate(
+    file: IoFile,
+    mode: number,
+    offBytes: number,
+    lenBytes: number,
+    done: IoDone,
+    arg: object,
+  ): void {
+    // The length travels in the address word, the mode in the length word.
+    this.push(UringOp.Fallocate, file.fd, lenBytes, mode, offBytes, 0, done, arg);
+  }
+
+  openStream(source: number | Duplex): IoStream {
+    if (typeof source !== 'number') return bug('uring engine: a stream needs a descriptor');
+    return new UringStream(this, source);
+  }
+
+  atBatchEnd(task: BatchTask): void {
+    this.#batch.push(task);
+    this.#schedule();
+  }
+
+  /** Queues one ring operation. `address` is a process address. */
+  push(
+    op: number,
+    fd: number,
+    address: number,
+    len: number,
+    offset: number,
+    flags: number,
+    done: IoDone,
+    arg: object,
+  ): void {
+    if (this.#freeCount === 0) {
+      this.#backlog.push({ op, fd, address, len, offset, flags, done, arg });
+      return;
+    }
+    const slot = this.#freeSlots[--this.#freeCount] as number;
+    this.#done[slot] = done;
+    this.#args[slot] = arg;
+    this.#outstanding++;
+    this.#ring.push(op, fd, address, len, offset, slot, flags);
+    this.#schedule();
+  }
+
+  completed(slot: number, result: number): void {
+    const done = this.#done[slot] as IoDone;
+    const arg = this.#args[slot] as object;
+    this.#done[slot] = null;
+    this.#args[slot] = null;
+    this.#freeSlots[this.#freeCount++] = slot;
+    this.#outstanding--;
+    if (this.#backlog.length > 0) this.#unpark();
+    done.ioDone(arg, result);
+  }
+
+  /**
+   * Makes the ring this thread's home. `onWake` runs after somebody has written to `wakeFd`. Returns at
+   * once; the loop starts with the next turn of the event loop and runs until `close`.
+   */
+  own(onWake: () => void): void {
+    assert(!this.#isOwned, 'uring engine: owned twice');
+    this.#isOwned = true;
+    this.#onWake = onWake;
+    this.#wakeFd = eventfd(0, 0);
+    assert(this.#wakeFd >= 0, `uring engine: eventfd: errno ${errno()}`);
+    this.#wakeMem = this.arena.tryAlloc(8);
+    this.#armWake();
+  }
+
+  /** Write 8 bytes (a u64 above 0) here to wake an owned engine. */
+  get wakeFd(): number {
+    return this.#wakeFd;
+  }
+
+  /** The eventfd was written to. */
+  ioDone(_arg: object, _result: number): void {
+    if (this.#isClosed) return;
+    this.#armWake();
+    this.#onWake();
+  }
+
+  close(): void {
+    this.#isClosed = true;
+    const own = this.#isOwned ? 1 : 0;
+    assert(this.#outstanding <= own, `uring engine: closed with ${this.#outstanding} outstanding`);
+    this.#ring.close();
+    if (this.#wakeFd >= 0) closeFd(this.#wakeFd);
+    if (this.#wakeMem >= 0) this.arena.free(this.#wakeMem, 8);
+  }
+
+  #armWake(): void {
+    const address = this.arena.address + this.#wakeMem;
+    this.push(UringOp.Read, this.#wakeFd, address, 8, 0, 0, this, this);
+  }
+
+  #unpark(): void {
+    const w = this.#backlog.shift() as Waiting;
+    this.push(w.op, w.fd, w.address, w.len, w.offset, w.flags, w.done, w.arg);
+  }
+
+  #schedule(): void {
+    if (this.#isScheduled || this.#isClosed) return;
+    this.#isScheduled = true;
+    setImmediate(this.#tickBound);
+  }
+
+  #tick(): void {
+    this.#isScheduled = false;
+    if (this.#isClosed) return;
+    if (!this.#isOwned) {
+      this.#guestTurn();
+      return;
+    }
+    // Held for the whole loop: nothing below may schedule a second tick.
+    this.#isScheduled = true;
+    let mayBlock = true;
+    for (;;) {
+      this.#runBatch();
+      const isSlow = slowPathsRunning() > 0;
+      if (isSlow && !mayBlock) break;
+      this.#wait(isSlow);
+      mayBlock = false;
+      this.#ring.reap(this);
+      this.#timers.fireDue(performance.now());
+      if (this.#isClosed) return;
+    }
+    if (this.#ring.hasUnsubmitted) this.#ring.enter(0, 0);
+    setImmediate(this.#tickBound);
+  }
+
+  #wait(isSlow: boolean): void {
+    const ring = this.#ring;
+    if (this.#batch.length > 0 || ring.hasCompletions) {
+      ring.enter(0, 0);
+      return;
+    }
+    let timeoutMs = isSlow ? SLOW_PATH_WAIT_MS : 0;
+    const nextMs = this.#timers.nextMs;
+    if (nextMs !== undefined) {
+      const left = Math.max(0.001, nextMs - performance.now());
+      timeoutMs = timeoutMs === 0 ? left : Math.min(left, timeoutMs);
+    }
+    ring.enter(1, timeoutMs);
+  }
+
+  #guestTurn(): void {
+    this.#runBatch();
+    if (this.#outstanding > 0) {
+      this.#ring.enter(0, 0);
+      if (this.#ring.reap(this) === 0 && this.#batch.length === 0 && !this.#isClosed) {
+        // Nothing yet: doze in the ring rather than spin, but never keep the event loop waiting long.
+        this.#ring.enter(1, 0.05);
+        this.#ring.reap(this);
+      }
+      this.#runBatch();
+    }
+    if (this.#outstanding > 0 || this.#batch.length > 0) this.#schedule();
+  }
+
+  #runBatch(): void {
+    this.#inlineLeft = INLINE_BATCH_BYTES_MAX;
+    // A task may ask for another round; that one belongs to the next batch.
+    const batch = this.#batch;
+    if (batch.length === 0) return;
+    this.#batch = [];
+    for (const task of batch) task.runBatchTask();
+  }
+}
