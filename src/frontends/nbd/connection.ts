@@ -1,0 +1,380 @@
+// One NBD connection in its transmission phase: receiving and parsing.
+//
+// Requests are parsed in the receive buffer. A small write is submitted from there; a large one is
+// received, chunk by chunk, into buffers of its own and written as it arrives. A large read is issued
+// chunk by chunk as memory allows. Nothing is ever waited for: when something is missing (bytes, memory,
+// a free place in flight) the connection returns and `pump` is called again when it may have come.
+//
+// Memory: a connection may hold at most half of what is free at the time it asks (and one piece in any
+// case), so readers that do not read leave room for those who come later.
+
+import { assert } from '../../base/assert.ts';
+import { Status } from '../../base/status.ts';
+import { IoContext } from '../../bio/context.ts';
+import { Cmd, NBD_REQUEST_MAGIC } from '../../format/nbd.ts';
+import { CHUNK_BYTES_MAX, NONE } from '../../io/arena.ts';
+import type { BatchTask, IoDone, IoEngine, IoStream } from '../../io/engine.ts';
+import { Commands } from './commands.ts';
+import type { Negotiated } from './export.ts';
+import type { ExportUser, NbdExport } from './nbd-export.ts';
+import { LARGE_BUFFER_BYTES, RecvBuffer, SMALL_BUFFER_BYTES } from './recv-buffer.ts';
+import type { Piece, Request, RequestPool } from './request.ts';
+import { REQUEST_BYTES } from './wire.ts';
+
+/** Writes up to this size are submitted from the receive buffer. */
+const IN_PLACE_BYTES_MAX = 64 * 1024;
+/** Requests a connection may have in flight; more wait in its socket. */
+const IN_FLIGHT_MAX = 512;
+
+/** A large write being received. */
+interface Incoming {
+  readonly request: Request;
+  piece: Piece | null;
+  /** Bytes of `piece` received. */
+  filled: number;
+}
+
+export interface ConnectionOptions {
+  readonly engine: IoEngine;
+  readonly pool: RequestPool;
+  readonly export: NbdExport;
+  readonly negotiated: Negotiated;
+  readonly stream: IoStream;
+  /** Bytes the client sent behind the handshake. */
+  readonly rest: Uint8Array;
+  readonly onClosed: (connection: NbdConnection) => void;
+}
+
+type State = 'open' | 'draining' | 'closing' | 'closed';
+
+export class NbdConnection implements IoDone, BatchTask, ExportUser {
+  readonly export: NbdExport;
+  readonly ctx: IoContext;
+  readonly engine: IoEngine;
+  readonly stream: IoStream;
+  requestCount = 0;
+  readonly #commands: Commands;
+  readonly #onClosed: (connection: NbdConnection) => void;
+  #buffer: RecvBuffer | null = null;
+  #state: State = 'open';
+  #heldBytes = 0;
+  #isReceiving = false;
+  #isPumping = false;
+  #isWaitingForMemory = false;
+  #isBatchQueued = false;
+  #isBusy = false;
+  /** The last command was a large write: another is likely, so only its header is received. */
+  #expectsLarge = false;
+  #skipBytes = 0;
+  #incoming: Incoming | null = null;
+  /** A read of which not all pieces have been issued. */
+  #issuing: Request | null = null;
+  #rest: Uint8Array;
+  #drained: (() => void)[] = [];
+  readonly #retry = (): void => {
+    this.#isWaitingForMemory = false;
+    this.pump();
+  };
+
+  constructor(options: ConnectionOptions) {
+    this.export = options.export;
+    this.engine = options.engine;
+    this.stream = options.stream;
+    this.ctx = new IoContext({ name: options.negotiated.peer });
+    this.#rest = options.rest;
+    this.#onClosed = options.onClosed;
+    this.#commands = new Commands(this, options.pool, options.negotiated);
+    this.export.users.add(this);
+  }
+
+  get isOpen(): boolean {
+    return this.#state === 'open';
+  }
+
+  /** Goes on with whatever can be gone on with. Called whenever something may have come. */
+  pump(): void {
+    if (this.#isPumping) return;
+    this.#isPumping = true;
+    while (this.#state === 'open' && this.#step());
+    this.#isPumping = false;
+    if (this.#state !== 'open') this.#maybeFinish();
+  }
+
+  /** A chunk for request data, or NONE; then `pump` will be called when memory has come back. */
+  takeMemory(bytes: number): number {
+    const { arena } = this.engine;
+    const free = arena.sizeBytes - arena.usedBytes;
+    if (this.#heldBytes === 0 || (this.#heldBytes + bytes) * 2 <= free) {
+      const mem = arena.tryAlloc(bytes);
+      if (mem !== NONE) {
+        this.#heldBytes += bytes;
+        return mem;
+      }
+    }
+    this.#waitForMemory();
+    return NONE;
+  }
+
+  giveMemory(mem: number, bytes: number): void {
+    this.#heldBytes -= bytes;
+    this.engine.arena.free(mem, bytes);
+  }
+
+  /** Replies are queued: sends them when the batch is over. */
+  queueSend(): void {
+    if (this.#isBatchQueued) return;
+    this.#isBatchQueued = true;
+    this.engine.atBatchEnd(this);
+  }
+
+  runBatchTask(): void {
+    this.#isBatchQueued = false;
+    if (this.#state === 'closing') this.#maybeFinish();
+    else if (!this.#commands.replies.trySend()) this.#waitForMemory(() => this.queueSend());
+  }
+
+  /** A receive has ended. */
+  ioDone(_arg: object, result: number): void {
+    this.#isReceiving = false;
+    if (this.#state !== 'open') {
+      this.#maybeFinish();
+      return;
+    }
+    if (result <= 0) {
+      this.abort();
+      return;
+    }
+    const incoming = this.#incoming;
+    if (incoming !== null && incoming.piece !== null) incoming.filled += result;
+    else {
+      (this.#buffer as RecvBuffer).fillAt += result;
+      this.#isBusy = result > SMALL_BUFFER_BYTES / 2;
+    }
+    this.pump();
+  }
+
+  /** The client is leaving, or the server is: what is in flight is answered first. */
+  drain(): Promise<void> {
+    return new Promise((resolve) => {
+      if (this.#state === 'closed') {
+        resolve();
+        return;
+      }
+      this.#drained.push(resolve);
+      this.startDraining();
+    });
+  }
+
+  startDraining(): void {
+    if (this.#state === 'open') this.#state = 'draining';
+    this.#maybeFinish();
+  }
+
+  abort(): void {
+    if (this.#state === 'closing' || this.#state === 'closed') return;
+    this.#state = 'closing';
+    this.stream.close();
+    this.#maybeFinish();
+  }
+
+  /** A request is over, its reply sent. */
+  requestDone(): void {
+    if (this.#state === 'open') this.pump();
+    else this.#maybeFinish();
+  }
+
+  /** One step of progress; false when something has to come first. */
+  #step(): boolean {
+    if (this.#issuing !== null) {
+      if (!this.#commands.issueRead(this.#issuing)) return false;
+      this.#issuing = null;
+      return true;
+    }
+    if (this.#incoming !== null) return this.#stepIncoming(this.#incoming);
+    if (this.#commands.inFlight >= IN_FLIGHT_MAX) return false;
+    if (this.#buffer !== null) {
+      if (this.#skipBytes > 0) this.#skip(this.#buffer);
+      if (this.#skipBytes === 0 && this.#parse(this.#buffer)) return true;
+    }
+    this.#receive();
+    return false;
+  }
+
+  #skip(buffer: RecvBuffer): void {
+    const bytes = Math.min(this.#skipBytes, buffer.unparsedBytes);
+    buffer.parseAt += bytes;
+    this.#skipBytes -= bytes;
+  }
+
+  /** Parses one request; false when it is not there whole. */
+  #parse(buffer: RecvBuffer): boolean {
+    if (buffer.unparsedBytes < REQUEST_BYTES) return false;
+    const { view } = this.engine.arena;
+    const at = buffer.parseAt;
+    if (view.getUint32(at) !== NBD_REQUEST_MAGIC) {
+      // Where the next request begins is anybody's guess now.
+      this.abort();
+      return false;
+    }
+    const type = view.getUint16(at + 6);
+    const lenBytes = view.getUint32(at + 24);
+    const isWrite = type === Cmd.Write;
+    const isInPlace = isWrite && lenBytes <= IN_PLACE_BYTES_MAX;
+    if (isInPlace && buffer.unparsedBytes < REQUEST_BYTES + lenBytes) return false;
+    this.requestCount++;
+    const offBytes = view.getUint32(at + 16) * 4294967296 + view.getUint32(at + 20);
+    const cookie0 = view.getInt32(at + 8, true);
+    const cookie1 = view.getInt32(at + 12, true);
+    const flags = view.getUint16(at + 4);
+    buffer.parseAt = at + REQUEST_BYTES;
+    this.#expectsLarge = isWrite && !isInPlace;
+    const request = this.#commands.begin(type, flags, cookie0, cookie1, offBytes, lenBytes);
+    if (request.status !== Status.Ok) {
+      if (isWrite) this.#skipBytes = lenBytes;
+      this.#commands.finish(request);
+    } else if (isInPlace) {
+      buffer.parseAt += lenBytes;
+      this.#commands.writeInPlace(request, buffer, at + REQUEST_BYTES);
+    } else if (isWrite) this.#incoming = { request, piece: null, filled: 0 };
+    else if (type === Cmd.Disc) this.startDraining();
+    else if (this.#commands.start(request)) this.#issuing = request;
+    return true;
+  }
+
+  /** A large write: takes a chunk, fills it from the buffer and the socket, writes it. */
+  #stepIncoming(incoming: Incoming): boolean {
+    const { request } = incoming;
+    if (incoming.piece === null) {
+      if (request.issuedBytes === request.lenBytes) {
+        this.#incoming = null;
+        return true;
+      }
+      const piece = this.#commands.takeWritePiece(request, CHUNK_BYTES_MAX);
+      if (piece === null) return false;
+      incoming.piece = piece;
+      incoming.filled = this.#takeBuffered(piece);
+    }
+    const { piece } = incoming;
+    if (incoming.filled < piece.dataBytes) {
+      this.#recv(piece.dataMem + incoming.filled, piece.dataBytes - incoming.filled, true);
+      return false;
+    }
+    incoming.piece = null;
+    incoming.filled = 0;
+    this.#commands.writePiece(request, piece);
+    return true;
+  }
+
+  /** Payload that came along with the request's header. */
+  #takeBuffered(piece: Piece): number {
+    const buffer = this.#buffer;
+    if (buffer === null) return 0;
+    const bytes = Math.min(buffer.unparsedBytes, piece.dataBytes);
+    const from = buffer.parseAt;
+    this.engine.arena.u8.copyWithin(piece.dataMem, from, from + bytes);
+    buffer.parseAt += bytes;
+    return bytes;
+  }
+
+  #receive(): void {
+    if (this.#isReceiving) return;
+    const buffer = this.#readyBuffer();
+    if (buffer === null) return;
+    if (this.#rest.length > 0) {
+      const bytes = Math.min(this.#rest.length, buffer.roomBytes);
+      this.engine.arena.u8.set(this.#rest.subarray(0, bytes), buffer.fillAt);
+      this.#rest = this.#rest.subarray(bytes);
+      // As if received; not from here, where a pump is running.
+      this.#isReceiving = true;
+      setImmediate(() => this.ioDone(this, bytes));
+      return;
+    }
+    const isHeaderOnly = this.#expectsLarge && buffer.unparsedBytes === 0 && this.#skipBytes === 0;
+    this.#recv(buffer.fillAt, isHeaderOnly ? REQUEST_BYTES : buffer.roomBytes, false);
+  }
+
+  #recv(mem: number, bytes: number, waitAll: boolean): void {
+    if (this.#isReceiving) return;
+    this.#isReceiving = true;
+    this.stream.recv(mem, bytes, waitAll, this, this);
+  }
+
+  /** The buffer to receive into, with room for the rest of the request at its head; null: no memory. */
+  #readyBuffer(): RecvBuffer | null {
+    const old = this.#buffer;
+    const wanted = this.#isBusy ? LARGE_BUFFER_BYTES : SMALL_BUFFER_BYTES;
+    if (old !== null) {
+      if (old.unparsedBytes === 0 && old.isUnshared) {
+        old.rewind();
+        if (old.sizeBytes === wanted) return old;
+      } else if (old.roomBytes >= this.#roomNeeded(old)) return old;
+    }
+    const isLarge = old !== null && old.unparsedBytes > 0;
+    const size = isLarge ? LARGE_BUFFER_BYTES : wanted;
+    const next = RecvBuffer.tryMake(this.engine.arena, size);
+    if (next === null) {
+      if (old !== null && old.roomBytes > 0 && old.unparsedBytes === 0) return old;
+      this.#waitForMemory();
+      return null;
+    }
+    if (old !== null) {
+      next.adopt(old);
+      old.put();
+    }
+    this.#buffer = next;
+    return next;
+  }
+
+  /** Bytes still missing of the request at the buffer's head, and a little more for what follows. */
+  #roomNeeded(buffer: RecvBuffer): number {
+    if (buffer.unparsedBytes === 0) return SMALL_BUFFER_BYTES / 4;
+    if (buffer.unparsedBytes < REQUEST_BYTES) return REQUEST_BYTES;
+    const { view } = this.engine.arena;
+    const isWrite = view.getUint16(buffer.parseAt + 6) === Cmd.Write;
+    const payload = isWrite ? view.getUint32(buffer.parseAt + 24) : 0;
+    return REQUEST_BYTES + Math.min(payload, IN_PLACE_BYTES_MAX) - buffer.unparsedBytes;
+  }
+
+  #waitForMemory(retry: () => void = this.#retry): void {
+    if (retry === this.#retry) {
+      if (this.#isWaitingForMemory) return;
+      this.#isWaitingForMemory = true;
+    }
+    this.engine.arena.onFree(retry);
+  }
+
+  #maybeFinish(): void {
+    if (this.#state === 'closed' || this.#state === 'open') return;
+    const { replies } = this.#commands;
+    if (this.#state === 'closing' && !replies.isSending && !replies.isEmpty) replies.abandon();
+    this.#dropIncoming();
+    if (this.#commands.inFlight > 0 || replies.isSending) return;
+    if (this.#state === 'draining') {
+      this.abort();
+      return;
+    }
+    if (this.#isReceiving) return;
+    this.#state = 'closed';
+    this.#buffer?.put();
+    this.#buffer = null;
+    assert(this.#heldBytes === 0, `${this.ctx.name}: closed with ${this.#heldBytes} bytes held`);
+    this.export.users.delete(this);
+    this.ctx.put();
+    for (const resolve of this.#drained) resolve();
+    this.#onClosed(this);
+  }
+
+  /** A request cut off in the middle by the end of the connection; its pieces on the way still end. */
+  #dropIncoming(): void {
+    if (this.#issuing !== null) {
+      const request = this.#issuing;
+      this.#issuing = null;
+      this.#commands.cutOff(request);
+    }
+    if (this.#incoming === null || this.#isReceiving) return;
+    const { request, piece } = this.#incoming;
+    this.#incoming = null;
+    if (piece !== null) this.#commands.dropPiece(piece);
+    this.#commands.cutOff(request);
+  }
+}
