@@ -28,6 +28,8 @@ export interface IoFile {
   readonly fd: number;
   /** Opened with O_DIRECT: an operation waits for the disk and must not be tried inline. */
   readonly isDirect: boolean;
+  /** On a memory file system (tmpfs, ramfs): reading never waits for a disk. */
+  readonly isMemory: boolean;
 }
 
 /** Ranges of the arena in the order they are sent. */

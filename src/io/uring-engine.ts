@@ -13,18 +13,24 @@ import { realClock } from '../base/clock.ts';
 import { slowPathsRunning } from '../base/spawn.ts';
 import type { Arena } from './arena.ts';
 import type { BatchTask, IoDone, IoEngine, IoFile, IoStream } from './engine.ts';
-import { closeFd, errno, eventfd, MADV_HUGEPAGE, madvise, pwriteAt } from './posix.ts';
+import { closeFd, errno, eventfd, MADV_HUGEPAGE, madvise, preadAt, pwriteAt } from './posix.ts';
 import { TimerHeap } from './timer-heap.ts';
 import { type CompletionSink, FSYNC_DATASYNC, UringOp, UringRing } from './uring-ring.ts';
 import { UringStream } from './uring-stream.ts';
 
 const SQ_ENTRIES = 1024;
-/** Buffered writes up to this size are tried inline: cheaper than a hop to the kernel's workers. */
-const INLINE_WRITE_BYTES_MAX = 65536;
+/**
+ * Buffered writes, and reads of memory file systems, up to this size are done inline: the ring would hand
+ * them to a kernel worker, which costs more than the call (on tmpfs 160k against 100k reads a second).
+ */
+const INLINE_BYTES_MAX = 65536;
 /** Most bytes written inline in one batch; the rest goes through the ring, so no batch hangs long. */
 const INLINE_BATCH_BYTES_MAX = 1 << 20;
 /** How long an owned ring waits at most while a slow path is running in the event loop. */
 const SLOW_PATH_WAIT_MS = 1;
+
+/** How long a guest dozes in the ring when nothing has completed. */
+const GUEST_WAIT_MS = 0.05;
 
 interface Waiting {
   readonly op: number;
@@ -56,6 +62,8 @@ export class UringEngine implements IoEngine, CompletionSink, IoDone {
   #isScheduled = false;
   #isOwned = false;
   #isClosed = false;
+  #isReaping = false;
+  #reaped = 0;
   #onWake: () => void = () => {};
   #wakeFd = -1;
   #wakeMem = -1;
@@ -94,7 +102,14 @@ export class UringEngine implements IoEngine, CompletionSink, IoDone {
     done: IoDone,
     arg: object,
   ): void {
-    this.push(UringOp.Read, file.fd, this.arena.address + mem, lenBytes, offBytes, 0, done, arg);
+    const address = this.arena.address + mem;
+    if (file.isMemory && lenBytes <= INLINE_BYTES_MAX && this.#inlineLeft >= lenBytes) {
+      this.#inlineLeft -= lenBytes;
+      const result = preadAt(file.fd, address, lenBytes, offBytes);
+      done.ioDone(arg, result >= 0 ? result : -errno());
+      return;
+    }
+    this.push(UringOp.Read, file.fd, address, lenBytes, offBytes, 0, done, arg);
   }
 
   write(
@@ -106,10 +121,9 @@ export class UringEngine implements IoEngine, CompletionSink, IoDone {
     arg: object,
   ): void {
     const address = this.arena.address + mem;
-    if (lenBytes <= INLINE_WRITE_BYTES_MAX && !file.isDirect && this.#inlineLeft >= lenBytes) {
+    if (lenBytes <= INLINE_BYTES_MAX && !file.isDirect && this.#inlineLeft >= lenBytes) {
       this.#inlineLeft -= lenBytes;
       const result = pwriteAt(file.fd, address, lenBytes, offBytes);
-      this.#schedule();
       done.ioDone(arg, result >= 0 ? result : -errno());
       return;
     }
@@ -206,9 +220,23 @@ export class UringEngine implements IoEngine, CompletionSink, IoDone {
     this.#isClosed = true;
     const own = this.#isOwned ? 1 : 0;
     assert(this.#outstanding <= own, `uring engine: closed with ${this.#outstanding} outstanding`);
+    // Called from a completion: the ring is being read and goes when that is over.
+    if (!this.#isReaping) this.#release();
+  }
+
+  #release(): void {
     this.#ring.close();
     if (this.#wakeFd >= 0) closeFd(this.#wakeFd);
     if (this.#wakeMem >= 0) this.arena.free(this.#wakeMem, 8);
+  }
+
+  /** Hands out what has completed; false when the engine was closed meanwhile. */
+  #reap(): boolean {
+    this.#isReaping = true;
+    this.#reaped = this.#ring.reap(this);
+    this.#isReaping = false;
+    if (this.#isClosed) this.#release();
+    return !this.#isClosed;
   }
 
   #armWake(): void {
@@ -243,7 +271,7 @@ export class UringEngine implements IoEngine, CompletionSink, IoDone {
       if (isSlow && !mayBlock) break;
       this.#wait(isSlow);
       mayBlock = false;
-      this.#ring.reap(this);
+      if (!this.#reap()) return;
       this.#timers.fireDue(performance.now());
       if (this.#isClosed) return;
     }
@@ -270,10 +298,11 @@ export class UringEngine implements IoEngine, CompletionSink, IoDone {
     this.#runBatch();
     if (this.#outstanding > 0) {
       this.#ring.enter(0, 0);
-      if (this.#ring.reap(this) === 0 && this.#batch.length === 0 && !this.#isClosed) {
+      if (!this.#reap()) return;
+      if (this.#reaped === 0 && this.#batch.length === 0) {
         // Nothing yet: doze in the ring rather than spin, but never keep the event loop waiting long.
-        this.#ring.enter(1, 0.05);
-        this.#ring.reap(this);
+        this.#ring.enter(1, GUEST_WAIT_MS);
+        if (!this.#reap()) return;
       }
       this.#runBatch();
     }

@@ -1,0 +1,164 @@
+// Starts a data plane: in a thread of its own with the uring engine, or here with the node engine.
+
+import { writeSync } from 'node:fs';
+import { Socket } from 'node:net';
+import type { Duplex } from 'node:stream';
+import { Worker } from 'node:worker_threads';
+import { DmError } from '../base/errors.ts';
+import { assert } from '../base/assert.ts';
+import { Status } from '../base/status.ts';
+import type { Negotiated } from '../frontends/nbd/export.ts';
+import { Arena } from '../io/arena.ts';
+import { bridgeToDescriptor } from '../io/duplex-bridge.ts';
+import { NodeEngine } from '../io/node-engine.ts';
+import { closeFd, dup, errno, fcntl } from '../io/posix.ts';
+import type { Plane, PlaneOptions } from './plane.ts';
+import { PlaneClient, type PlaneLink } from './plane-client.ts';
+import { PlaneCore } from './plane-core.ts';
+import type { FromPlane, PlaneWorkerData, ToPlane } from './plane-messages.ts';
+
+const F_SETFL = 4;
+const O_RDWR = 2;
+const WAKE = new Uint8Array(new BigUint64Array([1n]).buffer);
+
+export async function createPlane(options: PlaneOptions): Promise<Plane> {
+  if (options.engine !== 'node') {
+    const link = await ThreadLink.start(options.bufferBytes);
+    if (typeof link !== 'string') return new PlaneClient(link);
+    if (options.engine === 'uring') {
+      throw new DmError(
+        Status.NotSupported,
+        `engine uring: not available here (${link}); use --engine auto or node`,
+      );
+    }
+  }
+  return new PlaneClient(new LocalLink(options.bufferBytes));
+}
+
+/** The core in this thread. */
+class LocalLink implements PlaneLink {
+  readonly engine = 'node';
+  readonly #core: PlaneCore;
+
+  constructor(bufferBytes: number) {
+    this.#core = new PlaneCore(new NodeEngine(new Arena(bufferBytes)));
+  }
+
+  async call(method: string, args: unknown[]): Promise<unknown> {
+    return await this.#core.call(method, args);
+  }
+
+  connect(socket: Duplex, negotiated: Negotiated, rest: Uint8Array): Promise<void> {
+    this.#core.connect(socket, negotiated, rest);
+    return Promise.resolve();
+  }
+
+  close(): Promise<void> {
+    this.#core.engine.close();
+    return Promise.resolve();
+  }
+}
+
+interface PendingCall {
+  readonly resolve: (value: unknown) => void;
+  readonly reject: (error: Error) => void;
+}
+
+/** The core in a worker that lives in its ring. */
+class ThreadLink implements PlaneLink {
+  readonly engine = 'uring';
+  readonly #worker: Worker;
+  readonly #wakeFd: number;
+  readonly #calls = new Map<number, PendingCall>();
+  #nextId = 1;
+
+  private constructor(worker: Worker, wakeFd: number) {
+    this.#worker = worker;
+    this.#wakeFd = wakeFd;
+    worker.on('message', (message: FromPlane) => this.#answered(message));
+    // A bug in the data plane is a bug in the program: the error event, unhandled, ends it.
+    worker.unref();
+  }
+
+  /** A string says why there is no ring. */
+  static async start(bufferBytes: number): Promise<ThreadLink | string> {
+    const data: PlaneWorkerData = { bufferBytes };
+    const extension = import.meta.url.endsWith('.ts') ? 'ts' : 'js';
+    const file = new URL(`./plane-worker.${extension}`, import.meta.url);
+    const worker = new Worker(file, { workerData: data });
+    const first = await new Promise<FromPlane>((resolve, reject) => {
+      worker.once('message', resolve);
+      worker.once('error', reject);
+    });
+    worker.removeAllListeners('error');
+    if (first.kind === 'ready') return new ThreadLink(worker, first.wakeFd);
+    await worker.terminate();
+    assert(first.kind === 'unavailable', `data plane: began with a ${first.kind} message`);
+    return first.reason;
+  }
+
+  call(method: string, args: unknown[]): Promise<unknown> {
+    return new Promise((resolve, reject) => {
+      const id = this.#nextId++;
+      if (this.#calls.size === 0) this.#worker.ref();
+      this.#calls.set(id, { resolve, reject });
+      this.#send({ kind: 'call', id, method, args });
+    });
+  }
+
+  async connect(socket: Duplex, negotiated: Negotiated, rest: Uint8Array): Promise<void> {
+    const fd =
+      socket instanceof Socket && !('encrypted' in socket)
+        ? await detach(socket)
+        : bridgeToDescriptor(socket);
+    this.#send({ kind: 'connect', fd, negotiated, rest: new Uint8Array(rest) });
+  }
+
+  async close(): Promise<void> {
+    const exited = new Promise((resolve) => this.#worker.once('exit', resolve));
+    this.#worker.ref();
+    this.#send({ kind: 'exit' });
+    await exited;
+  }
+
+  #send(message: ToPlane): void {
+    this.#worker.postMessage(message);
+    writeSync(this.#wakeFd, WAKE);
+  }
+
+  #answered(message: FromPlane): void {
+    if (message.kind !== 'result' && message.kind !== 'error') return;
+    const call = this.#calls.get(message.id);
+    assert(call !== undefined, `data plane: answered call ${message.id}, which nobody made`);
+    this.#calls.delete(message.id);
+    if (this.#calls.size === 0) this.#worker.unref();
+    if (message.kind === 'result') call.resolve(message.value);
+    else call.reject(rebuild(message));
+  }
+}
+
+function rebuild(message: Extract<FromPlane, { kind: 'error' }>): Error {
+  if (message.status !== undefined) return new DmError(message.status, message.message);
+  const error = new Error(message.message);
+  if (message.stack !== undefined) error.stack = message.stack;
+  return error;
+}
+
+/** Takes a plain socket's descriptor away from Node: a blocking duplicate; Node's own is closed. */
+async function detach(socket: Socket): Promise<number> {
+  if (socket.writableLength > 0) await new Promise((resolve) => socket.once('drain', resolve));
+  const handle = (socket as unknown as { _handle: { fd: number; readStop(): void } | null })
+    ._handle;
+  if (handle === null) throw new DmError(Status.Io, 'connection: closed before it was handed over');
+  handle.readStop();
+  const fd = dup(handle.fd);
+  if (fd < 0) throw new DmError(Status.Io, `connection: dup: errno ${errno()}`);
+  // Non-blocking descriptors make the ring answer EAGAIN where it should wait.
+  if (fcntl(fd, F_SETFL, O_RDWR) < 0) {
+    const e = errno();
+    closeFd(fd);
+    throw new DmError(Status.Io, `connection: fcntl: errno ${e}`);
+  }
+  socket.destroy();
+  return fd;
+}

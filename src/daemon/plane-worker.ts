@@ -1,0 +1,62 @@
+// The data plane's thread: it lives in the ring. Control calls and new connections come over the message
+// port; the sender then writes to the ring's eventfd, because nobody here waits on the port.
+
+import {
+  type MessagePort,
+  parentPort,
+  receiveMessageOnPort,
+  workerData,
+} from 'node:worker_threads';
+import { DmError, errorText } from '../base/errors.ts';
+import { bug } from '../base/assert.ts';
+import { spawn } from '../base/spawn.ts';
+import { Arena } from '../io/arena.ts';
+import { UringEngine } from '../io/uring-engine.ts';
+import { UringUnavailable } from '../io/uring-ring.ts';
+import { PlaneCore } from './plane-core.ts';
+import type { FromPlane, PlaneWorkerData, ToPlane } from './plane-messages.ts';
+
+function main(port: MessagePort): void {
+  const send = (message: FromPlane): void => port.postMessage(message);
+  let engine: UringEngine;
+  try {
+    engine = new UringEngine(new Arena((workerData as PlaneWorkerData).bufferBytes));
+  } catch (error) {
+    if (!(error instanceof UringUnavailable)) throw error;
+    send({ kind: 'unavailable', reason: error.message });
+    return;
+  }
+  const core = new PlaneCore(engine);
+  engine.own(() => {
+    for (;;) {
+      const received = receiveMessageOnPort(port) as { message: ToPlane } | undefined;
+      if (received === undefined) return;
+      const { message } = received;
+      if (message.kind === 'call') spawn(message.method, answer(core, message, send));
+      else if (message.kind === 'connect') {
+        core.connect(message.fd, message.negotiated, message.rest);
+      } else engine.close();
+    }
+  });
+  send({ kind: 'ready', wakeFd: engine.wakeFd });
+}
+
+async function answer(
+  core: PlaneCore,
+  call: Extract<ToPlane, { kind: 'call' }>,
+  send: (message: FromPlane) => void,
+): Promise<void> {
+  try {
+    send({ kind: 'result', id: call.id, value: await core.call(call.method, call.args) });
+  } catch (error) {
+    send({
+      kind: 'error',
+      id: call.id,
+      message: errorText(error),
+      status: error instanceof DmError ? error.status : undefined,
+      stack: error instanceof Error ? error.stack : undefined,
+    });
+  }
+}
+
+main(parentPort ?? bug('plane worker: not in a worker thread'));
