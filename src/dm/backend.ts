@@ -1,0 +1,8 @@
+// The bottom of a stack as the device mapper sees it: a device that can be closed.
+
+import type { BlockDevice } from '../bio/device.ts';
+
+export interface BackendDevice extends BlockDevice {
+  /** Nothing is in flight. Rejects when what was written may not have reached the medium. */
+  close(): Promise<void>;
+}

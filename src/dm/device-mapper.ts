@@ -1,0 +1,461 @@
+// The device mapper: mapped devices by name, their tables, and dmsetup's verbs over them.
+//
+// A table holds what it uses: lower mapped devices count their users, backends are opened once and shared
+// by all tables that name them. Loading refuses cycles through live and inactive tables alike, so a later
+// resume cannot close one.
+
+import { resolve } from 'node:path';
+import type { Clock } from '../base/clock.ts';
+import { DmError, invalid } from '../base/errors.ts';
+import { Status } from '../base/status.ts';
+import type { BlockDevice } from '../bio/device.ts';
+import type { IoEngine } from '../io/engine.ts';
+import type { BackendDevice } from './backend.ts';
+import type { CreateOptions, DeviceInfo, DmControl, TargetLine } from './control.ts';
+import { DeviceNode, withDevice } from './device-node.ts';
+import { MappedDevice } from './mapped-device.ts';
+import { type Holdings, makeEntry, Table, type TableEntry } from './table.ts';
+import { escapeArg, parseTable, splitArgs, type TableLine } from './table-text.ts';
+import type { TargetHost, TargetType } from './target.ts';
+
+const NAME_BYTES_MAX = 127;
+const UUID_BYTES_MAX = 128;
+
+export interface DeviceMapperOptions {
+  readonly engine: IoEngine;
+  readonly clock: Clock;
+  readonly random: () => number;
+  loadTargetType(name: string): Promise<TargetType | undefined>;
+  listTargetTypes(): readonly string[];
+  openBackend(reference: string, options: { readonly readOnly: boolean }): Promise<BackendDevice>;
+  /** Clones each device may have out (its reserve is 1). */
+  readonly clonesMax?: number;
+}
+
+interface SharedBackend {
+  readonly opened: Promise<BackendDevice>;
+  readonly isReadOnly: boolean;
+  users: number;
+}
+
+/** A device held open. */
+export interface OpenMappedDevice {
+  readonly device: BlockDevice;
+  close(): Promise<void>;
+}
+
+export class DeviceMapper implements DmControl {
+  readonly #options: DeviceMapperOptions;
+  readonly #nodes = new Map<string, DeviceNode>();
+  readonly #backends = new Map<string, SharedBackend>();
+
+  constructor(options: DeviceMapperOptions) {
+    this.#options = options;
+  }
+
+  async create(options: CreateOptions): Promise<DeviceInfo> {
+    const { name, uuid = '', isReadOnly = false } = options;
+    this.#checkName(name);
+    this.#checkUuid(uuid);
+    const minor = this.#chooseMinor(options.minor);
+    const device = new MappedDevice(name, this.#options.clonesMax);
+    const node = new DeviceNode(device, minor, uuid, isReadOnly);
+    this.#nodes.set(name, node);
+    const { table } = options;
+    if (table === undefined) return node.info();
+    try {
+      await node.exclusively(async () => {
+        await node.setInactive(await this.#build(node, table, isReadOnly));
+        await node.resume();
+      });
+    } catch (error) {
+      this.#nodes.delete(node.name);
+      await node.destroy();
+      throw withDevice(name, error);
+    }
+    return node.info();
+  }
+
+  async load(
+    name: string,
+    table: string,
+    options: { readonly isReadOnly?: boolean } = {},
+  ): Promise<void> {
+    const node = this.#find(name);
+    const isReadOnly = options.isReadOnly ?? node.isReadOnly;
+    await node.exclusively(async () => {
+      try {
+        await node.setInactive(await this.#build(node, table, isReadOnly));
+      } catch (error) {
+        throw withDevice(name, error);
+      }
+    });
+  }
+
+  async clear(name: string): Promise<void> {
+    const node = this.#find(name);
+    await node.exclusively(async () => await node.setInactive(null));
+  }
+
+  async suspend(name: string, options: { readonly noflush?: boolean } = {}): Promise<void> {
+    const node = this.#find(name);
+    await node.exclusively(async () => await node.suspend(options.noflush === true));
+  }
+
+  async resume(name: string): Promise<void> {
+    const node = this.#find(name);
+    await node.exclusively(async () => await node.resume());
+  }
+
+  async remove(
+    name: string,
+    options: { readonly force?: boolean; readonly deferred?: boolean } = {},
+  ): Promise<void> {
+    const node = this.#find(name);
+    if (node.openCount > 0 && options.force === true) await this.#replaceByError(node);
+    if (node.openCount > 0) {
+      if (options.deferred !== true) throw this.#busy(node);
+      node.isDeferredRemove = true;
+      return;
+    }
+    await this.#destroy(node);
+  }
+
+  rename(name: string, newName: string): Promise<void> {
+    const node = this.#find(name);
+    this.#checkName(newName);
+    this.#nodes.delete(name);
+    this.#nodes.set(newName, node);
+    node.device.name = newName;
+    return Promise.resolve();
+  }
+
+  setUuid(name: string, uuid: string): Promise<void> {
+    const node = this.#find(name);
+    if (node.uuid !== '') {
+      throw invalid(`device ${name}: has UUID '${node.uuid}' already; it cannot be changed`);
+    }
+    this.#checkUuid(uuid);
+    node.uuid = uuid;
+    return Promise.resolve();
+  }
+
+  list(): Promise<DeviceInfo[]> {
+    return Promise.resolve([...this.#nodes.values()].map((node) => node.info()));
+  }
+
+  async info(name: string): Promise<DeviceInfo> {
+    return await Promise.resolve(this.#find(name).info());
+  }
+
+  async deps(name: string): Promise<{ readonly name: string; readonly isMapped: boolean }[]> {
+    const { live } = this.#find(name).device;
+    const devices = live === null ? [] : live.devices();
+    return await Promise.resolve(
+      devices.map((d) => ({ name: d.name, isMapped: d instanceof MappedDevice })),
+    );
+  }
+
+  async table(name: string, options: { readonly inactive?: boolean } = {}): Promise<TargetLine[]> {
+    return await Promise.resolve(this.#lines(name, options.inactive === true, 'table'));
+  }
+
+  async status(
+    name: string,
+    options: { readonly inactive?: boolean; readonly noflush?: boolean } = {},
+  ): Promise<TargetLine[]> {
+    return await Promise.resolve(this.#lines(name, options.inactive === true, 'info'));
+  }
+
+  async message(name: string, sector: number, text: string): Promise<string> {
+    const { live } = this.#find(name).device;
+    if (live === null) throw invalid(`device ${name}: message: no live table`);
+    if (!Number.isSafeInteger(sector) || sector < 0 || sector >= live.lenSectors) {
+      throw invalid(
+        `device ${name}: message: sector ${sector} is outside the table (0..${live.lenSectors - 1})`,
+      );
+    }
+    const argv = splitArgs(text);
+    if (argv.length === 0) throw invalid(`device ${name}: message: empty`);
+    const { target, line } = live.find(sector);
+    if (target.message === undefined) {
+      throw invalid(`device ${name}: target ${line.type} takes no messages, got '${text}'`);
+    }
+    return await target.message(argv);
+  }
+
+  async wait(name: string, eventNr?: number): Promise<DeviceInfo> {
+    const node = this.#find(name);
+    await node.waitEvent(eventNr ?? node.eventNr);
+    return node.info();
+  }
+
+  async targets(): Promise<{ readonly name: string; readonly version: string }[]> {
+    const result = [];
+    for (const name of this.#options.listTargetTypes()) {
+      const type = await this.#options.loadTargetType(name);
+      if (type !== undefined) result.push({ name, version: `v${type.version.join('.')}` });
+    }
+    return result;
+  }
+
+  /** Holds a device open, as an export does. Throws DmError. */
+  async openDevice(name: string): Promise<OpenMappedDevice> {
+    const node = this.#find(name);
+    if (node.device.live === null) {
+      throw new DmError(Status.NoDeviceOrAddress, `device ${name}: has no live table`);
+    }
+    return await Promise.resolve(this.#hold(node));
+  }
+
+  /** Flushes and closes every device, users first. The first error, after all are closed. */
+  async close(): Promise<void> {
+    let failure: unknown;
+    while (this.#nodes.size > 0) {
+      const nodes = [...this.#nodes.values()];
+      const node = nodes.find((n) => n.openCount === 0) ?? nodes[0];
+      if (node === undefined) break;
+      this.#nodes.delete(node.name);
+      try {
+        await node.exclusively(async () => await node.destroy());
+      } catch (error) {
+        failure ??= error;
+      }
+    }
+    if (failure !== undefined) throw failure;
+  }
+
+  // ---- devices ----
+
+  #find(name: string): DeviceNode {
+    const node = this.#nodes.get(name);
+    if (node !== undefined) return node;
+    throw new DmError(Status.NoDeviceOrAddress, `Device ${name} not found`);
+  }
+
+  #checkName(name: string): void {
+    const bytes = Buffer.byteLength(name);
+    if (bytes === 0 || bytes > NAME_BYTES_MAX) {
+      throw invalid(`device name '${name}': ${bytes} bytes; need 1..${NAME_BYTES_MAX}`);
+    }
+    if (name.includes('/') || name === '.' || name === '..') {
+      throw invalid(`device name '${name}': may not be '.', '..' or contain '/'`);
+    }
+    if (this.#nodes.has(name)) {
+      throw new DmError(Status.Exists, `device ${name}: name already exists`);
+    }
+  }
+
+  #checkUuid(uuid: string): void {
+    const bytes = Buffer.byteLength(uuid);
+    if (bytes > UUID_BYTES_MAX) {
+      throw invalid(`UUID '${uuid}': ${bytes} bytes; the limit is ${UUID_BYTES_MAX}`);
+    }
+    const owner = [...this.#nodes.values()].find((n) => uuid !== '' && n.uuid === uuid);
+    if (owner !== undefined) {
+      throw new DmError(Status.Exists, `UUID '${uuid}': device ${owner.name} has it already`);
+    }
+  }
+
+  #chooseMinor(wanted: number | undefined): number {
+    const used = new Set([...this.#nodes.values()].map((n) => n.minor));
+    if (wanted !== undefined) {
+      if (!Number.isSafeInteger(wanted) || wanted < 0 || wanted >= 1 << 20) {
+        throw invalid(`minor ${wanted}: need 0..${(1 << 20) - 1}`);
+      }
+      if (used.has(wanted)) throw new DmError(Status.Busy, `minor ${wanted}: in use`);
+      return wanted;
+    }
+    let minor = 0;
+    while (used.has(minor)) minor++;
+    return minor;
+  }
+
+  #busy(node: DeviceNode): DmError {
+    const users = [...this.#nodes.values()]
+      .filter((n) => this.#usesOf(n).has(node.device))
+      .map((n) => n.name);
+    const by = users.length > 0 ? ` (used by ${users.join(', ')})` : ' (exported)';
+    return new DmError(Status.Busy, `device ${node.name}: Device or resource busy${by}`);
+  }
+
+  /** Lower devices in the live and the inactive table. */
+  #usesOf(node: DeviceNode): Set<BlockDevice> {
+    return new Set([...(node.device.live?.devices() ?? []), ...(node.inactive?.devices() ?? [])]);
+  }
+
+  async #destroy(node: DeviceNode): Promise<void> {
+    this.#nodes.delete(node.name);
+    await node.exclusively(async () => await node.destroy());
+  }
+
+  async #replaceByError(node: DeviceNode): Promise<void> {
+    const sectors = node.device.lenSectors;
+    if (sectors === 0) return;
+    await node.exclusively(async () => {
+      await node.setInactive(await this.#build(node, `0 ${sectors} error`, node.isReadOnly));
+      await node.suspend(true);
+      await node.resume();
+    });
+  }
+
+  #hold(node: DeviceNode): OpenMappedDevice {
+    node.openCount++;
+    let isOpen = true;
+    return {
+      device: node.device,
+      close: async () => {
+        if (!isOpen) return;
+        isOpen = false;
+        node.openCount--;
+        const isGone = this.#nodes.get(node.name) !== node;
+        if (node.openCount === 0 && node.isDeferredRemove && !isGone) await this.#destroy(node);
+      },
+    };
+  }
+
+  #lines(name: string, isInactive: boolean, kind: 'info' | 'table'): TargetLine[] {
+    const node = this.#find(name);
+    const table = isInactive ? node.inactive : node.device.live;
+    return (table?.entries ?? []).map(({ line, target }) => ({
+      startSector: line.startSector,
+      lenSectors: line.lenSectors,
+      type: line.type,
+      params: target.status(kind),
+    }));
+  }
+
+  // ---- tables ----
+
+  async #build(node: DeviceNode, text: string, isReadOnly: boolean): Promise<Table> {
+    const lines = parseTable(text);
+    const held: (() => Promise<void>)[] = [];
+    const entries: TableEntry[] = [];
+    const holdings: Holdings = {
+      close: async () => {
+        for (const release of held.reverse()) await release();
+      },
+    };
+    try {
+      for (const line of lines) {
+        const type = await this.#options.loadTargetType(line.type);
+        if (type === undefined) throw invalid(`table: '${line.type}': unknown target type`);
+        const host = this.#host(node, line, isReadOnly, held);
+        entries.push(await makeEntry(type, line, async () => await type.create(line.args, host)));
+      }
+      return new Table(entries, isReadOnly, holdings);
+    } catch (error) {
+      for (const entry of entries) await entry.target.close?.();
+      await holdings.close();
+      throw error;
+    }
+  }
+
+  #host(
+    node: DeviceNode,
+    line: TableLine,
+    isReadOnly: boolean,
+    held: (() => Promise<void>)[],
+  ): TargetHost {
+    const { engine, clock, random } = this.#options;
+    return {
+      deviceName: node.name,
+      isReadOnly,
+      startSector: line.startSector,
+      lenSectors: line.lenSectors,
+      engine,
+      clock,
+      random,
+      event: () => node.event(),
+      openDevice: async (reference, range) => {
+        const opened = await this.#openReference(node, reference, isReadOnly);
+        held.push(async () => await opened.close());
+        const { device } = opened;
+        const end = range === undefined ? 0 : range.startSector + range.lenSectors;
+        if (range !== undefined && end > device.lenSectors) {
+          throw invalid(
+            `device ${reference}: too small for target: sectors ${range.startSector}..${end} ` +
+              `wanted, it has ${device.lenSectors}`,
+          );
+        }
+        return device;
+      },
+    };
+  }
+
+  async #openReference(
+    user: DeviceNode,
+    reference: string,
+    isReadOnly: boolean,
+  ): Promise<OpenMappedDevice> {
+    const node = this.#resolveMapped(reference);
+    if (node === undefined) return await this.#openBackend(reference, isReadOnly);
+    if (this.#reaches(node, user)) {
+      throw new DmError(
+        Status.Busy,
+        `device ${reference}: uses ${user.name}, which cannot use itself through it`,
+      );
+    }
+    if (!isReadOnly && node.device.isReadOnly) {
+      throw new DmError(Status.ReadOnly, `device ${reference}: is read-only`);
+    }
+    return this.#hold(node);
+  }
+
+  /** `NAME`, `/dev/mapper/NAME`, `/dev/dm-N`, `dm-N`, `MAJOR:MINOR`. */
+  #resolveMapped(reference: string): DeviceNode | undefined {
+    const name = reference.startsWith('/dev/mapper/') ? reference.slice(12) : reference;
+    const byName = this.#nodes.get(name);
+    if (byName !== undefined) return byName;
+    const minor = /^(?:(?:\/dev\/)?dm-|\d+:)(\d+)$/.exec(reference)?.[1];
+    const byMinor = [...this.#nodes.values()].find((n) => String(n.minor) === minor);
+    if (byMinor !== undefined) return byMinor;
+    if (name !== reference || minor !== undefined) {
+      throw new DmError(Status.NoDevice, `device ${reference}: no such mapped device`);
+    }
+    return undefined;
+  }
+
+  /** True when `from` is `to` or uses it, at any depth, in a live or an inactive table. */
+  #reaches(from: DeviceNode, to: DeviceNode): boolean {
+    if (from === to) return true;
+    const below = this.#usesOf(from);
+    return [...this.#nodes.values()].some((n) => below.has(n.device) && this.#reaches(n, to));
+  }
+
+  async #openBackend(reference: string, isReadOnly: boolean): Promise<OpenMappedDevice> {
+    const key = /^[a-z][a-z0-9+.-]*:/i.test(reference) ? reference : resolve(reference);
+    let shared = this.#backends.get(key);
+    if (shared !== undefined && shared.isReadOnly && !isReadOnly) {
+      throw new DmError(
+        Status.ReadOnly,
+        `device ${reference}: another table has opened it read-only; it cannot be opened for writing`,
+      );
+    }
+    if (shared === undefined) {
+      const opened = this.#options.openBackend(reference, { readOnly: isReadOnly });
+      shared = { opened, isReadOnly, users: 0 };
+      this.#backends.set(key, shared);
+    }
+    shared.users++;
+    try {
+      const device = await shared.opened;
+      return { device, close: async () => await this.#releaseBackend(key, shared) };
+    } catch (error) {
+      if (--shared.users === 0) this.#backends.delete(key);
+      throw error;
+    }
+  }
+
+  async #releaseBackend(key: string, shared: SharedBackend): Promise<void> {
+    if (--shared.users > 0) return;
+    this.#backends.delete(key);
+    const device = await shared.opened;
+    await device.close();
+  }
+}
+
+/** How a table line names a device: its name, as one word. */
+export function deviceWord(device: BlockDevice): string {
+  return escapeArg(device.name);
+}

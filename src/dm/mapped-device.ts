@@ -1,0 +1,414 @@
+// A mapped device: the data path of a table.
+//
+// A bio that comes in gets a frame, which brings it back on its way up with the iterator it came with.
+// What fits one target is mapped in place. What does not is split: the front, a chained clone from the
+// device's own set, goes down first; the rest is submitted to this device again and runs when the front
+// has gone down. When the set is spent, the bio is parked until a clone comes back: nothing that has been
+// queued is ever waited for.
+//
+// While suspended, new bios wait in order; what a target pushes back waits as well. See control.ts for
+// the verbs, mapped-device-state.ts for suspending and resuming.
+
+import { bug, debugBuild, assert } from '../base/assert.ts';
+import { Status } from '../base/status.ts';
+import { SECTOR_BYTES } from '../base/units.ts';
+import { type Bio, BioFlag, type BioOwner, type Frame, type FrameHook, Op } from '../bio/bio.ts';
+import { BioSet } from '../bio/bio-set.ts';
+import type { BlockDevice, Extent } from '../bio/device.ts';
+import { DEFAULT_LIMITS, type QueueLimits } from '../bio/limits.ts';
+import { endBio, submitBio } from '../bio/submit.ts';
+import { NO_VEC } from '../bio/vec.ts';
+import type { Table, TableEntry } from './table.ts';
+import { EndIoResult, MapResult } from './target.ts';
+
+/** Clones a device may have out; the reserve is one. */
+export const CLONES_MAX = 256;
+/** Most extents gathered for one answer. */
+const EXTENTS_MAX = 4096;
+
+export class MappedDevice implements BlockDevice, FrameHook {
+  name: string;
+  readonly set: BioSet;
+  #live: Table | null = null;
+  #isSuspended = true;
+  /** Frames of this device on bios: what suspending waits for. */
+  #inFlight = 0;
+  /** Came while suspended, in order. */
+  #deferred: Bio[] = [];
+  /** Pushed back by a target; mapped again at the resume. */
+  #requeued: Bio[] = [];
+  /** Waiting for a clone, in order. */
+  #parked: Bio[] = [];
+  /** Parked before and called back: first in line for the clone that came back. */
+  readonly #woken = new Set<Bio>();
+  #onIdle: (() => void) | null = null;
+  #idleIgnoresRequeued = false;
+  readonly #unpark = (): void => {
+    const bio = this.#parked.shift();
+    if (bio === undefined) return;
+    this.#woken.add(bio);
+    submitBio(bio);
+  };
+
+  constructor(name: string, clonesMax: number = CLONES_MAX) {
+    this.name = name;
+    this.set = new BioSet({ name, reserve: 1, max: clonesMax });
+  }
+
+  get live(): Table | null {
+    return this.#live;
+  }
+
+  get isSuspended(): boolean {
+    return this.#isSuspended;
+  }
+
+  get inFlight(): number {
+    return this.#inFlight;
+  }
+
+  get lenSectors(): number {
+    return this.#live?.lenSectors ?? 0;
+  }
+
+  get isReadOnly(): boolean {
+    return this.#live?.isReadOnly ?? false;
+  }
+
+  get limits(): QueueLimits {
+    return this.#live?.limits ?? DEFAULT_LIMITS;
+  }
+
+  submit(bio: Bio): void {
+    let frame = bio.topFrame;
+    if (frame === null || frame.hook !== this || frame.target !== null) {
+      if (this.#isSuspended) {
+        this.#deferred.push(bio);
+        return;
+      }
+      frame = this.#enter(bio);
+    }
+    const table = this.#live;
+    if (table === null) {
+      endBio(bio, Status.Io);
+      return;
+    }
+    switch (bio.op) {
+      case Op.Read:
+        this.#mapData(bio, frame, table);
+        return;
+      case Op.Write:
+        if ((bio.flags & BioFlag.Preflush) !== 0) this.#preflush(bio);
+        else this.#mapData(bio, frame, table);
+        return;
+      case Op.Flush:
+        this.#mapFlush(bio, frame, table);
+        return;
+      default:
+        this.#mapRange(bio, frame, table);
+    }
+  }
+
+  bioPopped(bio: Bio, frame: Frame): boolean {
+    this.#inFlight--;
+    const entry = frame.target as TableEntry | null;
+    if (entry !== null && entry.hasEndIo && !this.#endIo(bio, entry)) return false;
+    if (this.#onIdle !== null) this.#checkIdle();
+    return true;
+  }
+
+  async extents(sector: number, lenSectors: number, maxExtents: number): Promise<Extent[]> {
+    const result: Extent[] = [];
+    const end = Math.min(sector + lenSectors, this.lenSectors);
+    const max = Math.min(maxExtents, EXTENTS_MAX);
+    let at = sector;
+    while (at < end && result.length < max) {
+      const table = this.#live;
+      if (table === null) break;
+      const entry = table.find(at);
+      const len = Math.min(end, entry.endSector) - at;
+      const part = entry.target.extents
+        ? await entry.target.extents(at - entry.startSector, len, max - result.length)
+        : [{ lenSectors: len, isHole: false, isZero: false }];
+      let covered = 0;
+      for (const extent of part) {
+        result.push(extent);
+        covered += extent.lenSectors;
+      }
+      if (covered < len) break;
+      at += covered;
+    }
+    return result;
+  }
+
+  // ---- for mapped-device-state.ts ----
+
+  /** New bios wait from now on. */
+  stop(): void {
+    this.#isSuspended = true;
+  }
+
+  /**
+   * Resolves when nothing is in flight. `ignoresRequeued`: bios that a target pushed back, and those
+   * that only wait for these, do not count.
+   */
+  idle(ignoresRequeued: boolean): Promise<void> {
+    return new Promise((resolve) => {
+      this.#onIdle = resolve;
+      this.#idleIgnoresRequeued = ignoresRequeued;
+      this.#checkIdle();
+    });
+  }
+
+  /** Puts a table in place. Legal while suspended with nothing in flight. The old one is returned. */
+  swap(table: Table | null): Table | null {
+    if (debugBuild) assert(this.#isSuspended, `${this.name}: table swapped under running I/O`);
+    const old = this.#live;
+    this.#live = table;
+    return old;
+  }
+
+  /** Lets I/O go: first what a target pushed back, then what waited, both in order. */
+  start(): void {
+    this.#isSuspended = false;
+    const requeued = this.#requeued;
+    const deferred = this.#deferred;
+    this.#requeued = [];
+    this.#deferred = [];
+    this.#inFlight += requeued.length;
+    for (const bio of requeued) submitBio(bio);
+    for (const bio of deferred) submitBio(bio);
+  }
+
+  // ---- the data path ----
+
+  #enter(bio: Bio): Frame {
+    this.#inFlight++;
+    return bio.pushFrame(this);
+  }
+
+  #mapData(bio: Bio, frame: Frame, table: Table): void {
+    const sector = bio.sector;
+    const sectors = bio.lenBytes / SECTOR_BYTES;
+    if (sector + sectors > table.lenSectors || (bio.op === Op.Write && table.isReadOnly)) {
+      endBio(bio, bio.op === Op.Write && table.isReadOnly ? Status.ReadOnly : Status.Io);
+      return;
+    }
+    const entry =
+      table.entries.length === 1 ? (table.entries[0] as TableEntry) : table.find(sector);
+    let max = entry.endSector - sector;
+    if (entry.boundarySectors > 0) {
+      const boundary = entry.boundarySectors;
+      max = Math.min(max, boundary - ((sector - entry.startSector) % boundary));
+    }
+    max = Math.min(max, table.limits.maxIoSectors);
+    if (sectors <= max) {
+      // The rest of a split bio has a frame that remembers the whole; its own piece gets another.
+      const own = frame.lenBytes === bio.lenBytes ? frame : this.#enter(bio);
+      this.#map(bio, own, entry);
+      return;
+    }
+    const front = this.#mustWait(bio) ? null : this.set.trySplit(bio, max);
+    if (front === null) {
+      this.#park(bio);
+      return;
+    }
+    this.#map(front, this.#enter(front), entry);
+    submitBio(bio);
+  }
+
+  #map(bio: Bio, frame: Frame, entry: TableEntry): void {
+    frame.target = entry;
+    bio.sector -= entry.startSector;
+    switch (entry.target.map(bio)) {
+      case MapResult.Remapped:
+        submitBio(bio);
+        return;
+      case MapResult.Submitted:
+        return;
+      case MapResult.Kill:
+        endBio(bio, bio.status === Status.Ok ? Status.Io : bio.status);
+        return;
+      default:
+        this.#hold(bio, frame);
+    }
+  }
+
+  /** A target wants the bio later: as it was before it was mapped. */
+  #hold(bio: Bio, frame: Frame): void {
+    frame.target = null;
+    bio.device = this;
+    bio.sector = frame.sector;
+    bio.lenBytes = frame.lenBytes;
+    bio.segment = frame.segment;
+    bio.segmentDone = frame.segmentDone;
+    this.#inFlight--;
+    this.#requeued.push(bio);
+    if (this.#onIdle !== null) this.#checkIdle();
+  }
+
+  #endIo(bio: Bio, entry: TableEntry): boolean {
+    const { target } = entry;
+    const sector = bio.sector;
+    bio.sector = sector - entry.startSector;
+    const result = target.endIo === undefined ? EndIoResult.Done : target.endIo(bio);
+    if (result === EndIoResult.Done) {
+      bio.sector = sector;
+      return true;
+    }
+    // The target has it again, or it starts over; either way it is in flight here.
+    bio.sector = sector;
+    const frame = this.#enter(bio);
+    if (result === EndIoResult.Incomplete) {
+      frame.target = entry;
+      bio.sector = sector - entry.startSector;
+      return false;
+    }
+    bio.status = Status.Ok;
+    bio.device = this;
+    if (this.#isSuspended) this.#hold(bio, frame);
+    else submitBio(bio);
+    return false;
+  }
+
+  /** Discard and write-zeroes: a clone for each target, and for each piece that a target asks for. */
+  #mapRange(bio: Bio, frame: Frame, table: Table): void {
+    if (table.isReadOnly || bio.sector + bio.lenSectors > table.lenSectors) {
+      endBio(bio, table.isReadOnly ? Status.ReadOnly : Status.Io);
+      return;
+    }
+    const isDiscard = bio.op === Op.Discard;
+    if (isDiscard && table.limits.maxDiscardSectors === 0) {
+      endBio(bio, Status.NotSupported);
+      return;
+    }
+    while (bio.lenBytes > 0) {
+      const entry = table.find(bio.sector);
+      const pieces = isDiscard ? entry.discardPieces : entry.writeZeroesPieces;
+      const sectors = Math.min(bio.lenSectors, this.#rangeMax(bio, entry, table));
+      if (pieces === 1 && sectors === bio.lenSectors) {
+        const own = frame.lenBytes === bio.lenBytes ? frame : this.#enter(bio);
+        bio.targetWord = 0;
+        this.#map(bio, own, entry);
+        return;
+      }
+      if (pieces === 0) bio.fail(Status.NotSupported);
+      else {
+        const clone = this.#mustWait(bio) ? null : this.set.tryClone(bio);
+        if (clone === null) {
+          this.#park(bio);
+          return;
+        }
+        clone.lenBytes = sectors * SECTOR_BYTES;
+        clone.targetWord = frame.step;
+        this.#map(clone, this.#enter(clone), entry);
+      }
+      if (++frame.step >= pieces) {
+        frame.step = 0;
+        bio.advance(sectors * SECTOR_BYTES);
+      }
+    }
+    endBio(bio, Status.Ok);
+  }
+
+  #rangeMax(bio: Bio, entry: TableEntry, table: Table): number {
+    const { maxDiscardSectors, maxWriteZeroesSectors } = table.limits;
+    const limit = bio.op === Op.Discard ? maxDiscardSectors : maxWriteZeroesSectors;
+    const left = entry.endSector - bio.sector;
+    return limit > 0 ? Math.min(left, limit) : left;
+  }
+
+  /** One flush to every lower device, and to every target that does its own. */
+  #mapFlush(bio: Bio, frame: Frame, table: Table): void {
+    const devices = table.flushDevices;
+    const ownFlushers = table.ownFlushers;
+    const total = devices.length + ownFlushers.length;
+    if (total === 1 && devices.length === 1) {
+      bio.device = devices[0] as BlockDevice;
+      bio.sector = 0;
+      // Not this device's any more, should it be queued again below.
+      frame.target = devices;
+      submitBio(bio);
+      return;
+    }
+    while (frame.step < total) {
+      const clone = this.#mustWait(bio) ? null : this.set.tryClone(bio);
+      if (clone === null) {
+        this.#park(bio);
+        return;
+      }
+      const step = frame.step++;
+      clone.sector = 0;
+      if (step < devices.length) {
+        clone.device = devices[step] as BlockDevice;
+        submitBio(clone);
+      } else {
+        const entry = ownFlushers[step - devices.length] as TableEntry;
+        clone.sector = entry.startSector;
+        this.#map(clone, this.#enter(clone), entry);
+      }
+    }
+    endBio(bio, Status.Ok);
+  }
+
+  /** A write with a flush before it: the flush goes through this device as a bio of its own. */
+  #preflush(bio: Bio): void {
+    const owner: BioOwner = {
+      bioEnd: (flush) => {
+        const status = flush.status;
+        this.set.free(flush);
+        bio.flags &= ~BioFlag.Preflush;
+        if (status !== Status.Ok) endBio(bio, status);
+        else submitBio(bio);
+      },
+    };
+    const flush = this.#mustWait(bio) ? null : this.set.tryClone(bio, owner, false);
+    if (flush === null) {
+      this.#park(bio);
+      return;
+    }
+    flush.op = Op.Flush;
+    flush.flags = 0;
+    flush.vec = NO_VEC;
+    flush.segment = 0;
+    flush.segmentDone = 0;
+    flush.lenBytes = 0;
+    // Straight in: it belongs to a bio that is already inside, also while the device is suspending.
+    this.#mapFlush(flush, this.#enter(flush), this.#live ?? bug('preflush without a table'));
+  }
+
+  /** Whoever needs a clone goes behind those who already wait for one. */
+  #mustWait(bio: Bio): boolean {
+    const isWoken = this.#woken.size > 0 && this.#woken.delete(bio);
+    return this.#parked.length > 0 && !isWoken;
+  }
+
+  #park(bio: Bio): void {
+    this.#parked.push(bio);
+    this.set.whenFree(this.#unpark);
+  }
+
+  #checkIdle(): void {
+    const busy = this.#idleIgnoresRequeued ? this.#inFlight - this.#stuckParents() : this.#inFlight;
+    if (busy > 0) return;
+    const done = this.#onIdle;
+    this.#onIdle = null;
+    done?.();
+  }
+
+  /** Bios of this device that wait for nothing but pieces which a target pushed back. */
+  #stuckParents(): number {
+    const waitsFor = new Map<Bio, number>();
+    for (const piece of this.#requeued) {
+      const parent = piece.parent;
+      if (parent !== null) waitsFor.set(parent, (waitsFor.get(parent) ?? 0) + 1);
+    }
+    let stuck = 0;
+    for (const [parent, pieces] of waitsFor) {
+      for (let d = 0; d < parent.depth; d++) {
+        if (parent.remaining === pieces && parent.frames[d]?.hook === this) stuck++;
+      }
+    }
+    return stuck;
+  }
+}
