@@ -78,7 +78,7 @@ export class PlaneCore {
     if (typeof verb !== 'function') {
       throw new DmError(Status.Invalid, `control call '${method}': no such verb`);
     }
-    return await (verb as (...a: readonly unknown[]) => Promise<unknown>).apply(this.dm, args);
+    return await (verb as (...a: unknown[]) => Promise<unknown>).apply(this.dm, [...args]);
   }
 
   #stats(): PlaneStats {

@@ -29,9 +29,9 @@ function main(port: MessagePort): void {
   const core = new PlaneCore(engine);
   engine.own(() => {
     for (;;) {
-      const received = receiveMessageOnPort(port) as { message: ToPlane } | undefined;
+      const received = receiveMessageOnPort(port);
       if (received === undefined) return;
-      const { message } = received;
+      const message = received.message as ToPlane;
       if (message.kind === 'call') spawn(message.method, answer(core, message, send));
       else if (message.kind === 'connect') {
         core.connect(message.fd, message.negotiated, message.rest);

@@ -333,7 +333,7 @@ export class DeviceMapper implements DmControl {
     const entries: TableEntry[] = [];
     const holdings: Holdings = {
       close: async () => {
-        for (const release of held.reverse()) await release();
+        for (const release of held.toReversed()) await release();
       },
     };
     try {

@@ -188,13 +188,16 @@ function unescapeConcise(text: string): string {
 
 /** The concise form of a device, which `parseConcise` reads back. */
 export function printConcise(device: ConciseDevice): string {
-  const escape = (text: string): string => text.replaceAll(/[,;]/g, (c) => `\\${c}`);
   const fields = [
-    escape(device.name),
-    escape(device.uuid),
+    escapeConcise(device.name),
+    escapeConcise(device.uuid),
     device.minor === undefined ? '' : String(device.minor),
     device.isReadOnly ? 'ro' : 'rw',
-    ...device.table.split('\n').map(escape),
+    ...device.table.split('\n').map(escapeConcise),
   ];
   return fields.join(',');
+}
+
+function escapeConcise(text: string): string {
+  return text.replaceAll(/[,;]/g, (c) => `\\${c}`);
 }

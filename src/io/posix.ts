@@ -78,7 +78,7 @@ export const BLKDISCARD = 0x1277;
 export const BLKZEROOUT = 0x127f;
 
 export function mapAddress(address: number, lenBytes: number): ArrayBuffer {
-  return koffi.view(BigInt(address), lenBytes) as ArrayBuffer;
+  return koffi.view(BigInt(address), lenBytes);
 }
 
 export function addressOf(view: ArrayBufferView): number {

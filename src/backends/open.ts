@@ -1,0 +1,41 @@
+// Opens what a table names: `scheme:rest` is handled by the file here that is named like the scheme, a
+// plain path by `file`.
+
+import { existsSync } from 'node:fs';
+import { invalid } from '../base/errors.ts';
+import type { BackendDevice } from '../dm/backend.ts';
+import type { IoEngine } from '../io/engine.ts';
+
+export interface OpenContext {
+  readonly engine: IoEngine;
+  readonly readOnly: boolean;
+}
+
+/** What each backend file exports as `open`. Throws DmError. */
+export type OpenBackend = (reference: string, context: OpenContext) => Promise<BackendDevice>;
+
+/** Schemes that another one's file handles. */
+const ALIASES: Readonly<Record<string, string>> = {
+  'nbd+unix': 'nbd',
+  nbds: 'nbd',
+  'nbds+unix': 'nbd',
+};
+const EXTENSION = import.meta.url.endsWith('.ts') ? '.ts' : '.js';
+const NOT_BACKENDS = new Set(['open']);
+
+export async function openBackend(
+  reference: string,
+  options: { readonly readOnly: boolean },
+  engine: IoEngine,
+): Promise<BackendDevice> {
+  const scheme = /^([a-z][a-z0-9+-]*):/.exec(reference)?.[1] ?? 'file';
+  const name = ALIASES[scheme] ?? scheme;
+  const file = new URL(`./${name}${EXTENSION}`, import.meta.url);
+  if (NOT_BACKENDS.has(name) || name.includes('+') || !existsSync(file)) {
+    throw invalid(
+      `device ${reference}: unknown scheme '${scheme}:'; a path with a colon needs './' in front`,
+    );
+  }
+  const module = (await import(file.href)) as { open: OpenBackend };
+  return await module.open(reference, { engine, readOnly: options.readOnly });
+}
