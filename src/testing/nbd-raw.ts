@@ -268,8 +268,10 @@ export class StubTransmission implements Transmission {
   begin(socket: Socket, negotiated: Negotiated, rest: Uint8Array): Promise<void> {
     const begun = { socket, negotiated, rest: Buffer.from(rest) };
     this.begun.push(begun);
-    this.#whenBegun(begun);
     this.#wake?.();
+    this.#whenBegun(begun);
+    // Clients of tests come and go as they like; what they make of it is theirs to check.
+    socket.on('error', () => {});
     return Promise.resolve();
   }
 
