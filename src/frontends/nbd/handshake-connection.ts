@@ -35,13 +35,16 @@ export class HandshakeConnection {
   #socket: Socket;
   #reader: SocketReader;
   #timer: Timer | undefined;
-  #isNegotiating = true;
+  #isHandedOver = false;
+  /** Resolves when the connection is closed, by whomever. */
+  readonly #gone: Promise<undefined>;
 
   constructor(socket: Socket, options: HandshakeOptions) {
     this.#options = options;
     this.#plain = socket;
     this.#socket = socket;
     this.#reader = new SocketReader(socket);
+    this.#gone = new Promise((resolve) => socket.once('close', () => resolve(undefined)));
     this.#handshake = new Handshake(options.catalog, {
       tls: options.tls?.mode ?? 'off',
       peer: options.peer,
@@ -57,8 +60,6 @@ export class HandshakeConnection {
     });
     try {
       const end = await this.#negotiate();
-      this.#isNegotiating = false;
-      this.#timer.cancel();
       if (end !== undefined) await this.#finish(end);
     } finally {
       this.#timer.cancel();
@@ -68,7 +69,7 @@ export class HandshakeConnection {
   /** Refuses whatever the client still asks for, and closes after `graceMs`. */
   shutDown(graceMs: number): void {
     // A connection that is being handed over is transmission's to end.
-    if (!this.#isNegotiating) return;
+    if (this.#isHandedOver) return;
     this.#handshake.shutDown();
     this.#timer?.cancel();
     this.#timer = this.#options.clock.after(graceMs, () => this.#destroy());
@@ -76,9 +77,11 @@ export class HandshakeConnection {
 
   /** Undefined: the connection was lost. */
   async #negotiate(): Promise<End | undefined> {
-    if (!(await this.#reader.write(this.#handshake.greeting()))) return undefined;
+    if (!(await this.#reader.write(this.#handshake.greeting()))) return this.#lost();
     for (;;) {
-      const step = await this.#handshake.next();
+      // A lookup may never end; the connection's end, by the timer too, ends the wait for it.
+      const step = await Promise.race([this.#handshake.next(), this.#gone]);
+      if (step === undefined) return this.#lost();
       if (step.kind === 'input') {
         const bytes = await this.#reader.read();
         if (bytes === undefined) return this.#lost();
@@ -103,8 +106,11 @@ export class HandshakeConnection {
     }
     if (end.kind === 'abort') {
       this.#socket.destroySoon();
+      await this.#gone;
       return;
     }
+    this.#isHandedOver = true;
+    this.#timer?.cancel();
     await this.#reader.detach();
     try {
       await this.#options.transmission.begin(this.#socket, end.negotiated, end.rest);

@@ -338,6 +338,19 @@ describe('nbd listener: hostile clients', () => {
     await assertServes();
   });
 
+  it('gives up on a lookup that never ends, and can be closed after', async () => {
+    await listen({ handshakeMs: 5000 });
+    catalog.shut();
+    const stuck = await client();
+    await stuck.greet();
+    stuck.send(goOption('disk'));
+    await eventually('the lookup', () => catalog.lookups === 1);
+    clock.advance(5000);
+    assert.equal((await stuck.readToEnd()).length, 0);
+    await eventually('no handshake', () => listener.handshakeCount === 0);
+    assert.equal(listener.connectionCount, 0);
+  });
+
   it('does not time transmission', async () => {
     transmission = new StubTransmission(() => {});
     await listen();
