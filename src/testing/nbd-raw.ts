@@ -1,5 +1,6 @@
 // A client that speaks the NBD handshake byte by byte, right or wrong, for tests; and what a server
-// under test needs around it: a catalog of made-up exports and a transmission that only takes notes.
+// under test needs around it: a catalog of made-up exports and a transmission that only takes
+// notes.
 
 import { connect, type NetConnectOpts, type Socket } from 'node:net';
 import tls, { type ConnectionOptions } from 'node:tls';

@@ -1,6 +1,6 @@
-// The handshake with real clients: libnbd's nbdinfo and nbdsh, QEMU's qemu-nbd, nbd-client; in plain
-// text, with certificates and with shared keys. Transmission is a stub that hangs up, so the clients do
-// what needs none.
+// The handshake with real clients: libnbd's nbdinfo and nbdsh, QEMU's qemu-nbd, nbd-client; in
+// plain text, with certificates and with shared keys. Transmission is a stub that hangs up, so the
+// clients do what needs none.
 
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';

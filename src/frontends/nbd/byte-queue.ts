@@ -1,5 +1,5 @@
-// Bytes that have arrived and are not used yet: appended at one end, taken at the other. One growing
-// buffer, so that a message which trickles in byte by byte costs no copy per byte.
+// Bytes that have arrived and are not used yet: appended at one end, taken at the other. One
+// growing buffer, so that a message which trickles in byte by byte costs no copy per byte.
 
 import { assert } from '../../base/assert.ts';
 
@@ -38,7 +38,8 @@ export class ByteQueue {
   #makeRoom(moreBytes: number): void {
     const used = this.#store.subarray(this.#start, this.#end);
     const needed = used.length + moreBytes;
-    // Doubling, and moving to the front only when full, keep the cost of an append constant on average.
+    // Doubling, and moving to the front only when full, keep the cost of an append constant on
+    // average.
     const grown = needed * 2 > this.#store.length ? Buffer.allocUnsafe(needed * 2) : this.#store;
     used.copy(grown);
     this.#end = used.length;

@@ -1,9 +1,9 @@
-// One connection from its acceptance to the end of its handshake: carries bytes between the socket and
-// the state machine, switches to TLS, and hands the socket to transmission. Reads only when the state
-// machine asks, so a client's backlog stays in the kernel, bounded.
+// One connection from its acceptance to the end of its handshake: carries bytes between the socket
+// and the state machine, switches to TLS, and hands the socket to transmission. Reads only when the
+// state machine asks, so a client's backlog stays in the kernel, bounded.
 //
-// A timer bounds the whole handshake. The socket ends in one of two ways: given to transmission, paused,
-// without listeners of ours, nothing read from it that is not passed along; or destroyed.
+// A timer bounds the whole handshake. The socket ends in one of two ways: given to transmission,
+// paused, without listeners of ours, nothing read from it that is not passed along; or destroyed.
 
 import type { Socket } from 'node:net';
 import { assert } from '../../base/assert.ts';
@@ -52,7 +52,7 @@ export class HandshakeConnection {
     });
   }
 
-  /** Resolves when the connection is transmission's, or gone. Never rejects for what a client does. */
+  /** Resolves when the connection is transmission's, or gone. Never rejects for a client's deeds. */
   async run(): Promise<void> {
     const { clock, handshakeMs } = this.#options;
     this.#timer = clock.after(handshakeMs, () => {

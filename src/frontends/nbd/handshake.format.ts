@@ -1,6 +1,6 @@
-// The messages of the NBD handshake, from the specification (doc/proto.md, "Fixed newstyle negotiation"
-// and "Option types"). Everything is big-endian. Decoders throw `MalformedOption` with a text that names
-// the field, what was found and what was expected; the text goes to the client.
+// The messages of the NBD handshake, from the specification (doc/proto.md, "Fixed newstyle
+// negotiation" and "Option types"). Everything is big-endian. Decoders throw `MalformedOption` with
+// a text that names the field, what was found and what was expected; the text goes to the client.
 
 import {
   HandshakeFlag,
@@ -159,8 +159,8 @@ export function encodeMetaContextReply(option: number, id: number, name: string)
 }
 
 /**
- * The transmission flags of an export. A read-only one offers nothing that writes, and DF exists only
- * with structured replies. CACHE is served for every export.
+ * The transmission flags of an export. A read-only one offers nothing that writes, and DF exists
+ * only with structured replies. CACHE is served for every export.
  */
 export function transmissionFlags(info: ExportInfo, hasStructuredReplies: boolean): number {
   let flags: number = TransmissionFlag.HasFlags | TransmissionFlag.SendCache;
@@ -200,8 +200,8 @@ export function decodeMetaContextRequest(payload: Buffer): MetaContextRequest {
   const exportName = fields.string('export name');
   const count = fields.u32('number of queries');
   const queries: string[] = [];
-  // The count is the client's word only; each query takes 4 bytes or the reader refuses, so the loop
-  // ends with the payload whatever the count says.
+  // The count is the client's word only; each query takes 4 bytes or the reader refuses, so the
+  // loop ends with the payload whatever the count says.
   for (let i = 0; i < count; i++) queries.push(decodeQuery(fields));
   fields.expectLeft(0, `the end after ${count} queries`);
   return { exportName, queries };

@@ -1,14 +1,15 @@
 // The server's side of an NBD handshake (fixed newstyle), as a state machine that does no I/O.
 //
-// Bytes from the client go in with `feed`; `next` says what to do: read more, send a reply, or one of
-// the ends. One option is one step and the next is not looked at before its reply has been taken, so
-// replies stay in order however long a lookup takes, and a client that pipelines options waits in its
-// own socket. Nothing a client does here changes an export.
+// Bytes from the client go in with `feed`; `next` says what to do: read more, send a reply, or one
+// of the ends. One option is one step and the next is not looked at before its reply has been
+// taken, so replies stay in order however long a lookup takes, and a client that pipelines options
+// waits in its own socket. Nothing a client does here changes an export.
 //
 // Bounds: OPTION_BYTES_MAX of payload are kept, longer payloads are dropped as they stream by; the
-// number of options is limited; how long it all may take is the caller's clock. TLS: when the step is
-// `starttls`, all that was agreed on is forgotten, and bytes that came in plain text behind the option
-// end the connection, because after the switch they would pass for the client's protected words.
+// number of options is limited; how long it all may take is the caller's clock. TLS: when the step
+// is `starttls`, all that was agreed on is forgotten, and bytes that came in plain text behind the
+// option end the connection, because after the switch they would pass for the client's protected
+// words.
 
 import { assert } from '../../base/assert.ts';
 import { HandshakeFlag, NBD_STRING_MAX, Opt, Rep } from '../../format/nbd.ts';

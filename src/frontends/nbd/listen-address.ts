@@ -70,7 +70,7 @@ export function nbdUri(
   return `${scheme}://${formatHostPort(host, address.port)}/${name}`;
 }
 
-/** Slashes stay, as URIs allow them in a path and in a query; what shells take for quotes does not. */
+/** Slashes stay, as URIs allow them in paths and queries; what shells take for quotes does not. */
 function percentEncode(text: string): string {
   return encodeURIComponent(text)
     .replaceAll('%2F', '/')

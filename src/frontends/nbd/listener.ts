@@ -1,10 +1,11 @@
-// A listening NBD server: accepts connections on one unix socket or TCP address, runs their handshakes
-// and hands them to transmission.
+// A listening NBD server: accepts connections on one unix socket or TCP address, runs their
+// handshakes and hands them to transmission.
 //
 // Who may connect: a unix socket is for this user alone (mode 0600); TCP is for this machine alone
-// unless clients must use TLS or the operator said `allowInsecure`. Connections are counted from their
-// acceptance until transmission has taken them over and Node's socket is closed; above the limit they
-// are closed at once. `close` ends listening and the handshakes, not the connections handed over.
+// unless clients must use TLS or the operator said `allowInsecure`. Connections are counted from
+// their acceptance until transmission has taken them over and Node's socket is closed; above the
+// limit they are closed at once. `close` ends listening and the handshakes, not the connections
+// handed over.
 
 import { lookup } from 'node:dns/promises';
 import { createServer, type AddressInfo, type Server, type Socket } from 'node:net';

@@ -1,9 +1,9 @@
 // Reads a socket piece by piece, on demand, so that it can be given away between two reads.
 //
-// A plain socket here must have a readable high-water mark of 0: Node then stops reading the kernel's
-// buffer after every piece and goes on only when asked, so whatever was not read is still in the kernel
-// when the descriptor is handed over. A TLS socket reads ahead; those bytes stay in its own buffer and
-// go with it.
+// A plain socket here must have a readable high-water mark of 0: Node then stops reading the
+// kernel's buffer after every piece and goes on only when asked, so whatever was not read is still
+// in the kernel when the descriptor is handed over. A TLS socket reads ahead; those bytes stay in
+// its own buffer and go with it.
 
 import type { Duplex } from 'node:stream';
 
@@ -49,8 +49,8 @@ export class SocketReader {
   /** Takes every listener off and leaves the socket paused. No read may be waiting. */
   async detach(): Promise<void> {
     this.#socket.off('readable', this.#onChange);
-    // Node notes in the next tick that nobody waits for 'readable' any more; a pause before would be
-    // undone by that.
+    // Node notes in the next tick that nobody waits for 'readable' any more; a pause before would
+    // be undone by that.
     await new Promise<void>((resolve) => process.nextTick(resolve));
     this.#socket.pause();
     this.#socket.off('end', this.#onEnd);

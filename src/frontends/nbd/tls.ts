@@ -1,9 +1,10 @@
 // TLS for NBD connections: the server's credentials, and the switch from plain text to TLS on a
 // connected socket. Certificates (X.509) or keys shared beforehand (PSK), TLS 1.2 and later.
 //
-// Folders are laid out as QEMU and nbdkit have them: ca-cert.pem, server-cert.pem, server-key.pem, and
-// ca-crl.pem if there is a list of revoked certificates. A key file has `user:hexkey` lines, as psktool
-// writes them. Credentials are read once, when the server starts; every error names the file.
+// Folders are laid out as QEMU and nbdkit have them: ca-cert.pem, server-cert.pem, server-key.pem,
+// and ca-crl.pem if there is a list of revoked certificates. A key file has `user:hexkey` lines, as
+// psktool writes them. Credentials are read once, when the server starts; every error names the
+// file.
 
 import { constants } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
@@ -14,15 +15,16 @@ import { DmError, errorText, invalid } from '../../base/errors.ts';
 import { Status, statusOfError } from '../../base/status.ts';
 
 /**
- * `offered`: the client may start TLS. `required`: it must, and is told nothing before. The mode holds
- * for every export of a listener.
+ * `offered`: the client may start TLS. `required`: it must, and is told nothing before. The mode
+ * holds for every export of a listener.
  */
 export type TlsMode = 'off' | 'offered' | 'required';
 
 /** OpenSSL's limit is 512 bytes; below 128 bits a key can be searched for. */
 const PSK_BYTES_MIN = 16;
 const PSK_BYTES_MAX = 256;
-// Session tickets would be encrypted with keys that no other connection has: they could never be used.
+// Session tickets would be encrypted with keys that no other connection has: they could never be
+// used.
 const NO_TICKETS = constants.SSL_OP_NO_TICKET;
 
 export class TlsServer {
@@ -74,12 +76,12 @@ export class TlsServer {
   }
 
   /**
-   * Starts TLS on a socket that has no listeners and no unread bytes left. The promise rejects when the
-   * handshake fails or the socket goes; the socket is destroyed then.
+   * Starts TLS on a socket that has no listeners and no unread bytes left. The promise rejects when
+   * the handshake fails or the socket goes; the socket is destroyed then.
    */
   async accept(socket: Socket): Promise<TLSSocket> {
-    // A server object for each connection: Node checks client certificates nowhere else, and this is
-    // its documented way to begin TLS on a socket that is connected already.
+    // A server object for each connection: Node checks client certificates nowhere else, and this
+    // is its documented way to begin TLS on a socket that is connected already.
     const server = tls.createServer(this.#options);
     try {
       return await new Promise<TLSSocket>((resolve, reject) => {
@@ -97,8 +99,8 @@ export class TlsServer {
 }
 
 /**
- * TLS 1.3 names no key exchange; OpenSSL ties keys from a callback to SHA-256 there. For TLS 1.2 the
- * exchanges with forward secrecy come first.
+ * TLS 1.3 names no key exchange; OpenSSL ties keys from a callback to SHA-256 there. For TLS 1.2
+ * the exchanges with forward secrecy come first.
  */
 const PSK_CIPHERS = [
   'TLS_AES_128_GCM_SHA256',

@@ -111,7 +111,7 @@ describe('unix socket', () => {
     await second.removeIfOurs();
   });
 
-  it('stays when the server closes and nobody removed it: the next one finds it stale', async () => {
+  it('stays when nobody removed it, and the next server finds it stale', async () => {
     await listen();
     servers[0]?.close();
     assert.ok(existsSync(path));

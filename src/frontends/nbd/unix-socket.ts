@@ -1,10 +1,11 @@
 // Listening unix sockets that only this user can connect to, from the first moment on.
 //
-// The socket is bound inside a fresh folder of mode 0700, given mode 0600, set listening, and only then
-// renamed to its path: no connection is possible before its mode is right, clients never meet a socket
-// that refuses, and the file of a dead server is replaced in one step. A live server's is not touched.
-// The rename also keeps Node from removing the path when the server closes: it would remove whatever
-// is there by then, a successor's socket included. `removeIfOurs` removes it only while it is ours.
+// The socket is bound inside a fresh folder of mode 0700, given mode 0600, set listening, and only
+// then renamed to its path: no connection is possible before its mode is right, clients never meet
+// a socket that refuses, and the file of a dead server is replaced in one step. A live server's is
+// not touched. The rename also keeps Node from removing the path when the server closes: it would
+// remove whatever is there by then, a successor's socket included. `removeIfOurs` removes it only
+// while it is ours.
 
 import { chmod, lstat, mkdtemp, open, rename, rmdir, unlink } from 'node:fs/promises';
 import { connect, type Server } from 'node:net';
