@@ -52,7 +52,7 @@ export class HandshakeConnection {
     });
   }
 
-  /** Resolves when the connection is transmission's, or gone. Never rejects for a client's deeds. */
+  /** Resolves when transmission has the connection, or it is gone. No client can make it reject. */
   async run(): Promise<void> {
     const { clock, handshakeMs } = this.#options;
     this.#timer = clock.after(handshakeMs, () => {
