@@ -55,6 +55,8 @@ export class Arena {
   #emptyCount: number;
   /** Per class, the slabs that have a free chunk. */
   readonly #partial: Slab[][] = CLASS_SHIFTS.map(() => []);
+  /** Per class, bytes of free chunks in slabs that are cut for it. */
+  readonly #cutFree = new Float64Array(CLASS_SHIFTS.length);
   #waiters: (() => void)[] = [];
 
   /** `sizeBytes` is rounded up to whole MiB; at most 2047 MiB, so that offsets stay small integers. */
@@ -74,18 +76,17 @@ export class Arena {
     this.#emptyCount = slabs;
   }
 
-  /** A chunk of at least `bytes` (1 .. CHUNK_BYTES_MAX) bytes, aligned to its class, or NONE. */
+  /** A chunk of at least `bytes` (1 .. CHUNK_BYTES_MAX) bytes, page-aligned, or NONE. */
   tryAlloc(bytes: number): number {
     const cls = classOf(bytes);
     const partial = this.#partial[cls] as Slab[];
-    let slab = partial[partial.length - 1];
-    if (slab === undefined) {
-      if (this.#emptyCount === 0) return NONE;
-      slab = this.#cut(this.#emptySlabs[--this.#emptyCount] as number, CLASS_SHIFTS[cls] as number);
-      partial.push(slab);
-    }
+    const slab = partial[partial.length - 1] ?? this.#findSlab(cls);
+    if (slab === undefined) return NONE;
     const chunk = slab.free[--slab.nfree] as number;
-    if (slab.nfree === 0) partial.pop();
+    // A slab with free chunks is the last of its class's list whenever it is taken from.
+    const slabClass = (slab.shift - 12) >> 1;
+    this.#cutFree[slabClass] = (this.#cutFree[slabClass] as number) - (1 << slab.shift);
+    if (slab.nfree === 0) (this.#partial[slabClass] as Slab[]).pop();
     this.usedBytes += 1 << slab.shift;
     if (this.usedBytes > this.usedBytesPeak) this.usedBytesPeak = this.usedBytes;
     return (slab.index << SLAB_SHIFT) + (chunk << slab.shift);
@@ -94,24 +95,32 @@ export class Arena {
   /** Gives back what `tryAlloc(bytes)` returned. */
   free(mem: number, bytes: number): void {
     const slab = this.#slabs[mem >> SLAB_SHIFT];
-    const cls = classOf(bytes);
     if (slab === undefined) bug(`arena: free of ${mem}, which was never allocated`);
-    assert(
-      slab.shift === CLASS_SHIFTS[cls],
-      `arena: chunk ${mem} freed with another size: ${bytes}`,
-    );
+    assert(bytes <= 1 << slab.shift, `arena: chunk ${mem} freed with another size: ${bytes}`);
     if (debugBuild) this.#checkFree(slab, mem);
     slab.free[slab.nfree++] = (mem & (MIB - 1)) >> slab.shift;
     this.usedBytes -= 1 << slab.shift;
-    const partial = this.#partial[cls] as Slab[];
+    const slabClass = (slab.shift - 12) >> 1;
+    this.#cutFree[slabClass] = (this.#cutFree[slabClass] as number) + (1 << slab.shift);
+    const partial = this.#partial[slabClass] as Slab[];
     if (slab.nfree === 1) partial.push(slab);
     // One slab of each class is kept cut, so that a lone chunk does not cut and merge at every I/O.
     if (slab.nfree === MIB >> slab.shift && partial.length > 1) {
       partial.splice(partial.indexOf(slab), 1);
       this.#slabs[slab.index] = undefined;
+      this.#cutFree[slabClass] = (this.#cutFree[slabClass] as number) - MIB;
       this.#emptySlabs[this.#emptyCount++] = slab.index;
     }
     if (this.#waiters.length > 0) this.#wake();
+  }
+
+  /** Bytes that chunks of `bytes` could still be taken from: whole slabs, and what is cut large enough. */
+  availableBytes(bytes: number): number {
+    let available = this.#emptyCount * MIB;
+    for (let cls = classOf(bytes); cls < CLASS_SHIFTS.length; cls++) {
+      available += this.#cutFree[cls] as number;
+    }
+    return available;
   }
 
   /** Calls `retry` once, after some chunk has been freed. */
@@ -124,11 +133,28 @@ export class Arena {
     return this.u8.subarray(mem, mem + bytes);
   }
 
+  /** A fresh slab for the class; when there is none, one of a larger class that has a chunk to spare. */
+  #findSlab(cls: number): Slab | undefined {
+    if (this.#emptyCount > 0) {
+      const index = this.#emptySlabs[--this.#emptyCount] as number;
+      const slab = this.#cut(index, CLASS_SHIFTS[cls] as number);
+      (this.#partial[cls] as Slab[]).push(slab);
+      return slab;
+    }
+    for (let larger = cls + 1; larger < CLASS_SHIFTS.length; larger++) {
+      const partial = this.#partial[larger] as Slab[];
+      if (partial.length > 0) return partial[partial.length - 1];
+    }
+    return undefined;
+  }
+
   #cut(index: number, shift: number): Slab {
     const chunks = MIB >> shift;
     const free = new Int32Array(chunks);
     for (let i = 0; i < chunks; i++) free[i] = chunks - 1 - i;
     const slab = { index, shift, nfree: chunks, free };
+    const slabClass = (shift - 12) >> 1;
+    this.#cutFree[slabClass] = (this.#cutFree[slabClass] as number) + MIB;
     this.#slabs[index] = slab;
     return slab;
   }

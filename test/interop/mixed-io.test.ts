@@ -202,9 +202,9 @@ async function killOnce(
   const client = await NbdClient.connect({ path: socket });
   const start = await client.read(0, sizeBytes);
   for (let b = 0; b < blocks; b++) issued[b] = flushed[b] = start.readUInt32LE(b * BLOCK);
-  let isOver = false;
+  const lanesMay = { goOn: true };
   const lane = async (n: number): Promise<void> => {
-    while (!isOver) {
+    while (lanesMay.goOn) {
       const b = rng.below(blocks / 16) * 16 + n;
       const data = Buffer.alloc(BLOCK);
       const value = (issued[b] as number) + 1;
@@ -222,7 +222,7 @@ async function killOnce(
   const lanes = Array.from({ length: 16 }, (_, n) => lane(n).catch(() => undefined));
   for (let i = 0; i < 40; i++) await client.flush();
   const killed = server.kill();
-  isOver = true;
+  lanesMay.goOn = false;
   await killed;
   await Promise.all(lanes);
   const again = await startLamina(args, socket);

@@ -84,10 +84,6 @@ export class Commands implements PieceHost, RepliesHost {
           this.finish(request);
           return false;
         }
-        request.isStreamed =
-          request.type === Cmd.Read &&
-          !this.#negotiated.hasStructuredReplies &&
-          this.#spanBytes(request.offBytes, request.lenBytes) > CHUNK_BYTES_MAX;
         return true;
       case Cmd.Flush:
         this.#submit(request, this.#piece(request), Op.Flush, 0, 0, 0);
@@ -106,7 +102,8 @@ export class Commands implements PieceHost, RepliesHost {
 
   /** Issues a read's pieces as far as memory goes; true when all are issued. */
   issueRead(request: Request): boolean {
-    const { blockBytes, device } = this.#connection.export;
+    const { blockBytes } = this.#connection.export;
+    const isWhole = (request.flags & CmdFlag.Df) !== 0;
     while (request.issuedBytes < request.lenBytes) {
       // A streamed reply may not be interrupted by another one, so it starts alone and goes in order.
       if (request.isStreamed) {
@@ -120,33 +117,54 @@ export class Commands implements PieceHost, RepliesHost {
       const off = request.offBytes + request.issuedBytes;
       const left = request.lenBytes - request.issuedBytes;
       const start = Math.floor(off / blockBytes) * blockBytes;
-      const dataBytes = Math.min(left, start + CHUNK_BYTES_MAX - off);
+      const whole = this.#spanBytes(off, left);
+      const pieceMax = isWhole ? whole : this.#connection.pieceBytes(whole);
+      const dataBytes = Math.min(left, start + pieceMax - off);
+      if (this.#mustStream(request, dataBytes)) {
+        request.isStreamed = true;
+        continue;
+      }
       const span = this.#spanBytes(off, dataBytes);
       const mem = this.#connection.takeMemory(span);
       if (mem === NONE) return false;
-      const piece = this.#piece(request);
-      piece.mem = mem;
-      piece.memBytes = span;
-      piece.dataMem = mem + (off - start);
-      piece.dataBytes = dataBytes;
-      piece.offBytes = off;
-      piece.vec.pointAt(mem, span);
-      request.issuedBytes += dataBytes;
-      const isLast = request.issuedBytes === request.lenBytes;
-      // The last piece takes over the count that stood for the issuing itself.
-      if (!isLast) request.pending++;
-      piece.bio.init(
-        Op.Read,
-        device,
-        start / SECTOR_BYTES,
-        span,
-        piece.vec,
-        this.#connection.ctx,
-        piece,
-      );
-      submitBio(piece.bio);
+      this.#readPiece(request, mem, off, dataBytes, start, span);
     }
-    return true;
+    // Nothing may be answered before a streamed reply's last piece is queued.
+    return !request.isStreamed || request.pending === 0;
+  }
+
+  #readPiece(
+    request: Request,
+    mem: number,
+    off: number,
+    dataBytes: number,
+    start: number,
+    span: number,
+  ): void {
+    const { export: exported, ctx } = this.#connection;
+    const piece = this.#piece(request);
+    piece.mem = mem;
+    piece.memBytes = span;
+    piece.dataMem = mem + (off - start);
+    piece.dataBytes = dataBytes;
+    piece.offBytes = off;
+    piece.vec.pointAt(mem, span);
+    request.issuedBytes += dataBytes;
+    // The last piece takes over the count that stood for the issuing itself.
+    if (request.issuedBytes < request.lenBytes) request.pending++;
+    const { bio } = piece;
+    bio.init(Op.Read, exported.device, start / SECTOR_BYTES, span, piece.vec, ctx, piece);
+    submitBio(bio);
+  }
+
+  /** A simple reply in more than one piece. */
+  #mustStream(request: Request, dataBytes: number): boolean {
+    return (
+      !request.isStreamed &&
+      request.type === Cmd.Read &&
+      !this.#negotiated.hasStructuredReplies &&
+      dataBytes < request.lenBytes
+    );
   }
 
   /** A write whose payload stands in the receive buffer. */
@@ -165,11 +183,12 @@ export class Commands implements PieceHost, RepliesHost {
   }
 
   /** The next piece of a large write, with memory for its payload; null: none just now. */
-  takeWritePiece(request: Request, bytesMax: number): Piece | null {
+  takeWritePiece(request: Request): Piece | null {
     const off = request.offBytes + request.issuedBytes;
     const left = request.lenBytes - request.issuedBytes;
     // Pieces end on block boundaries, so that only the request's own edges can be partial blocks.
-    const bytes = Math.min(left, bytesMax - (off % this.#connection.export.blockBytes));
+    const inBlock = off % this.#connection.export.blockBytes;
+    const bytes = Math.min(left, this.#connection.pieceBytes(inBlock + left) - inBlock);
     const mem = this.#connection.takeMemory(bytes);
     if (mem === NONE) return null;
     const piece = this.#piece(request);
@@ -212,6 +231,7 @@ export class Commands implements PieceHost, RepliesHost {
     const isDone = --request.pending === 0;
     if (status !== Status.Ok) request.fail(status);
     const { isStreamed } = request;
+    if (isStreamed && isDone) this.#connection.streamEnded(request);
     if (request.type !== Cmd.Read || status !== Status.Ok) {
       this.#releasePiece(piece);
       if (isDone) this.#finishPieces(request);

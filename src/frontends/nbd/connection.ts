@@ -5,8 +5,8 @@
 // chunk by chunk as memory allows. Nothing is ever waited for: when something is missing (bytes, memory,
 // a free place in flight) the connection returns and `pump` is called again when it may have come.
 //
-// Memory: a connection may hold at most half of what is free at the time it asks (and one piece in any
-// case), so readers that do not read leave room for those who come later.
+// Memory: a connection may hold at most a quarter of what is free when it asks, so clients that do not
+// read their replies leave room for those who come later; pieces get smaller as memory gets tight.
 
 import { assert } from '../../base/assert.ts';
 import { Status } from '../../base/status.ts';
@@ -23,6 +23,10 @@ import { REQUEST_BYTES } from './wire.ts';
 
 /** Writes up to this size are submitted from the receive buffer. */
 const IN_PLACE_BYTES_MAX = 64 * 1024;
+/** Pieces of large requests are not made smaller than this. */
+const PIECE_BYTES_MIN = 4096;
+/** A connection holds at most what is free divided by this: n that hold on leave (4/5)^n of the arena. */
+const SHARE = 4;
 /** Requests a connection may have in flight; more wait in its socket. */
 const IN_FLIGHT_MAX = 512;
 
@@ -100,12 +104,19 @@ export class NbdConnection implements IoDone, BatchTask, ExportUser {
     if (this.#state !== 'open') this.#maybeFinish();
   }
 
+  /** The largest piece, up to `bytes`, that memory allows just now; never less than PIECE_BYTES_MIN. */
+  pieceBytes(bytes: number): number {
+    let size = Math.min(bytes, CHUNK_BYTES_MAX);
+    while (size > PIECE_BYTES_MIN && !this.#mayHold(size)) {
+      size = Math.max(PIECE_BYTES_MIN, size >> 2);
+    }
+    return size;
+  }
+
   /** A chunk for request data, or NONE; then `pump` will be called when memory has come back. */
   takeMemory(bytes: number): number {
-    const { arena } = this.engine;
-    const free = arena.sizeBytes - arena.usedBytes;
-    if (this.#heldBytes === 0 || (this.#heldBytes + bytes) * 2 <= free) {
-      const mem = arena.tryAlloc(bytes);
+    if (this.#mayHold(bytes)) {
+      const mem = this.engine.arena.tryAlloc(bytes);
       if (mem !== NONE) {
         this.#heldBytes += bytes;
         return mem;
@@ -113,6 +124,10 @@ export class NbdConnection implements IoDone, BatchTask, ExportUser {
     }
     this.#waitForMemory();
     return NONE;
+  }
+
+  #mayHold(bytes: number): boolean {
+    return (this.#heldBytes + bytes) * SHARE <= this.engine.arena.availableBytes(bytes);
   }
 
   giveMemory(mem: number, bytes: number): void {
@@ -177,6 +192,11 @@ export class NbdConnection implements IoDone, BatchTask, ExportUser {
     this.#maybeFinish();
   }
 
+  /** A streamed read is over: other requests may be taken again. */
+  streamEnded(request: Request): void {
+    if (this.#issuing === request) this.#issuing = null;
+  }
+
   /** A request is over, its reply sent. */
   requestDone(): void {
     if (this.#state === 'open') this.pump();
@@ -195,6 +215,8 @@ export class NbdConnection implements IoDone, BatchTask, ExportUser {
     if (this.#buffer !== null) {
       if (this.#skipBytes > 0) this.#skip(this.#buffer);
       if (this.#skipBytes === 0 && this.#parse(this.#buffer)) return true;
+      // What was parsed may have ended the connection.
+      if (!this.isOpen) return false;
     }
     this.#receive();
     return false;
@@ -219,8 +241,13 @@ export class NbdConnection implements IoDone, BatchTask, ExportUser {
     const type = view.getUint16(at + 6);
     const lenBytes = view.getUint32(at + 24);
     const isWrite = type === Cmd.Write;
-    const isInPlace = isWrite && lenBytes <= IN_PLACE_BYTES_MAX;
-    if (isInPlace && buffer.unparsedBytes < REQUEST_BYTES + lenBytes) return false;
+    let isInPlace = isWrite && lenBytes <= IN_PLACE_BYTES_MAX;
+    const missing = REQUEST_BYTES + lenBytes - buffer.unparsedBytes;
+    if (isInPlace && missing > 0) {
+      if (buffer.roomBytes >= missing || this.#moveTo(LARGE_BUFFER_BYTES)) return false;
+      // No memory for a larger buffer: it goes the way of the large ones, in pieces.
+      isInPlace = false;
+    }
     this.requestCount++;
     const offBytes = view.getUint32(at + 16) * 4294967296 + view.getUint32(at + 20);
     const cookie0 = view.getInt32(at + 8, true);
@@ -249,7 +276,7 @@ export class NbdConnection implements IoDone, BatchTask, ExportUser {
         this.#incoming = null;
         return true;
       }
-      const piece = this.#commands.takeWritePiece(request, CHUNK_BYTES_MAX);
+      const piece = this.#commands.takeWritePiece(request);
       if (piece === null) return false;
       incoming.piece = piece;
       incoming.filled = this.#takeBuffered(piece);
@@ -309,20 +336,23 @@ export class NbdConnection implements IoDone, BatchTask, ExportUser {
         if (old.sizeBytes === wanted) return old;
       } else if (old.roomBytes >= this.#roomNeeded(old)) return old;
     }
-    const isLarge = old !== null && old.unparsedBytes > 0;
-    const size = isLarge ? LARGE_BUFFER_BYTES : wanted;
-    const next = RecvBuffer.tryMake(this.engine.arena, size);
-    if (next === null) {
-      if (old !== null && old.roomBytes > 0 && old.unparsedBytes === 0) return old;
-      this.#waitForMemory();
-      return null;
-    }
+    if (this.#moveTo(wanted) || this.#moveTo(SMALL_BUFFER_BYTES)) return this.#buffer;
+    if (old !== null && old.roomBytes > 0 && old.unparsedBytes === 0) return old;
+    this.#waitForMemory();
+    return null;
+  }
+
+  /** Goes on in a new buffer of this size; false: no memory, everything as it was. */
+  #moveTo(sizeBytes: number): boolean {
+    const old = this.#buffer;
+    const next = RecvBuffer.tryMake(this.engine.arena, sizeBytes);
+    if (next === null) return false;
     if (old !== null) {
       next.adopt(old);
       old.put();
     }
     this.#buffer = next;
-    return next;
+    return true;
   }
 
   /** Bytes still missing of the request at the buffer's head, and a little more for what follows. */
