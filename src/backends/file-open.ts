@@ -1,7 +1,17 @@
-// Opening and sizing files and block-device nodes for the file backend.
+// Opening, locking and sizing files and block-device nodes for the file backend.
 
-import { closeSync, constants, fstatSync, ftruncateSync, openSync, statfsSync } from 'node:fs';
-import { DmError, errorText, invalid } from '../base/errors.ts';
+import {
+  closeSync,
+  constants,
+  fstatSync,
+  ftruncateSync,
+  openSync,
+  type Stats,
+  statfsSync,
+  statSync,
+} from 'node:fs';
+import { getSystemErrorMap } from 'node:util';
+import { DmError, invalid } from '../base/errors.ts';
 import { Status, statusName, statusOfError } from '../base/status.ts';
 import { SECTOR_BYTES } from '../base/units.ts';
 import type { IoFile } from '../io/engine.ts';
@@ -14,12 +24,16 @@ import {
   ioctlPtr,
   LOCK_EX,
   LOCK_NB,
+  LOCK_SH,
+  statx,
 } from '../io/posix.ts';
 
-const LOCK_SH = 1;
+const EISDIR = 21;
 const TMPFS_MAGIC = 0x01021994;
 const RAMFS_MAGIC = 0x858458f6;
 const PAGE_BYTES = 4096;
+const AT_EMPTY_PATH = 0x1000;
+const STATX_DIOALIGN = 0x2000;
 
 export interface FileOptions {
   readonly path: string;
@@ -35,83 +49,128 @@ export interface FileOptions {
 export interface OpenedFile extends IoFile {
   readonly sizeBytes: number;
   readonly isBlockDevice: boolean;
+  /** A block device's number, for what sysfs knows of it. */
+  readonly rdev: number;
   readonly logicalBlockBytes: number;
   readonly physicalBlockBytes: number;
+  /** Buffers of direct I/O start on a multiple of this. */
+  readonly memAlignBytes: number;
 }
 
+/** Throws DmError. */
 export function openFile(options: FileOptions): OpenedFile {
   const { path } = options;
-  const fd = openFd(options);
+  const found = tryStat(path);
+  if (found?.isDirectory()) throw isDirectory(path);
+  if (found === undefined && options.create && options.sizeBytes === undefined) {
+    throw invalid(`device ${path}: create=1 needs a size for the new file (size=SIZE)`);
+  }
+  const fd = openFd(options, found);
   try {
-    if (options.lock) lockFile(fd, options);
     const stat = fstatSync(fd);
-    if (stat.isDirectory()) throw new DmError(Status.Invalid, `device ${path}: is a directory`);
-    if (stat.isBlockDevice()) return blockDevice(fd, options);
-    if (!stat.isFile()) {
+    if (stat.isDirectory()) throw isDirectory(path);
+    if (!stat.isFile() && !stat.isBlockDevice()) {
       throw invalid(`device ${path}: neither a regular file nor a block device`);
     }
-    return regularFile(fd, stat.size, options);
+    if (options.lock) lockFile(fd, options);
+    // Its size is the size after the lock: the previous owner may have been growing it.
+    return stat.isFile() ? regularFile(fd, options) : blockDevice(fd, stat, options);
   } catch (error) {
     closeSync(fd);
     throw error;
   }
 }
 
-function openFd(options: FileOptions): number {
+function tryStat(path: string): Stats | undefined {
+  try {
+    return statSync(path, { throwIfNoEntry: false });
+  } catch (error) {
+    const status = statusOfError(error);
+    const text = `device ${path}: cannot open: ${statusText(status)}`;
+    throw new DmError(status, text, { cause: error });
+  }
+}
+
+/** `5` becomes `i/o error (EIO)`. */
+export function statusText(status: Status): string {
+  const [name, text] = getSystemErrorMap().get(-status) ?? [statusName(status), 'error'];
+  return `${text} (${name})`;
+}
+
+function isDirectory(path: string): DmError {
+  return new DmError(EISDIR, `device ${path}: is a directory, expected a file or a block device`);
+}
+
+function openFd(options: FileOptions, found: Stats | undefined): number {
   const { path, isReadOnly, isDirect, create } = options;
+  if (isDirect && typeof constants.O_DIRECT !== 'number') {
+    throw new DmError(Status.NotSupported, `device ${path}: direct=1: this system has no O_DIRECT`);
+  }
+  // A block device opened exclusively is not mounted or otherwise in use, and stays so.
+  const isExclusive = !isReadOnly && options.lock && found?.isBlockDevice() === true;
   const flags =
     (isReadOnly ? constants.O_RDONLY : constants.O_RDWR) |
     (create && !isReadOnly ? constants.O_CREAT : 0) |
+    (isExclusive ? constants.O_EXCL : 0) |
     (isDirect ? constants.O_DIRECT : 0);
   try {
     return openSync(path, flags, 0o600);
   } catch (error) {
     const status = statusOfError(error);
-    const hint = isDirect && status === Status.Invalid ? ' (O_DIRECT is refused there)' : '';
-    const code = (error as { code?: string }).code;
-    const what = code === 'ENOENT' ? 'No such file or directory' : errorText(error);
-    throw new DmError(status, `device ${path}: cannot open: ${what}${hint}`, { cause: error });
+    if (status === Status.Busy) throw busy(options);
+    const hint =
+      isDirect && status === Status.Invalid ? ': the file system there refuses direct=1' : '';
+    const text = `device ${path}: cannot open: ${statusText(status)}${hint}`;
+    throw new DmError(status, text, { cause: error });
   }
+}
+
+function busy(options: FileOptions): DmError {
+  const text = `device ${options.path}: Device or resource busy: it is open elsewhere`;
+  return new DmError(Status.Busy, `${text} (file:PATH?lock=0 opens it all the same)`);
 }
 
 /** Writers exclude everybody, readers exclude writers. */
 function lockFile(fd: number, options: FileOptions): void {
   if (flock(fd, (options.isReadOnly ? LOCK_SH : LOCK_EX) | LOCK_NB) === 0) return;
   const e = errno();
-  if (e !== Status.Again) {
-    throw new DmError(e, `device ${options.path}: cannot lock: ${statusName(e)}`);
-  }
+  if (e === Status.Again) throw busy(options);
   throw new DmError(
-    Status.Busy,
-    `device ${options.path}: Device or resource busy: another process has it open (lock=0 overrides)`,
+    e,
+    `device ${options.path}: cannot lock: ${statusText(e)} (file:PATH?lock=0 goes without)`,
   );
 }
 
-function regularFile(fd: number, foundBytes: number, options: FileOptions): OpenedFile {
-  let sizeBytes = foundBytes;
+function regularFile(fd: number, options: FileOptions): OpenedFile {
+  const { path, isDirect } = options;
+  let sizeBytes = fstatSync(fd).size;
   if (options.sizeBytes !== undefined && options.sizeBytes > sizeBytes) {
     if (options.isReadOnly) {
       throw invalid(
-        `device ${options.path}: has ${sizeBytes} bytes, size=${options.sizeBytes} wanted, read-only`,
+        `device ${path}: has ${sizeBytes} bytes, size=${options.sizeBytes} wanted, read-only`,
       );
     }
-    grow(fd, options.path, options.sizeBytes);
+    grow(fd, path, options.sizeBytes);
     sizeBytes = options.sizeBytes;
   }
-  if (sizeBytes < SECTOR_BYTES) {
+  const align = isDirect ? directAlign(fd, path) : null;
+  const logicalBlockBytes = align?.blockBytes ?? SECTOR_BYTES;
+  if (sizeBytes < logicalBlockBytes) {
     throw invalid(
-      `device ${options.path}: ${sizeBytes} bytes: need at least one sector (size=SIZE grows it)`,
+      `device ${path}: has ${sizeBytes} bytes, need at least one block of ` +
+        `${logicalBlockBytes} (file:PATH?size=SIZE grows it)`,
     );
   }
-  const block = options.isDirect ? PAGE_BYTES : SECTOR_BYTES;
   return {
     fd,
     sizeBytes,
-    isDirect: options.isDirect,
-    isMemory: !options.isDirect && isMemoryFs(options.path),
+    isDirect,
+    isMemory: !isDirect && isMemoryFs(path),
     isBlockDevice: false,
-    logicalBlockBytes: block,
-    physicalBlockBytes: PAGE_BYTES,
+    rdev: 0,
+    logicalBlockBytes,
+    physicalBlockBytes: Math.max(PAGE_BYTES, logicalBlockBytes),
+    memAlignBytes: align?.memBytes ?? 1,
   };
 }
 
@@ -119,10 +178,9 @@ function grow(fd: number, path: string, sizeBytes: number): void {
   try {
     ftruncateSync(fd, sizeBytes);
   } catch (error) {
-    throw new DmError(
-      statusOfError(error),
-      `device ${path}: cannot grow to ${sizeBytes} bytes: ${errorText(error)}`,
-    );
+    const status = statusOfError(error);
+    const text = `device ${path}: cannot grow to ${sizeBytes} bytes: ${statusText(status)}`;
+    throw new DmError(status, text, { cause: error });
   }
 }
 
@@ -131,22 +189,57 @@ function isMemoryFs(path: string): boolean {
   return type === TMPFS_MAGIC || type === RAMFS_MAGIC;
 }
 
-function blockDevice(fd: number, options: FileOptions): OpenedFile {
-  const ioctl = (request: number, bytes: number): number => {
-    const out = new Uint8Array(8);
-    if (ioctlPtr(fd, request, out) < 0) {
-      throw new DmError(errno(), `device ${options.path}: ioctl: ${statusName(errno())}`);
-    }
-    const view = new DataView(out.buffer);
-    return bytes === 8 ? Number(view.getBigUint64(0, true)) : view.getUint32(0, true);
+interface DirectAlign {
+  readonly blockBytes: number;
+  readonly memBytes: number;
+}
+
+/** What direct I/O to this file needs: asked of the kernel (6.1 and newer), else one page, which all take. */
+function directAlign(fd: number, path: string): DirectAlign {
+  const out = new Uint32Array(64);
+  const isKnown =
+    statx(fd, '', AT_EMPTY_PATH, STATX_DIOALIGN, out) === 0 &&
+    ((out[0] as number) & STATX_DIOALIGN) !== 0;
+  if (!isKnown) return { blockBytes: PAGE_BYTES, memBytes: PAGE_BYTES };
+  const memBytes = out[38] as number;
+  const offsetBytes = out[39] as number;
+  if (offsetBytes === 0) {
+    throw new DmError(
+      Status.NotSupported,
+      `device ${path}: direct=1: its file system does no direct I/O on this file`,
+    );
+  }
+  return { blockBytes: Math.max(SECTOR_BYTES, offsetBytes), memBytes: Math.max(1, memBytes) };
+}
+
+function blockDevice(fd: number, stat: Stats, options: FileOptions): OpenedFile {
+  const { path, isDirect } = options;
+  const ask = (request: number, what: string): Uint32Array => {
+    const out = new Uint32Array(2);
+    if (ioctlPtr(fd, request, new Uint8Array(out.buffer)) === 0) return out;
+    const e = errno();
+    throw new DmError(e, `device ${path}: cannot read its ${what}: ${statusText(e)}`);
   };
+  const [low = 0, high = 0] = ask(BLKGETSIZE64, 'size');
+  const [logicalBlockBytes = 0] = ask(BLKSSZGET, 'logical block size');
+  const [physicalBlockBytes = 0] = ask(BLKPBSZGET, 'physical block size');
+  const sizeBytes = high * 4294967296 + low;
+  if (sizeBytes < logicalBlockBytes) throw invalid(`device ${path}: has ${sizeBytes} bytes`);
+  if (options.sizeBytes !== undefined && options.sizeBytes > sizeBytes) {
+    throw invalid(
+      `device ${path}: has ${sizeBytes} bytes, size=${options.sizeBytes} wanted: ` +
+        'a block device does not grow',
+    );
+  }
   return {
     fd,
-    sizeBytes: ioctl(BLKGETSIZE64, 8),
-    isDirect: options.isDirect,
+    sizeBytes,
+    isDirect,
     isMemory: false,
     isBlockDevice: true,
-    logicalBlockBytes: ioctl(BLKSSZGET, 4),
-    physicalBlockBytes: ioctl(BLKPBSZGET, 4),
+    rdev: stat.rdev,
+    logicalBlockBytes,
+    physicalBlockBytes,
+    memAlignBytes: isDirect ? Math.min(PAGE_BYTES, directAlign(fd, path).memBytes) : 1,
   };
 }

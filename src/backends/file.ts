@@ -1,77 +1,58 @@
 // The file backend: a regular file or a block-device node as a device.
 //
 // `PATH`, or `file:PATH?option=value&...`: create=1 size=SIZE direct=1 readonly=1 lock=0. What is
-// acknowledged after a flush (fdatasync) is on the medium as far as the kernel can tell. An fdatasync
-// that fails is reported by every later flush: the kernel has dropped the pages, and a later success
-// would speak only of newer ones.
+// acknowledged after a flush (fdatasync) is on the medium as far as the kernel can tell.
+//
+// A bio is led by one FileOp through flush, data and flush as its flags ask. Its end is told once, when
+// all parts of it are over: the parts are counted here and not in the bio, which counts its children.
 
-import { closeSync, fdatasyncSync } from 'node:fs';
+import { closeSync } from 'node:fs';
 import { resolve } from 'node:path';
-import { DmError, errorText } from '../base/errors.ts';
-import { Status, statusOfError } from '../base/status.ts';
-import { bytesToSectors, MIB, SECTOR_BYTES } from '../base/units.ts';
+import { DmError, invalid } from '../base/errors.ts';
+import { spawn } from '../base/spawn.ts';
+import { Status } from '../base/status.ts';
+import { bytesToSectors, SECTOR_BYTES } from '../base/units.ts';
 import { type Bio, BioFlag, Op } from '../bio/bio.ts';
 import type { Extent } from '../bio/device.ts';
 import { DEFAULT_LIMITS, type QueueLimits } from '../bio/limits.ts';
 import { endBio } from '../bio/submit.ts';
 import type { BackendDevice } from '../dm/backend.ts';
-import { type Arena, NONE } from '../io/arena.ts';
-import type { IoDone, IoEngine } from '../io/engine.ts';
-import {
-  errno,
-  FALLOC_KEEP_SIZE,
-  FALLOC_PUNCH_HOLE,
-  FALLOC_ZERO_RANGE,
-  lseek,
-  SEEK_DATA,
-  SEEK_HOLE,
-} from '../io/posix.ts';
-import { type OpenedFile, openFile } from './file-open.ts';
+import { NONE } from '../io/arena.ts';
+import type { IoEngine } from '../io/engine.ts';
+import { ioctlRangeAsync } from '../io/pool-calls.ts';
+import { BLKDISCARD, FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE, FALLOC_ZERO_RANGE } from '../io/posix.ts';
+import { BounceBuffers } from './bounce.ts';
+import { discardLimits, isUnsupported } from './file-discard.ts';
+import { fileExtents } from './file-extents.ts';
+import { FileOp, type FileOpHost, FileStep } from './file-op.ts';
+import { type OpenedFile, openFile, statusText } from './file-open.ts';
+import { FileSync } from './file-sync.ts';
 import type { OpenContext } from './open.ts';
 import { ReferenceOptions } from './reference.ts';
 
 const EINTR = 4;
-const ENXIO = 6;
-const ENOSYS = 38;
 const OPTIONS = ['create', 'size', 'direct', 'readonly', 'lock'];
-/** Zeroes written where the file system cannot zero a range. */
-const ZERO_BYTES = MIB;
+/** Zeroes are written in pieces of this where the file system cannot zero a range. */
+const ZERO_BYTES = 262144;
+const PUNCH = FALLOC_KEEP_SIZE | FALLOC_PUNCH_HOLE;
+const ZERO_RANGE = FALLOC_KEEP_SIZE | FALLOC_ZERO_RANGE;
 
-/** One operation under way: a segment of a bio, its flush, or its fallocate. */
-class FileOp implements IoDone {
-  readonly #device: FileDevice;
-  bio: Bio | null = null;
-  offBytes = 0;
-  mem = 0;
-  leftBytes = 0;
-  isSync = false;
-  isRange = false;
-  /** Writes zeroes from the shared chunk instead of the bio's own bytes. */
-  isZeroing = false;
-
-  constructor(device: FileDevice) {
-    this.#device = device;
-  }
-
-  ioDone(_arg: object, result: number): void {
-    this.#device.opDone(this, result);
-  }
-}
-
-export class FileDevice implements BackendDevice {
+export class FileDevice implements BackendDevice, FileOpHost {
   readonly name: string;
   readonly lenSectors: number;
   readonly isReadOnly: boolean;
   readonly limits: QueueLimits;
-  /** Bytes at the end that make no whole sector and are not served. */
-  readonly unservedBytes: number;
+  /** What an operator should know about the size; undefined when there is nothing to say. */
+  readonly sizeNote: string | undefined;
   readonly #file: OpenedFile;
   readonly #engine: IoEngine;
+  readonly #sync: FileSync;
+  /** For direct I/O only. */
+  readonly #bounce: BounceBuffers | null;
   readonly #free: FileOp[] = [];
   #canPunch = true;
   #canZeroRange = true;
-  /** First error of an fdatasync; every later one answers with it. */
-  #syncError: Status = Status.Ok;
+  /** A chunk of zeroes, made when it is first needed. */
   #zeroes = NONE;
 
   constructor(name: string, file: OpenedFile, isReadOnly: boolean, engine: IoEngine) {
@@ -79,261 +60,268 @@ export class FileDevice implements BackendDevice {
     this.#file = file;
     this.#engine = engine;
     this.isReadOnly = isReadOnly;
+    this.#sync = new FileSync(engine, file, (op, status) => this.#synced(op, status));
+    this.#bounce = file.isDirect && file.memAlignBytes > 1 ? new BounceBuffers(engine, file) : null;
     const block = file.logicalBlockBytes;
-    this.lenSectors = bytesToSectors(Math.floor(file.sizeBytes / block) * block);
-    this.unservedBytes = file.sizeBytes - this.lenSectors * SECTOR_BYTES;
+    const servedBytes = Math.floor(file.sizeBytes / block) * block;
+    this.lenSectors = bytesToSectors(servedBytes);
+    const unserved = file.sizeBytes - servedBytes;
+    this.sizeNote =
+      unserved === 0
+        ? undefined
+        : `device ${name}: size ${file.sizeBytes} is not a multiple of ${block} bytes: ` +
+          `the last ${unserved} are not served`;
     this.limits = {
       ...DEFAULT_LIMITS,
       logicalBlockBytes: block,
       physicalBlockBytes: file.physicalBlockBytes,
       ioMinBytes: file.physicalBlockBytes,
-      discardGranularityBytes: file.physicalBlockBytes,
+      ...discardLimits(file, isReadOnly),
     };
   }
 
   submit(bio: Bio): void {
-    switch (bio.op) {
-      case Op.Read:
-        this.#transfer(bio);
-        return;
-      case Op.Write:
-        if ((bio.flags & BioFlag.Preflush) !== 0) this.#sync(bio);
-        else this.#transfer(bio);
-        return;
-      case Op.Flush:
-        this.#sync(bio);
-        return;
-      default:
-        this.#range(bio);
+    if (this.isReadOnly && bio.op !== Op.Read && bio.op !== Op.Flush) {
+      endBio(bio, Status.ReadOnly);
+      return;
     }
+    const lead = this.#take(bio);
+    lead.status = Status.Ok;
+    lead.isPreflush = (bio.flags & BioFlag.Preflush) !== 0 && bio.op !== Op.Flush;
+    if (lead.isPreflush || bio.op === Op.Flush) this.#sync.sync(lead);
+    else this.#start(lead);
   }
 
   extents(sector: number, lenSectors: number, maxExtents: number): Promise<Extent[]> {
-    const result: Extent[] = [];
-    const end = (sector + lenSectors) * SECTOR_BYTES;
-    let at = sector * SECTOR_BYTES;
-    while (at < end && result.length < maxExtents) {
-      const data = this.#seek(at, SEEK_DATA, end);
-      const isHole = data > at;
-      const next = isHole ? data : this.#seek(at, SEEK_HOLE, end);
-      // Sector-aligned, data winning, so that no data is ever called a hole.
-      const edge = Math.min(end, isHole ? floorSector(next) : ceilSector(next));
-      if (edge <= at) {
-        result.push({ lenSectors: 1, isHole: false, isZero: false });
-        at += SECTOR_BYTES;
-        continue;
-      }
-      result.push({ lenSectors: bytesToSectors(edge - at), isHole, isZero: isHole });
-      at = edge;
-    }
-    return Promise.resolve(result);
+    return Promise.resolve(fileExtents(this.#file.fd, sector, lenSectors, maxExtents));
   }
 
-  close(): Promise<void> {
-    const { fd } = this.#file;
-    if (this.#zeroes !== NONE) this.#engine.arena.free(this.#zeroes, ZERO_BYTES);
-    try {
-      if (!this.isReadOnly) fdatasyncSync(fd);
-    } catch (error) {
-      closeSync(fd);
-      const text = `device ${this.name}: closing: ${errorText(error)}`;
-      return Promise.reject(new DmError(statusOfError(error), text));
-    }
-    closeSync(fd);
-    return Promise.resolve();
+  async close(): Promise<void> {
+    const { arena } = this.#engine;
+    if (this.#zeroes !== NONE) arena.free(this.#zeroes, ZERO_BYTES);
+    this.#bounce?.close();
+    let status = this.#sync.error;
+    if (!this.isReadOnly && status === Status.Ok) status = await this.#lastSync();
+    closeSync(this.#file.fd);
+    if (status === Status.Ok) return;
+    throw new DmError(
+      status,
+      `device ${this.name}: what was written may not be on the medium: ${statusText(status)}`,
+    );
   }
 
+  /** An operation in the engine has ended. */
   opDone(op: FileOp, result: number): void {
-    if (result === -EINTR) {
-      this.#run(op);
-      return;
-    }
-    if (op.isSync) this.#syncDone(op, result);
-    else if (op.isRange) this.#rangeDone(op, result);
-    else this.#transferDone(op, result);
+    if (result === -EINTR) this.#run(op);
+    else if (op.step === FileStep.Range) this.#rangeDone(op, result);
+    else this.#moved(op, result);
+  }
+
+  /** A part of a bio is over. The last one ends the step. */
+  partDone(op: FileOp, status: Status): void {
+    const { lead } = op;
+    if (op !== lead) this.#put(op);
+    if (status !== Status.Ok && lead.status === Status.Ok) lead.status = status;
+    if (--lead.parts > 0) return;
+    const bio = lead.bio as Bio;
+    if (lead.status === Status.Ok && bio.isFua && bio.op !== Op.Read) this.#sync.sync(lead);
+    else this.#end(lead, lead.status);
+  }
+
+  #lastSync(): Promise<Status> {
+    return new Promise((resolve) => {
+      const done = { ioDone: (_arg: object, result: number): void => resolve(-result) };
+      this.#engine.sync(this.#file, done, done);
+    });
   }
 
   #take(bio: Bio): FileOp {
     const op = this.#free.pop() ?? new FileOp(this);
     op.bio = bio;
-    op.isSync = false;
-    op.isRange = false;
-    op.isZeroing = false;
+    op.lead = op;
     return op;
   }
 
-  #put(op: FileOp): Bio {
-    const bio = op.bio as Bio;
+  #put(op: FileOp): void {
     op.bio = null;
     this.#free.push(op);
-    return bio;
   }
 
-  /** One operation a segment; the bio ends with the last of them. */
-  #transfer(bio: Bio): void {
+  #end(lead: FileOp, status: Status): void {
+    const bio = lead.bio as Bio;
+    this.#put(lead);
+    endBio(bio, status);
+  }
+
+  #start(lead: FileOp): void {
+    const bio = lead.bio as Bio;
+    lead.parts = 1;
+    if (!bio.hasData) this.#range(lead);
+    else if (this.#bounce === null || this.#bounce.isAligned(bio)) this.#transfer(lead);
+    else {
+      lead.step = FileStep.Bounce;
+      this.#bounce.transfer(bio, lead);
+    }
+  }
+
+  #synced(lead: FileOp, status: Status): void {
+    if (lead.isPreflush && status === Status.Ok) {
+      lead.isPreflush = false;
+      this.#start(lead);
+    } else this.#end(lead, status);
+  }
+
+  /** One operation a segment. They may end inside this call, the lead with the last of them. */
+  #transfer(lead: FileOp): void {
+    const bio = lead.bio as Bio;
     const { mems, lens } = bio.vec;
-    let left = bio.lenBytes;
+    let { segment, segmentDone: skip, lenBytes: left } = bio;
     let off = bio.sector * SECTOR_BYTES;
-    let skip = bio.segmentDone;
-    let segment = bio.segment;
-    // Counts the operations on top of the bio's own end, so that an early one does not end it.
-    while (left > 0) {
+    let op = lead;
+    for (;;) {
       const len = Math.min((lens[segment] as number) - skip, left);
-      const op = this.#take(bio);
+      op.step = FileStep.Transfer;
       op.mem = (mems[segment] as number) + skip;
       op.offBytes = off;
       op.leftBytes = len;
       left -= len;
+      if (left === 0) break;
+      lead.parts++;
+      this.#run(op);
       off += len;
       skip = 0;
       segment++;
-      if (left > 0) bio.remaining++;
-      this.#run(op);
+      op = this.#take(bio);
+      op.lead = lead;
     }
+    this.#run(op);
   }
 
   #run(op: FileOp): void {
     const engine = this.#engine;
     const file = this.#file;
     const bio = op.bio as Bio;
-    if (op.isSync) engine.sync(file, op, bio);
-    else if (op.isRange) engine.fallocate(file, op.mem, op.offBytes, op.leftBytes, op, bio);
-    else if (op.isZeroing) {
-      const len = Math.min(op.leftBytes, ZERO_BYTES);
-      engine.write(file, op.offBytes, this.#zeroes, len, op, bio);
-    } else if (bio.op === Op.Read) engine.read(file, op.offBytes, op.mem, op.leftBytes, op, bio);
-    else engine.write(file, op.offBytes, op.mem, op.leftBytes, op, bio);
+    const { offBytes, leftBytes } = op;
+    if (op.step === FileStep.Range) {
+      engine.fallocate(file, op.mode, offBytes, leftBytes, op, bio);
+    } else if (op.step === FileStep.Zero) {
+      engine.write(file, offBytes, this.#zeroes, Math.min(leftBytes, ZERO_BYTES), op, bio);
+    } else if (bio.op === Op.Read) engine.read(file, offBytes, op.mem, leftBytes, op, bio);
+    else engine.write(file, offBytes, op.mem, leftBytes, op, bio);
   }
 
-  #transferDone(op: FileOp, result: number): void {
-    if (result > 0 && result < op.leftBytes) {
-      op.leftBytes -= result;
-      op.offBytes += result;
-      if (!op.isZeroing) op.mem += result;
-      this.#run(op);
+  /** Bytes have been read or written: all of them, some, none. */
+  #moved(op: FileOp, result: number): void {
+    if (result === op.leftBytes) {
+      this.partDone(op, Status.Ok);
       return;
     }
-    const bio = this.#put(op);
-    // Nothing at all moved: the file has shrunk under us, or the medium refuses.
-    const status = result > 0 ? Status.Ok : result === 0 ? Status.Io : -result;
-    this.#written(bio, status);
-  }
-
-  /** A part of a bio is over. A FUA write becomes durable with its last part. */
-  #written(bio: Bio, status: Status): void {
-    if (!bio.isFua || bio.op === Op.Read) {
-      endBio(bio, status);
+    // Nothing at all: the file has become shorter than it was, or the medium takes no more.
+    const isCutBlock = this.#file.isDirect && result % this.#file.logicalBlockBytes !== 0;
+    if (result <= 0 || isCutBlock) {
+      this.partDone(op, result < 0 ? -result : Status.Io);
       return;
     }
-    bio.fail(status);
-    if (bio.remaining === 1 && bio.status === Status.Ok) this.#sync(bio);
-    else endBio(bio, status);
-  }
-
-  #sync(bio: Bio): void {
-    const op = this.#take(bio);
-    op.isSync = true;
+    op.leftBytes -= result;
+    op.offBytes += result;
+    if (op.step === FileStep.Transfer) op.mem += result;
     this.#run(op);
   }
 
-  #syncDone(op: FileOp, result: number): void {
-    const bio = this.#put(op);
-    if (result < 0 && this.#syncError === Status.Ok) this.#syncError = -result;
-    if (bio.op === Op.Write && (bio.flags & BioFlag.Preflush) !== 0) {
-      bio.flags &= ~BioFlag.Preflush;
-      if (this.#syncError === Status.Ok) this.#transfer(bio);
-      else endBio(bio, this.#syncError);
+  #range(lead: FileOp): void {
+    const bio = lead.bio as Bio;
+    lead.offBytes = bio.sector * SECTOR_BYTES;
+    lead.leftBytes = bio.lenBytes;
+    if (bio.op === Op.Discard && this.#file.isBlockDevice) {
+      this.#discardBlocks(lead);
       return;
     }
-    endBio(bio, this.#syncError);
-  }
-
-  #range(bio: Bio): void {
-    const isDiscard = bio.op === Op.Discard;
-    const keepsAllocation = (bio.flags & BioFlag.NoUnmap) !== 0;
-    const canDo = isDiscard || !keepsAllocation ? this.#canPunch : this.#canZeroRange;
-    if (!canDo) {
-      this.#withoutFallocate(bio);
+    const mayPunch = bio.op === Op.Discard || (bio.flags & BioFlag.NoUnmap) === 0;
+    if (mayPunch && this.#canPunch) lead.mode = PUNCH;
+    else if (bio.op === Op.WriteZeroes && this.#canZeroRange) lead.mode = ZERO_RANGE;
+    else {
+      this.#rangeByWriting(lead);
       return;
     }
-    const op = this.#take(bio);
-    op.isRange = true;
-    op.mem =
-      FALLOC_KEEP_SIZE | (isDiscard || !keepsAllocation ? FALLOC_PUNCH_HOLE : FALLOC_ZERO_RANGE);
-    op.offBytes = bio.sector * SECTOR_BYTES;
-    op.leftBytes = bio.lenBytes;
-    this.#run(op);
+    // A block device that cannot keep blocks and zero them writes zeroes for it, which is not fast.
+    const isSlow = this.#file.isBlockDevice && lead.mode === ZERO_RANGE;
+    if (isSlow && (bio.flags & BioFlag.FastOnly) !== 0) {
+      this.partDone(lead, Status.NotSupported);
+      return;
+    }
+    lead.step = FileStep.Range;
+    this.#run(lead);
   }
 
-  #rangeDone(op: FileOp, result: number): void {
-    const mode = op.mem;
-    const bio = this.#put(op);
+  #rangeDone(lead: FileOp, result: number): void {
     const status = -result;
-    if (status === Status.NotSupported || status === ENOSYS) {
-      if ((mode & FALLOC_PUNCH_HOLE) !== 0) this.#canPunch = false;
-      else this.#canZeroRange = false;
-      this.#withoutFallocate(bio);
+    if (!isUnsupported(status)) {
+      this.partDone(lead, status);
       return;
     }
-    this.#written(bio, result < 0 ? status : Status.Ok);
+    if (lead.mode === PUNCH) this.#canPunch = false;
+    else this.#canZeroRange = false;
+    this.#range(lead);
   }
 
-  /** A discard is dropped with a word; zeroes are written, unless only a quick way was wanted. */
-  #withoutFallocate(bio: Bio): void {
+  /** A discard is refused; zeroes are written, unless only a quick way was wanted. */
+  #rangeByWriting(lead: FileOp): void {
+    const bio = lead.bio as Bio;
     if (bio.op === Op.Discard || (bio.flags & BioFlag.FastOnly) !== 0) {
-      endBio(bio, Status.NotSupported);
+      this.partDone(lead, Status.NotSupported);
       return;
     }
-    if (this.#zeroes === NONE) this.#zeroes = this.#zeroChunk(this.#engine.arena);
+    const { arena } = this.#engine;
     if (this.#zeroes === NONE) {
-      this.#engine.arena.onFree(() => this.#withoutFallocate(bio));
-      return;
+      this.#zeroes = arena.tryAlloc(ZERO_BYTES);
+      if (this.#zeroes === NONE) {
+        arena.onFree(() => this.#rangeByWriting(lead));
+        return;
+      }
+      arena.u8.fill(0, this.#zeroes, this.#zeroes + ZERO_BYTES);
     }
-    const op = this.#take(bio);
-    op.isZeroing = true;
-    op.offBytes = bio.sector * SECTOR_BYTES;
-    op.leftBytes = bio.lenBytes;
-    this.#run(op);
+    lead.step = FileStep.Zero;
+    this.#run(lead);
   }
 
-  #zeroChunk(arena: Arena): number {
-    const mem = arena.tryAlloc(ZERO_BYTES);
-    if (mem !== NONE) arena.u8.fill(0, mem, mem + ZERO_BYTES);
-    return mem;
+  /** fallocate would zero the blocks; the ioctl gives them back. Spawned, so that an engine turns for it. */
+  #discardBlocks(lead: FileOp): void {
+    const { fd } = this.#file;
+    const { offBytes, leftBytes } = lead;
+    const discarded = new Promise<void>((resolve) => {
+      ioctlRangeAsync(fd, BLKDISCARD, offBytes, leftBytes, (result) => {
+        const status = -result;
+        this.partDone(lead, isUnsupported(status) ? Status.NotSupported : status);
+        resolve();
+      });
+    });
+    spawn('block device discard', discarded);
   }
-
-  /** Where the next data or hole begins at or behind `at`; `end` when there is none before it. */
-  #seek(at: number, whence: number, end: number): number {
-    const found = lseek(this.#file.fd, at, whence);
-    if (found >= 0) return Math.min(found, end);
-    // No data up to the end of the file; anything else: holes are not known here, all is data.
-    if (whence === SEEK_DATA) return errno() === ENXIO ? end : at;
-    return end;
-  }
-}
-
-function floorSector(bytes: number): number {
-  return Math.floor(bytes / SECTOR_BYTES) * SECTOR_BYTES;
-}
-
-function ceilSector(bytes: number): number {
-  return Math.ceil(bytes / SECTOR_BYTES) * SECTOR_BYTES;
 }
 
 /** `PATH` or `file:PATH?...`. */
-export function open(reference: string, context: OpenContext): Promise<FileDevice> {
+export async function open(reference: string, context: OpenContext): Promise<FileDevice> {
   const isPlain = !reference.startsWith('file:');
+  if (reference.startsWith('file://') && !reference.startsWith('file:///')) {
+    throw invalid(`device ${reference}: names a host; expected file:PATH or file:///PATH`);
+  }
   const options = isPlain ? null : new ReferenceOptions(reference, OPTIONS);
-  const path = resolve(options === null ? reference : options.path);
+  const path = options === null ? reference : options.path;
+  if (path === '') throw invalid(`device '${reference}': the path is empty`);
   const isReadOnly = context.readOnly || (options?.flag('readonly', false) ?? false);
   const file = openFile({
-    path,
+    path: resolve(path),
     isReadOnly,
     isDirect: options?.flag('direct', false) ?? false,
     create: options?.flag('create', false) ?? false,
     sizeBytes: options?.size('size'),
     lock: options?.flag('lock', true) ?? true,
   });
-  const name = isPlain ? path : reference;
-  return Promise.resolve(new FileDevice(name, file, isReadOnly, context.engine));
+  try {
+    const name = isPlain ? resolve(path) : reference;
+    return await Promise.resolve(new FileDevice(name, file, isReadOnly, context.engine));
+  } catch (error) {
+    closeSync(file.fd);
+    throw error;
+  }
 }

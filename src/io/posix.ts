@@ -3,9 +3,24 @@
 
 import koffi from 'koffi';
 
-const libc = koffi.load(process.platform === 'darwin' ? 'libc.dylib' : 'libc.so.6');
+// The process's own symbols: whichever C library Node was linked with, glibc, musl or macOS's.
+const libc = koffi.load(null);
+
+const ENOSYS = 38;
 
 type Fn = (...args: number[]) => number;
+
+/** A call that not every system has; without it, it fails with ENOSYS like one the kernel lacks. */
+function optional(prototype: string): unknown {
+  try {
+    return libc.func(prototype);
+  } catch {
+    return (): number => {
+      koffi.errno(ENOSYS);
+      return -1;
+    };
+  }
+}
 
 export const syscall6 = libc.func(
   'long syscall(long nr, long a, long b, long c, long d, long e, long f)',
@@ -26,7 +41,19 @@ export const closeFd = libc.func('int close(int fd)') as unknown as Fn;
 export const shutdownFd = libc.func('int shutdown(int fd, int how)') as unknown as Fn;
 export const flock = libc.func('int flock(int fd, int operation)') as unknown as Fn;
 export const lseek = libc.func('long lseek(int fd, long off, int whence)') as unknown as Fn;
-export const eventfd = libc.func('int eventfd(uint count, int flags)') as unknown as Fn;
+/** Waits for the disk; only for opening. On the I/O path: `fallocateAsync`. */
+export const fallocateNow = optional('int fallocate(int fd, int mode, long off, long len)') as Fn;
+export const eventfd = optional('int eventfd(uint count, int flags)') as Fn;
+/** Buffers and message headers as process addresses. */
+export const recvFd = libc.func(
+  'long recv(int fd, long addr, size_t n, int flags)',
+) as unknown as Fn;
+export const sendmsgFd = libc.func(
+  'long sendmsg(int fd, long message, int flags)',
+) as unknown as Fn;
+export const statx = optional(
+  'int statx(int dir, const char *path, int flags, uint mask, void *out)',
+) as (dir: number, path: string, flags: number, mask: number, out: Uint32Array) => number;
 export const fcntl = libc.func('int fcntl(int fd, int cmd, int arg)') as unknown as Fn;
 export const socketpair = libc.func(
   'int socketpair(int domain, int type, int protocol, void *fds)',
@@ -40,31 +67,17 @@ export const ioctlPtr = libc.func('int ioctl(int fd, ulong request, void *arg)')
   arg: Uint8Array,
 ) => number;
 
-const fallocateFn = libc.func('int fallocate(int fd, int mode, long off, long len)');
-
-/** fallocate(2) on Node's thread pool; `done` gets 0 or a negative errno. */
-export function fallocateAsync(
-  fd: number,
-  mode: number,
-  offBytes: number,
-  lenBytes: number,
-  done: (result: number) => void,
-): void {
-  // errno is read on the pool thread's behalf by koffi and kept for this callback.
-  fallocateFn.async(fd, mode, offBytes, lenBytes, (error: Error | null, result: number) => {
-    done(error !== null ? -5 : result < 0 ? -errno() : 0);
-  });
-}
-
 /** errno of the last call above that failed on this thread. */
 export function errno(): number {
   return koffi.errno();
 }
 
+export const LOCK_SH = 1;
 export const LOCK_EX = 2;
 export const LOCK_NB = 4;
-export const SEEK_DATA = 3;
-export const SEEK_HOLE = 4;
+// The one pair of numbers here that macOS has the other way round.
+export const SEEK_DATA = process.platform === 'darwin' ? 4 : 3;
+export const SEEK_HOLE = process.platform === 'darwin' ? 3 : 4;
 export const SHUT_RDWR = 2;
 export const MADV_HUGEPAGE = 14;
 export const FALLOC_KEEP_SIZE = 1;
