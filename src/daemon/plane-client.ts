@@ -87,6 +87,12 @@ export class PlaneClient implements Plane {
   targets(): Promise<{ readonly name: string; readonly version: string }[]> {
     return this.#call('targets');
   }
+  measure(
+    reference: string,
+    options: { readonly readOnly: boolean },
+  ): Promise<{ readonly lenSectors: number; readonly unservedBytes: number }> {
+    return this.#call('measure', reference, options);
+  }
   createExport(options: ExportOptions): Promise<ExportStatus> {
     return this.#call('createExport', options);
   }

@@ -112,6 +112,7 @@ export const CONTROL_VERBS: ReadonlySet<string> = new Set([
   'message',
   'wait',
   'targets',
+  'measure',
 ]);
 
 /** The target whose file is named like the table's word; loaded when a table first names it. */

@@ -23,6 +23,11 @@ export interface PlaneStats {
 
 export interface Plane extends DmControl, ExportCatalog, Transmission {
   readonly engine: EngineName;
+  /** Size of what a table could name: opened, measured, closed. Throws DmError. */
+  measure(
+    reference: string,
+    options: { readonly readOnly: boolean },
+  ): Promise<{ readonly lenSectors: number; readonly unservedBytes: number }>;
   createExport(options: ExportOptions): Promise<ExportStatus>;
   /** With `force`, connections to it are closed; otherwise they make it busy. */
   removeExport(name: string, options?: { readonly force?: boolean }): Promise<void>;

@@ -199,6 +199,20 @@ export class DeviceMapper implements DmControl {
     return result;
   }
 
+  /** Size of what a table could name. Throws DmError. */
+  async measure(
+    reference: string,
+    options: { readonly readOnly: boolean },
+  ): Promise<{ readonly lenSectors: number; readonly unservedBytes: number }> {
+    const mapped = this.#resolveMapped(reference);
+    if (mapped !== undefined) return { lenSectors: mapped.device.lenSectors, unservedBytes: 0 };
+    const opened = await this.#openBackend(reference, options.readOnly);
+    const { lenSectors } = opened.device;
+    const { unservedBytes = 0 } = opened.device as { readonly unservedBytes?: number };
+    await opened.close();
+    return { lenSectors, unservedBytes };
+  }
+
   /** Holds a device open, as an export does. Throws DmError. */
   async openDevice(name: string): Promise<OpenMappedDevice> {
     const node = this.#find(name);

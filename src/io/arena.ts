@@ -85,7 +85,7 @@ export class Arena {
     const chunk = slab.free[--slab.nfree] as number;
     // A slab with free chunks is the last of its class's list whenever it is taken from.
     const slabClass = (slab.shift - 12) >> 1;
-    this.#cutFree[slabClass] = (this.#cutFree[slabClass] as number) - (1 << slab.shift);
+    this.#addCutFree(slab.shift, -(1 << slab.shift));
     if (slab.nfree === 0) (this.#partial[slabClass] as Slab[]).pop();
     this.usedBytes += 1 << slab.shift;
     if (this.usedBytes > this.usedBytesPeak) this.usedBytesPeak = this.usedBytes;
@@ -101,14 +101,14 @@ export class Arena {
     slab.free[slab.nfree++] = (mem & (MIB - 1)) >> slab.shift;
     this.usedBytes -= 1 << slab.shift;
     const slabClass = (slab.shift - 12) >> 1;
-    this.#cutFree[slabClass] = (this.#cutFree[slabClass] as number) + (1 << slab.shift);
+    this.#addCutFree(slab.shift, 1 << slab.shift);
     const partial = this.#partial[slabClass] as Slab[];
     if (slab.nfree === 1) partial.push(slab);
     // One slab of each class is kept cut, so that a lone chunk does not cut and merge at every I/O.
     if (slab.nfree === MIB >> slab.shift && partial.length > 1) {
       partial.splice(partial.indexOf(slab), 1);
       this.#slabs[slab.index] = undefined;
-      this.#cutFree[slabClass] = (this.#cutFree[slabClass] as number) - MIB;
+      this.#addCutFree(slab.shift, -MIB);
       this.#emptySlabs[this.#emptyCount++] = slab.index;
     }
     if (this.#waiters.length > 0) this.#wake();
@@ -148,13 +148,17 @@ export class Arena {
     return undefined;
   }
 
+  #addCutFree(shift: number, bytes: number): void {
+    const cls = (shift - 12) >> 1;
+    this.#cutFree[cls] = (this.#cutFree[cls] as number) + bytes;
+  }
+
   #cut(index: number, shift: number): Slab {
     const chunks = MIB >> shift;
     const free = new Int32Array(chunks);
     for (let i = 0; i < chunks; i++) free[i] = chunks - 1 - i;
     const slab = { index, shift, nfree: chunks, free };
-    const slabClass = (shift - 12) >> 1;
-    this.#cutFree[slabClass] = (this.#cutFree[slabClass] as number) + MIB;
+    this.#addCutFree(shift, MIB);
     this.#slabs[index] = slab;
     return slab;
   }

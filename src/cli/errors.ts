@@ -1,0 +1,16 @@
+// How a command ends: 0 done, 1 refused or failed, 2 called wrongly.
+
+import { BugError } from '../base/assert.ts';
+import { DmError, errorText } from '../base/errors.ts';
+
+export const EXIT_FAILED = 1;
+export const EXIT_USAGE = 2;
+
+/** Prints an error for people; with LAMINA_TRACE=1, or for a bug, where it came from too. */
+export function reportError(error: unknown): void {
+  const isExpected = error instanceof DmError && !(error instanceof BugError);
+  process.stderr.write(`lamina: ${errorText(error)}\n`);
+  if ((!isExpected || process.env['LAMINA_TRACE'] === '1') && error instanceof Error) {
+    process.stderr.write(`${error.stack ?? ''}\n`);
+  }
+}

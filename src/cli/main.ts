@@ -1,0 +1,46 @@
+// The entry of bin/lamina: one command a file.
+
+import { readFileSync } from 'node:fs';
+import { Command, CommanderError } from 'commander';
+import { EXIT_FAILED, EXIT_USAGE, reportError } from './errors.ts';
+import { addServe } from './serve.ts';
+
+const ABOUT = `The device mapper in userspace: stacks of virtual block devices from dm table lines, served over NBD,
+with no root and no kernel module.
+
+Start with:
+  lamina serve disk.img                      serve an image
+  lamina serve --help                        stacks, exports, TLS
+Documentation is in docs/.`;
+
+function version(): string {
+  // From dist/src/cli or from src/cli: the package is the first folder above with a package.json.
+  for (const up of ['../../', '../../../']) {
+    try {
+      const text = readFileSync(new URL(`${up}package.json`, import.meta.url), 'utf8');
+      return (JSON.parse(text) as { version: string }).version;
+    } catch (error) {
+      if ((error as { code?: string }).code !== 'ENOENT') throw error;
+    }
+  }
+  return 'unknown';
+}
+
+async function main(): Promise<void> {
+  const program = new Command('lamina').description(ABOUT).version(version());
+  program.exitOverride().showSuggestionAfterError().showHelpAfterError('(--help tells more)');
+  addServe(program);
+  for (const command of program.commands) command.exitOverride();
+  try {
+    await program.parseAsync();
+  } catch (error) {
+    if (error instanceof CommanderError) {
+      process.exitCode = error.exitCode === 0 ? 0 : EXIT_USAGE;
+      return;
+    }
+    reportError(error);
+    process.exitCode = EXIT_FAILED;
+  }
+}
+
+await main();
