@@ -15,11 +15,11 @@ export interface OpenContext {
 export type OpenBackend = (reference: string, context: OpenContext) => Promise<BackendDevice>;
 
 /** Schemes that another one's file handles. */
-const ALIASES: Readonly<Record<string, string>> = {
-  'nbd+unix': 'nbd',
-  nbds: 'nbd',
-  'nbds+unix': 'nbd',
-};
+const ALIASES: ReadonlyMap<string, string> = new Map([
+  ['nbd+unix', 'nbd'],
+  ['nbds', 'nbd'],
+  ['nbds+unix', 'nbd'],
+]);
 const EXTENSION = import.meta.url.endsWith('.ts') ? '.ts' : '.js';
 
 export async function openBackend(
@@ -28,7 +28,7 @@ export async function openBackend(
   engine: IoEngine,
 ): Promise<BackendDevice> {
   const scheme = /^([a-z][a-z0-9+-]*):/.exec(reference)?.[1] ?? 'file';
-  const name = ALIASES[scheme] ?? scheme;
+  const name = ALIASES.get(scheme) ?? scheme;
   const file = new URL(`./${name}${EXTENSION}`, import.meta.url);
   // The folder holds parts of backends too; those export no `open`.
   const module = existsSync(file) ? ((await import(file.href)) as { open?: OpenBackend }) : {};
