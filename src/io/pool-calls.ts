@@ -78,12 +78,12 @@ function startWaiting(): void {
     if (next === undefined) return;
     running++;
     // `next` is held by the callback, and with it a range that the kernel reads meanwhile.
-    next.fn(...next.args, (error, result) => ended(next, error, result < 0 ? errno() : 0));
+    next.fn(...next.args, (error, result) => ended(next, error, result < 0 ? -errno() : 0));
   }
 }
 
-function ended(finished: Call, error: Error | null, failure: number): void {
+function ended(finished: Call, error: Error | null, result: number): void {
   running--;
   startWaiting();
-  finished.done(error === null ? -failure : -Status.Io);
+  finished.done(error === null ? result : -Status.Io);
 }
