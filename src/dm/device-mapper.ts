@@ -58,7 +58,7 @@ export class DeviceMapper implements DmControl {
     this.#checkName(name);
     this.#checkUuid(uuid);
     const minor = this.#chooseMinor(options.minor);
-    const device = new MappedDevice(name, this.#options.clonesMax);
+    const device = new MappedDevice(name, this.#options.clock, this.#options.clonesMax);
     const node = new DeviceNode(device, minor, uuid, isReadOnly);
     this.#nodes.set(name, node);
     const { table } = options;
@@ -121,23 +121,23 @@ export class DeviceMapper implements DmControl {
     await this.#destroy(node);
   }
 
-  rename(name: string, newName: string): Promise<void> {
+  async rename(name: string, newName: string): Promise<void> {
     const node = this.#find(name);
     this.#checkName(newName);
     this.#nodes.delete(name);
     this.#nodes.set(newName, node);
     node.device.name = newName;
-    return Promise.resolve();
+    await Promise.resolve();
   }
 
-  setUuid(name: string, uuid: string): Promise<void> {
+  async setUuid(name: string, uuid: string): Promise<void> {
     const node = this.#find(name);
     if (node.uuid !== '') {
       throw invalid(`device ${name}: has UUID '${node.uuid}' already; it cannot be changed`);
     }
     this.#checkUuid(uuid);
     node.uuid = uuid;
-    return Promise.resolve();
+    await Promise.resolve();
   }
 
   list(): Promise<DeviceInfo[]> {

@@ -10,6 +10,7 @@
 // the verbs, mapped-device-state.ts for suspending and resuming.
 
 import { bug, debugBuild, assert } from '../base/assert.ts';
+import type { Clock } from '../base/clock.ts';
 import { Status } from '../base/status.ts';
 import { SECTOR_BYTES } from '../base/units.ts';
 import { type Bio, BioFlag, type BioOwner, type Frame, type FrameHook, Op } from '../bio/bio.ts';
@@ -29,6 +30,8 @@ const EXTENTS_MAX = 4096;
 export class MappedDevice implements BlockDevice, FrameHook {
   name: string;
   readonly set: BioSet;
+  /** Of its own: such a flush takes from `set` what it sends down, and may not hold one of these itself. */
+  readonly #preflushes: BioSet;
   #live: Table | null = null;
   #isSuspended = true;
   /** Frames of this device on bios: what suspending waits for. */
@@ -43,6 +46,8 @@ export class MappedDevice implements BlockDevice, FrameHook {
   readonly #woken = new Set<Bio>();
   #onIdle: (() => void) | null = null;
   #idleIgnoresRequeued = false;
+  #isLooking = false;
+  readonly #clock: Clock;
   readonly #unpark = (): void => {
     const bio = this.#parked.shift();
     if (bio === undefined) return;
@@ -50,9 +55,11 @@ export class MappedDevice implements BlockDevice, FrameHook {
     submitBio(bio);
   };
 
-  constructor(name: string, clonesMax: number = CLONES_MAX) {
+  constructor(name: string, clock: Clock, clonesMax: number = CLONES_MAX) {
     this.name = name;
+    this.#clock = clock;
     this.set = new BioSet({ name, reserve: 1, max: clonesMax });
+    this.#preflushes = new BioSet({ name: `${name} preflush`, reserve: 1, max: clonesMax });
   }
 
   get live(): Table | null {
@@ -356,15 +363,15 @@ export class MappedDevice implements BlockDevice, FrameHook {
     const owner: BioOwner = {
       bioEnd: (flush) => {
         const status = flush.status;
-        this.set.free(flush);
+        this.#preflushes.free(flush);
         bio.flags &= ~BioFlag.Preflush;
         if (status !== Status.Ok) endBio(bio, status);
         else submitBio(bio);
       },
     };
-    const flush = this.#mustWait(bio) ? null : this.set.tryClone(bio, owner, false);
+    const flush = this.#preflushes.tryClone(bio, owner, false);
     if (flush === null) {
-      this.#park(bio);
+      this.#preflushes.whenFree(() => submitBio(bio));
       return;
     }
     flush.op = Op.Flush;
@@ -390,7 +397,18 @@ export class MappedDevice implements BlockDevice, FrameHook {
 
   #checkIdle(): void {
     const busy = this.#idleIgnoresRequeued ? this.#inFlight - this.#stuckParents() : this.#inFlight;
-    if (busy > 0) return;
+    if (busy > 0) {
+      // A parent whose own piece ends while another one is held back tells nobody: look again.
+      const mustLook = this.#idleIgnoresRequeued && this.#requeued.length > 0;
+      if (mustLook && !this.#isLooking) {
+        this.#isLooking = true;
+        this.#clock.after(1, () => {
+          this.#isLooking = false;
+          if (this.#onIdle !== null) this.#checkIdle();
+        });
+      }
+      return;
+    }
     const done = this.#onIdle;
     this.#onIdle = null;
     done?.();
