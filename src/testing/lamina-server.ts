@@ -22,13 +22,15 @@ export interface LaminaServer {
   kill(): Promise<void>;
 }
 
-/** `args` are those of `lamina serve`, without the socket. */
+/** `args` are those of `lamina serve`, without where to listen: a socket's path, or the options for it. */
 export async function startLamina(
   args: readonly string[],
-  socketPath: string,
+  where: string | readonly string[],
   env: Readonly<Record<string, string>> = {},
 ): Promise<LaminaServer> {
-  const child = spawn(process.execPath, [LAMINA, 'serve', ...args, '--unix', socketPath], {
+  const socketPath = typeof where === 'string' ? where : '';
+  const address = typeof where === 'string' ? ['--unix', where] : where;
+  const child = spawn(process.execPath, [LAMINA, 'serve', ...args, ...address], {
     stdio: ['ignore', 'pipe', 'pipe'],
     env: { ...process.env, ...env },
   });
