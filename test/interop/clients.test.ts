@@ -45,8 +45,7 @@ async function served(
     }
     const sectors = DISK_BYTES / 512;
     const [a, b] = [join(folder.path, 'a'), join(folder.path, 'b')];
-    const stack =
-      `low,,,rw,0 ${sectors} striped 2 128 ${a} 0 ${b} 0;` + `top,,,rw,0 ${sectors} linear low 0`;
+    const stack = `low,,,rw,0 ${sectors} striped 2 128 ${a} 0 ${b} 0;top,,,rw,0 ${sectors} linear low 0`;
     const address =
       where === 'unix' ? ['--unix', join(folder.path, 's')] : ['--tcp', '127.0.0.1:0'];
     const args = ['--concise', stack, '--engine', engine, '--export', '=top'];
