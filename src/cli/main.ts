@@ -2,8 +2,13 @@
 
 import { readFileSync } from 'node:fs';
 import { Command, CommanderError } from 'commander';
+import { addCompletion } from './completion.ts';
+import { addDaemon } from './daemon.ts';
+import { addDeviceCommands } from './dm.ts';
 import { EXIT_FAILED, EXIT_USAGE, reportError } from './errors.ts';
+import { addExport } from './export.ts';
 import { addServe } from './serve.ts';
+import { addUp } from './up.ts';
 
 const ABOUT = `The device mapper in userspace: stacks of virtual block devices from dm table lines, served over NBD,
 with no root and no kernel module.
@@ -11,6 +16,7 @@ with no root and no kernel module.
 Start with:
   lamina serve disk.img                      serve an image
   lamina serve --help                        stacks, exports, TLS
+  lamina daemon                              keep devices, with dmsetup's verbs to change them
 Documentation is in docs/.`;
 
 function version(): string {
@@ -30,7 +36,15 @@ async function main(): Promise<void> {
   const program = new Command('lamina').description(ABOUT).version(version());
   program.exitOverride().showSuggestionAfterError().showHelpAfterError('(--help tells more)');
   addServe(program);
-  for (const command of program.commands) command.exitOverride();
+  addDaemon(program);
+  addUp(program);
+  addDeviceCommands(program);
+  addExport(program);
+  addCompletion(program);
+  for (const command of program.commands) {
+    command.exitOverride();
+    for (const sub of command.commands) sub.exitOverride();
+  }
   try {
     await program.parseAsync();
   } catch (error) {

@@ -3,9 +3,9 @@
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
-import { type Command, InvalidArgumentError, Option } from 'commander';
+import { type Command, Option } from 'commander';
 import { invalid } from '../base/errors.ts';
-import { MIB, parseSize } from '../base/units.ts';
+import { MIB } from '../base/units.ts';
 import { createPlane } from '../daemon/create-plane.ts';
 import type { Plane } from '../daemon/plane.ts';
 import { buildStack, parseExports, type Stack, type StackExport } from '../daemon/stack.ts';
@@ -19,7 +19,8 @@ import {
 import { CONNECTIONS_MAX, NbdListener } from '../frontends/nbd/listener.ts';
 import { TlsServer } from '../frontends/nbd/tls.ts';
 import type { EngineName } from '../io/engine.ts';
-import { EXIT_FAILED, reportError } from './errors.ts';
+import { endOnSignals } from './end-on-signals.ts';
+import { bufferSize, positive, repeated } from './option-values.ts';
 
 interface ServeOptions {
   readonly table: string[];
@@ -68,13 +69,18 @@ export function addServe(program: Command): void {
         'serves it over NBD. Prints one line with the NBD URI when clients may connect.',
     )
     .argument('[image]', 'an image file, a block device or a backend URI, exported as it is')
-    .option('--table <line>', 'a table line; repeat it for more lines of the one device', add, [])
+    .option(
+      '--table <line>',
+      'a table line; repeat it for more lines of the one device',
+      repeated,
+      [],
+    )
     .option('--name <name>', 'name of the device that --table makes', 'lamina')
     .option('--concise <spec>', "devices in dmsetup's concise form")
     .option('--file <stack.yaml>', 'devices, exports and listeners from a file')
     .option('--unix <path>', 'listen on a unix socket (mode 0600)')
     .option('--tcp <host:port>', 'listen on TCP; port 0 takes a free one')
-    .option('--export <name[=device]>', 'what to export; repeatable', add, [])
+    .option('--export <name[=device]>', 'what to export; repeatable', repeated, [])
     .option('--read-only', 'open and export everything read-only')
     .addOption(
       new Option('--engine <engine>', 'how bytes move')
@@ -99,26 +105,6 @@ export function addServe(program: Command): void {
     });
 }
 
-function add(value: string, all: string[]): string[] {
-  return [...all, value];
-}
-
-function bufferSize(text: string): number {
-  const bytes = parseSize(text);
-  if (bytes === undefined || bytes < 8 * MIB || bytes > 2047 * MIB) {
-    throw new InvalidArgumentError('expected a size of 8M to 2047M, such as 256M');
-  }
-  return bytes;
-}
-
-function positive(text: string): number {
-  const value = Number(text);
-  if (!Number.isSafeInteger(value) || value < 1) {
-    throw new InvalidArgumentError('expected a number of 1 or more');
-  }
-  return value;
-}
-
 async function serve(image: string | undefined, options: ServeOptions): Promise<void> {
   const tls = await tlsServer(options);
   const fromFile = options.file === undefined ? undefined : loadStackFile(options.file);
@@ -136,7 +122,11 @@ async function serve(image: string | undefined, options: ServeOptions): Promise<
       connectionsMax: options.maxConnections,
       ...(tls === undefined ? {} : { tls }),
     });
-    endOnSignals(plane, listener, where.cleanUp);
+    endOnSignals(async () => {
+      await listener.close();
+      await plane.shutdown();
+      where.cleanUp();
+    });
     await announce(plane, listener, exports, options.json === true);
   } catch (error) {
     where.cleanUp();
@@ -181,12 +171,8 @@ async function imageDevice(
   image: string,
   isReadOnly: boolean,
 ): Promise<Stack['devices'][number]> {
-  const { lenSectors, unservedBytes } = await plane.measure(image, { readOnly: isReadOnly });
-  if (unservedBytes > 0) {
-    process.stderr.write(
-      `lamina: ${image}: its last ${unservedBytes} bytes make no whole block and are not served\n`,
-    );
-  }
+  const { lenSectors, sizeNote } = await plane.measure(image, { readOnly: isReadOnly });
+  if (sizeNote !== undefined) process.stderr.write(`lamina: ${sizeNote}\n`);
   const path = image.replace(/^[a-z+]+:/, '').replace(/\?.*$/s, '');
   const name = basename(path).slice(0, 100) || 'image';
   const table = `0 ${lenSectors} linear ${escapeArg(image)} 0`;
@@ -250,27 +236,4 @@ async function announce(
   const listed = all.map((e) => ({ ...e, uri: listener.uri(e.name) }));
   const ready = { uri, engine: plane.engine, pid: process.pid, exports: listed };
   process.stdout.write(`${JSON.stringify(ready)}\n`);
-}
-
-/** The first signal drains and flushes, the second ends at once. */
-function endOnSignals(plane: Plane, listener: NbdListener, cleanUp: () => void): void {
-  let isEnding = false;
-  const end = async (): Promise<void> => {
-    await listener.close();
-    await plane.shutdown();
-    cleanUp();
-  };
-  for (const signal of ['SIGTERM', 'SIGINT'] as const) {
-    process.on(signal, () => {
-      if (isEnding) process.exit(EXIT_FAILED);
-      isEnding = true;
-      end().then(
-        () => process.exit(0),
-        (error: unknown) => {
-          reportError(error);
-          process.exit(EXIT_FAILED);
-        },
-      );
-    });
-  }
 }

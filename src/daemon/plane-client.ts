@@ -90,7 +90,7 @@ export class PlaneClient implements Plane {
   measure(
     reference: string,
     options: { readonly readOnly: boolean },
-  ): Promise<{ readonly lenSectors: number; readonly unservedBytes: number }> {
+  ): Promise<{ readonly lenSectors: number; readonly sizeNote: string | undefined }> {
     return this.#call('measure', reference, options);
   }
   createExport(options: ExportOptions): Promise<ExportStatus> {

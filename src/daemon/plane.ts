@@ -27,7 +27,7 @@ export interface Plane extends DmControl, ExportCatalog, Transmission {
   measure(
     reference: string,
     options: { readonly readOnly: boolean },
-  ): Promise<{ readonly lenSectors: number; readonly unservedBytes: number }>;
+  ): Promise<{ readonly lenSectors: number; readonly sizeNote: string | undefined }>;
   createExport(options: ExportOptions): Promise<ExportStatus>;
   /** With `force`, connections to it are closed; otherwise they make it busy. */
   removeExport(name: string, options?: { readonly force?: boolean }): Promise<void>;

@@ -203,14 +203,16 @@ export class DeviceMapper implements DmControl {
   async measure(
     reference: string,
     options: { readonly readOnly: boolean },
-  ): Promise<{ readonly lenSectors: number; readonly unservedBytes: number }> {
+  ): Promise<{ readonly lenSectors: number; readonly sizeNote: string | undefined }> {
     const mapped = this.#resolveMapped(reference);
-    if (mapped !== undefined) return { lenSectors: mapped.device.lenSectors, unservedBytes: 0 };
+    if (mapped !== undefined) {
+      return { lenSectors: mapped.device.lenSectors, sizeNote: undefined };
+    }
     const opened = await this.#openBackend(reference, options.readOnly);
     const { lenSectors } = opened.device;
-    const { unservedBytes = 0 } = opened.device as { readonly unservedBytes?: number };
+    const { sizeNote } = opened.device as { readonly sizeNote?: string };
     await opened.close();
-    return { lenSectors, unservedBytes };
+    return { lenSectors, sizeNote };
   }
 
   /** Holds a device open, as an export does. Throws DmError. */
@@ -343,11 +345,11 @@ export class DeviceMapper implements DmControl {
 
   async #build(node: DeviceNode, text: string, isReadOnly: boolean): Promise<Table> {
     const lines = parseTable(text);
-    const held: (() => Promise<void>)[] = [];
+    const held = new Map<string, OpenMappedDevice>();
     const entries: TableEntry[] = [];
     const holdings: Holdings = {
       close: async () => {
-        for (const release of held.toReversed()) await release();
+        for (const opened of [...held.values()].toReversed()) await opened.close();
       },
     };
     try {
@@ -369,7 +371,7 @@ export class DeviceMapper implements DmControl {
     node: DeviceNode,
     line: TableLine,
     isReadOnly: boolean,
-    held: (() => Promise<void>)[],
+    held: Map<string, OpenMappedDevice>,
   ): TargetHost {
     const { engine, clock, random } = this.#options;
     return {
@@ -382,8 +384,10 @@ export class DeviceMapper implements DmControl {
       random,
       event: () => node.event(),
       openDevice: async (reference, range) => {
-        const opened = await this.#openReference(node, reference, isReadOnly);
-        held.push(async () => await opened.close());
+        // Once a table, however many lines name it.
+        const opened =
+          held.get(reference) ?? (await this.#openReference(node, reference, isReadOnly));
+        held.set(reference, opened);
         const { device } = opened;
         const end = range === undefined ? 0 : range.startSector + range.lenSectors;
         if (range !== undefined && end > device.lenSectors) {

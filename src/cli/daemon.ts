@@ -1,0 +1,91 @@
+// lamina daemon: keeps devices and exports across restarts, controlled by the other commands.
+
+import { EventEmitter, once } from 'node:events';
+import { mkdirSync } from 'node:fs';
+import { dirname } from 'node:path';
+import { type Command, Option } from 'commander';
+import { MIB } from '../base/units.ts';
+import { ControlServer } from '../daemon/control-socket.ts';
+import { createPlane } from '../daemon/create-plane.ts';
+import { Daemon } from '../daemon/daemon.ts';
+import { controlSocketPath, nbdSocketPath, statePath } from '../daemon/paths.ts';
+import { parseTcpAddress, parseUnixAddress } from '../frontends/nbd/listen-address.ts';
+import { NbdListener } from '../frontends/nbd/listener.ts';
+import type { EngineName } from '../io/engine.ts';
+import { endOnSignals } from './end-on-signals.ts';
+import { bufferSize } from './option-values.ts';
+
+const EXAMPLES = `
+Examples:
+  lamina daemon &
+  lamina create disk --table '0 2097152 linear /srv/disk.img 0'
+  lamina export add disk --device disk
+  nbdinfo "nbd+unix:///disk?socket=$XDG_RUNTIME_DIR/lamina/nbd.sock"
+
+Prints one line with the URI of the default export when it is ready. SIGTERM drains, flushes and ends; what
+was created is there again at the next start. State: $XDG_STATE_HOME/lamina/state.json.`;
+
+interface DaemonOptions {
+  readonly unix?: string;
+  readonly tcp?: string;
+  readonly engine: EngineName | 'auto';
+  readonly buffer: number;
+}
+
+export function addDaemon(program: Command): void {
+  program
+    .command('daemon')
+    .summary('run the daemon that the other commands talk to')
+    .description(
+      'Keeps mapped devices and exports, over restarts too. One daemon a user, foreground.',
+    )
+    .option('--unix <path>', 'serve exports there (default: in $XDG_RUNTIME_DIR/lamina)')
+    .option('--tcp <host:port>', 'serve exports on TCP, loopback only')
+    .addOption(
+      new Option('--engine <engine>', 'how bytes move')
+        .choices(['auto', 'uring', 'node'])
+        .default('auto'),
+    )
+    .option('--buffer <size>', 'memory for I/O buffers', bufferSize, 128 * MIB)
+    .addHelpText('after', EXAMPLES)
+    .action(runDaemon);
+}
+
+async function runDaemon(options: DaemonOptions): Promise<void> {
+  const address =
+    options.tcp === undefined
+      ? parseUnixAddress('--unix', options.unix ?? nbdSocketPath())
+      : parseTcpAddress('--tcp', options.tcp);
+  if (address.kind === 'unix') mkdirSync(dirname(address.path), { recursive: true, mode: 0o700 });
+  const ready = new EventEmitter();
+  const started = once(ready, 'daemon') as Promise<[Daemon]>;
+  // The socket is the lock: taken before any device is opened.
+  const control = await ControlServer.listen(controlSocketPath(), async (method, args) => {
+    const [daemon] = await started;
+    return await daemon.call(method, args);
+  });
+  const plane = await createPlane({ engine: options.engine, bufferBytes: options.buffer });
+  try {
+    const daemon = await Daemon.start(plane, statePath());
+    for (const { what, reason } of daemon.failures) {
+      process.stderr.write(`lamina: ${what} could not be recreated: ${reason}\n`);
+    }
+    const listener = await NbdListener.open({
+      address,
+      catalog: plane,
+      transmission: plane,
+      log: (line) => process.stderr.write(`lamina: ${line}\n`),
+    });
+    endOnSignals(async () => {
+      await control.close();
+      await listener.close();
+      await plane.shutdown();
+    });
+    ready.emit('daemon', daemon);
+    process.stdout.write(`${listener.uri('')}\n`);
+  } catch (error) {
+    await control.close();
+    await plane.shutdown();
+    throw error;
+  }
+}

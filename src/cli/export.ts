@@ -1,0 +1,59 @@
+// lamina export: what the daemon serves over NBD.
+
+import type { Command } from 'commander';
+import { callDaemon } from '../daemon/control-socket.ts';
+import { controlSocketPath } from '../daemon/paths.ts';
+import type { ExportStatus } from '../dm/control.ts';
+
+interface AddFlags {
+  readonly device?: string;
+  readonly description?: string;
+  readonly readOnly?: boolean;
+}
+
+export function addExport(program: Command): void {
+  const command = program
+    .command('export')
+    .description('show and change what the daemon exports over NBD');
+  command
+    .command('add <name>')
+    .description("export a device; '' is the default export")
+    .option('--device <device>', 'the mapped device (default: the one of the same name)')
+    .option('--description <text>', 'what clients are told')
+    .option('--read-only', 'refuse every change')
+    .action(async (name: string, o: AddFlags) => {
+      const options = {
+        name,
+        device: o.device ?? name,
+        description: o.description ?? '',
+        isReadOnly: o.readOnly === true,
+      };
+      await callDaemon(controlSocketPath(), 'createExport', [options]);
+    });
+  command
+    .command('remove <name>')
+    .description('end an export')
+    .option('-f, --force', 'disconnect its clients')
+    .action(async (name: string, o: { readonly force?: boolean }) => {
+      const options = { force: o.force === true };
+      await callDaemon(controlSocketPath(), 'removeExport', [name, options]);
+    });
+  command
+    .command('list')
+    .description('list exports')
+    .option('--json', 'as JSON')
+    .action(async (o: { readonly json?: boolean }) => {
+      const all = (await callDaemon(controlSocketPath(), 'listExports', [])) as ExportStatus[];
+      if (o.json === true) {
+        process.stdout.write(`${JSON.stringify(all, null, 2)}\n`);
+        return;
+      }
+      for (const e of all) {
+        const mode = e.isReadOnly ? 'ro' : 'rw';
+        const shown = e.name === '' ? "''" : e.name;
+        process.stdout.write(
+          `${shown}\t${e.device}\t${mode}\t${e.sizeBytes}\t${e.connections} connections\n`,
+        );
+      }
+    });
+}

@@ -1,0 +1,205 @@
+// The daemon over its real socket: dmsetup's verbs and their output, and what survives a kill.
+
+import assert from 'node:assert/strict';
+import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
+import { once } from 'node:events';
+import { readFileSync, statSync, truncateSync, writeFileSync } from 'node:fs';
+import { connect } from 'node:net';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { fileURLToPath } from 'node:url';
+import { makeTestFolder } from '../../src/testing/lamina-server.ts';
+import { NbdClient } from '../../src/testing/nbd-client.ts';
+
+const LAMINA = fileURLToPath(new URL('../../../bin/lamina', import.meta.url));
+
+interface Desk {
+  readonly path: string;
+  start(): Promise<ChildProcess>;
+  /** Standard output of a command that must succeed. */
+  ok(args: readonly string[], input?: string): string;
+  /** Standard error of a command that must fail. */
+  refused(args: readonly string[], input?: string): string;
+  end(): Promise<void>;
+}
+
+function desk(): Desk {
+  const folder = makeTestFolder();
+  const env = { ...process.env, XDG_RUNTIME_DIR: folder.path, XDG_STATE_HOME: folder.path };
+  const running: ChildProcess[] = [];
+  const call = (args: readonly string[], input = ''): ReturnType<typeof spawnSync> =>
+    spawnSync(process.execPath, [LAMINA, ...args], {
+      env,
+      input,
+      cwd: folder.path,
+      timeout: 20_000,
+    });
+  return {
+    path: folder.path,
+    async start() {
+      const child = spawn(process.execPath, [LAMINA, 'daemon'], { env, cwd: folder.path });
+      running.push(child);
+      await once(child.stdout, 'data');
+      return child;
+    },
+    ok(args, input) {
+      const done = call(args, input);
+      assert.equal(done.status, 0, `${args.join(' ')}: ${String(done.stderr)}`);
+      return String(done.stdout);
+    },
+    refused(args, input) {
+      const done = call(args, input);
+      assert.equal(done.status, 1, `${args.join(' ')}: ${String(done.stdout)}`);
+      return String(done.stderr);
+    },
+    async end() {
+      for (const child of running) {
+        if (child.exitCode !== null || child.signalCode !== null) continue;
+        child.kill('SIGTERM');
+        assert.deepEqual(await once(child, 'exit'), [0, null]);
+      }
+      folder.remove();
+    },
+  };
+}
+
+function disk(d: Desk, name: string): void {
+  writeFileSync(join(d.path, name), '');
+  truncateSync(join(d.path, name), 1 << 20);
+}
+
+test('the verbs of dmsetup, in its words', async () => {
+  const d = desk();
+  assert.match(d.refused(['ls']), /no daemon at .*start one with: lamina daemon/);
+  await d.start();
+  try {
+    disk(d, 'a.img');
+    assert.equal(d.ok(['ls']), 'No devices found\n');
+    d.ok(['create', 'low', '--table', '0 2048 linear a.img 0', '-u', 'LAMINA-1']);
+    d.ok(['create', 'top'], '0 1024 linear low 0\n1024 1024 linear low 1024\n');
+    const file = join(d.path, 'a.img');
+    assert.equal(d.ok(['table', 'low']), `0 2048 linear ${file} 0\n`);
+    assert.equal(d.ok(['status', 'low']), '0 2048 linear \n');
+    assert.equal(d.ok(['ls']), 'low\t(253:0)\ntop\t(253:1)\n');
+    assert.equal(d.ok(['ls', '--tree']), `top (253:1)\n \`-low (253:0)\n   \`-${file}\n`);
+    assert.match(d.ok(['info', 'low']), /^Name: {14}low\nState: {13}ACTIVE\n/);
+    assert.match(d.ok(['info', 'low']), /Open count: {8}1\n.*UUID: LAMINA-1\n/s);
+    assert.match(d.refused(['remove', 'low']), /low: Device or resource busy \(used by top\)/);
+    d.ok(['load', 'top', '--table', '0 2048 linear low 0']);
+    assert.match(d.ok(['info', 'top']), /LIVE & INACTIVE/);
+    d.ok(['suspend', 'top']);
+    assert.match(d.ok(['info', '-c']), /top +253 1 +LIsw 0 +2/);
+    d.ok(['resume', 'top']);
+    assert.equal(d.ok(['table', 'top']), '0 2048 linear low 0\n');
+    d.ok(['rename', 'top', 'roof']);
+    assert.match(d.refused(['info', 'top']), /Device top not found/);
+    assert.match(d.refused(['message', 'roof', '0', 'hi']), /target linear takes no messages/);
+    assert.match(d.refused(['create', 'low'], '0 8 zero'), /low: name already exists/);
+    assert.match(d.ok(['targets']), /^error {12}v1\.5\.0\nlinear {11}v1\.4\.0\n/);
+    const info = JSON.parse(d.ok(['info', '--json'])) as { name: string }[];
+    assert.deepEqual(
+      info.map((i) => i.name),
+      ['low', 'roof'],
+    );
+    d.ok(['remove_all']);
+    assert.equal(d.ok(['ls']), 'No devices found\n');
+  } finally {
+    await d.end();
+  }
+});
+
+test('devices, exports and their data are there again after a kill -9', async () => {
+  const d = desk();
+  try {
+    const daemon = await d.start();
+    disk(d, 'a.img');
+    disk(d, 'gone.img');
+    d.ok(['create', '--concise', 'low,,,rw,0 2048 linear a.img 0;top,,,rw,0 2048 linear low 0']);
+    d.ok(['create', 'lost', '--table', '0 2048 linear gone.img 0']);
+    d.ok(['export', 'add', 'disk', '--device', 'top']);
+    const socket = { path: join(d.path, 'lamina', 'nbd.sock') };
+    const client = await NbdClient.connect(socket, { exportName: 'disk' });
+    await client.write(4096, Buffer.alloc(4096, 9));
+    await client.flush();
+    daemon.kill('SIGKILL');
+    await once(daemon, 'exit');
+    client.destroy();
+    truncateSync(join(d.path, 'gone.img'), 512);
+    const again = await d.start();
+    let said = '';
+    again.stderr?.on('data', (chunk: Buffer) => {
+      said += chunk.toString();
+    });
+    assert.deepEqual(d.ok(['ls']).split('\n').filter(Boolean), ['low\t(253:0)', 'top\t(253:1)']);
+    const reader = await NbdClient.connect(socket, { exportName: 'disk' });
+    assert.ok((await reader.read(4096, 4096)).equals(Buffer.alloc(4096, 9)));
+    await reader.disconnect();
+    // What could not be recreated is still in the state, for when its file is back.
+    d.ok(['create', 'other', '--table', '0 8 zero']);
+    const state = readFileSync(join(d.path, 'lamina', 'state.json'), 'utf8');
+    assert.match(state, /"lost"/);
+    assert.match(said, /device lost could not be recreated: .*too small/);
+  } finally {
+    await d.end();
+  }
+});
+
+/** A stack file whose lower device begins at a sector of its disk. */
+function stack(start: number): string {
+  return (
+    `devices:\n  - name: low\n    table: 0 1024 linear a.img ${start}\n` +
+    '  - name: top\n    table:\n      - 0 512 linear low 0\n      - 512 512 zero\n' +
+    'exports:\n  - name: disk\n    device: top\n'
+  );
+}
+
+test('up creates, reloads what changed, and changes nothing the second time; down removes', async () => {
+  const d = desk();
+  try {
+    await d.start();
+    disk(d, 'a.img');
+    const yaml = join(d.path, 'stack.yaml');
+    writeFileSync(yaml, stack(0));
+    assert.equal(d.ok(['up', yaml]), 'created low\ncreated top\nexported disk\n');
+    assert.equal(d.ok(['up', yaml]), '');
+    writeFileSync(yaml, stack(8));
+    assert.equal(d.ok(['up', yaml]), 'reloaded low\n');
+    d.ok(['create', 'extra'], '0 8 zero');
+    assert.equal(d.ok(['up', yaml, '--prune']), 'removed extra\n');
+    assert.equal(d.ok(['down', yaml]), 'removed top\nremoved low\n');
+    assert.equal(d.ok(['export', 'list']), '');
+  } finally {
+    await d.end();
+  }
+});
+
+test('one daemon a user; a control socket that takes anything and gives nothing away', async () => {
+  const d = desk();
+  try {
+    await d.start();
+    assert.match(d.refused(['daemon']), /another daemon is running/);
+    const path = join(d.path, 'lamina', 'control.sock');
+    assert.equal(statSync(path).mode & 0o777, 0o600);
+    const bad: readonly (readonly [string, RegExp])[] = [
+      ['nonsense\n', /not JSON/],
+      ['{}\n', /expected \{/],
+      ['{"id":1,"method":"shutdown","args":[]}\n', /'shutdown': no such verb/],
+      ['{"id":1,"method":"__proto__","args":[]}\n', /no such verb/],
+      ['{"id":1,"method":"info","args":[]}\n', /not found/],
+    ];
+    for (const [line, answer] of bad) {
+      const socket = connect(path);
+      socket.write(line);
+      const [reply] = (await once(socket, 'data')) as [Buffer];
+      assert.match(reply.toString(), answer);
+      socket.destroy();
+    }
+    const flood = connect(path);
+    flood.on('error', () => {});
+    flood.write('x'.repeat(3 << 20));
+    await new Promise((resolve) => flood.once('close', resolve));
+    assert.equal(d.ok(['ls']), 'No devices found\n');
+  } finally {
+    await d.end();
+  }
+});
