@@ -22,8 +22,8 @@ Examples:
   lamina export add disk --device disk
   nbdinfo "nbd+unix:///disk?socket=$XDG_RUNTIME_DIR/lamina/nbd.sock"
 
-Prints one line with the URI of the default export when it is ready. SIGTERM drains, flushes and ends; what
-was created is there again at the next start. State: $XDG_STATE_HOME/lamina/state.json.`;
+Prints one line with the URI of the default export when it is ready. SIGTERM drains, flushes and
+ends; what was created is there again at the next start. State: $XDG_STATE_HOME/lamina/state.json.`;
 
 interface DaemonOptions {
   readonly unix?: string;

@@ -57,8 +57,8 @@ Examples:
   Create a sparse image and serve it on TCP (loopback unless told otherwise):
     lamina serve 'file:new.img?create=1&size=10G' --tcp 127.0.0.1:10809
 
-Exit status: 0 after SIGTERM or SIGINT with everything flushed, 1 when something was refused or a flush
-failed, 2 for a wrong call. A second signal ends it at once.`;
+Exit status: 0 after SIGTERM or SIGINT with everything flushed, 1 when something was refused or a
+flush failed, 2 for a wrong call. A second signal ends it at once.`;
 
 export function addServe(program: Command): void {
   program

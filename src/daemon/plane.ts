@@ -34,8 +34,8 @@ export interface Plane extends DmControl, ExportCatalog, Transmission {
   listExports(): Promise<ExportStatus[]>;
   stats(): Promise<PlaneStats>;
   /**
-   * Ends in order: no new requests are read, running ones finish and are answered, connections close,
-   * every device is flushed and closed. Rejects when a flush failed.
+   * Ends in order: no new requests are read, running ones finish and are answered, connections
+   * close, every device is flushed and closed. Rejects when a flush failed.
    */
   shutdown(): Promise<void>;
 }

@@ -56,8 +56,8 @@ export function escapeArg(word: string): string {
 }
 
 /**
- * Lines of one table, in order, from sector 0 without gaps or overlaps. Blank lines and lines that begin
- * with `#` are skipped. Throws DmError.
+ * Lines of one table, in order, from sector 0 without gaps or overlaps. Blank lines and lines that
+ * begin with `#` are skipped. Throws DmError.
  */
 export function parseTable(text: string): TableLine[] {
   const lines: TableLine[] = [];
