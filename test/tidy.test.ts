@@ -27,6 +27,7 @@ const FLOORS: Readonly<Record<string, number>> = {
   frontends: 6,
   daemon: 7,
   cli: 8,
+  'index.ts': 9,
 };
 
 /** Imports that go up or sideways for a reason. */

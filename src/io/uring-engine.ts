@@ -20,8 +20,9 @@ import { UringStream } from './uring-stream.ts';
 
 const SQ_ENTRIES = 1024;
 /**
- * Buffered writes, and reads of memory file systems, up to this size are done inline: the ring would
- * hand them to a kernel worker, which costs more than the call (tmpfs: 160k against 100k reads/s).
+ * Buffered writes, and reads of memory file systems, up to this size are done inline: the ring
+ * would hand them to a kernel worker, which costs more than the call (on tmpfs 160k against 100k
+ * reads a second).
  */
 const INLINE_BYTES_MAX = 65536;
 /** Most bytes written inline in one batch; the rest goes through the ring, so no batch hangs long. */

@@ -1,0 +1,33 @@
+import assert from 'node:assert/strict';
+import { truncateSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { openStack } from './index.ts';
+import { makeTestFolder } from './testing/lamina-server.ts';
+
+test('a stack in this process: data, swaps, errors and a clean end', async () => {
+  const folder = makeTestFolder();
+  const file = join(folder.path, 'a.img');
+  writeFileSync(file, '');
+  truncateSync(file, 4 << 20);
+  const concise = `low,,,rw,0 8192 linear ${file} 0;top,,,rw,0 8184 striped 1 8 low 0,8184 8 error`;
+  const stack = await openStack(concise);
+  const disk = await stack.open('top');
+  const data = Buffer.alloc(3 << 20, 5);
+  await disk.write(512, data, { fua: true });
+  await disk.flush();
+  await stack.control.suspend('top');
+  const reading = disk.read(512, data.length);
+  await stack.control.resume('top');
+  assert.ok((await reading).equals(data));
+  await disk.zero(1024, 512);
+  await disk.discard(2048, 512);
+  assert.ok((await disk.read(1024, 512)).equals(Buffer.alloc(512)));
+  await assert.rejects(disk.read(8184 * 512, 512), { name: 'DmError', status: 5 });
+  await assert.rejects(disk.read(100, 512), /need whole blocks of 512 bytes/);
+  await assert.rejects(disk.write(4 << 20, Buffer.alloc(512)), /within 4194304/);
+  await disk.close();
+  await stack.close();
+  await assert.rejects(openStack('x,,,rw,0 8 nosuch'), /unknown target type/);
+  folder.remove();
+});
