@@ -1,0 +1,31 @@
+// Takes the descriptor out of a connected plain socket, for an engine that takes only descriptors.
+
+import type { Socket } from 'node:net';
+import { DmError } from '../base/errors.ts';
+import { Status, statusName } from '../base/status.ts';
+import { closeFd, dup, errno, fcntl } from './posix.ts';
+
+const F_SETFL = 4;
+const O_RDWR = 2;
+
+/**
+ * A blocking duplicate, owned by the caller; Node's own descriptor is closed. What Node has read from the
+ * socket and not given out is lost: nobody may be listening to it, and nothing may have come.
+ */
+export function detachSocket(socket: Socket): number {
+  const { _handle: handle } = socket as unknown as {
+    readonly _handle: { readonly fd: number; readStop(): void } | null;
+  };
+  if (handle === null) throw new DmError(Status.Io, 'connection: closed before it was handed over');
+  handle.readStop();
+  const fd = dup(handle.fd);
+  if (fd < 0) throw new DmError(errno(), `connection: dup: ${statusName(errno())}`);
+  // Non-blocking descriptors make io_uring answer EAGAIN where it should wait.
+  if (fcntl(fd, F_SETFL, O_RDWR) < 0) {
+    const status = errno();
+    closeFd(fd);
+    throw new DmError(status, `connection: fcntl: ${statusName(status)}`);
+  }
+  socket.destroy();
+  return fd;
+}
