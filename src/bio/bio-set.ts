@@ -8,7 +8,8 @@
 import { assert, debugBuild } from '../base/assert.ts';
 import { Status } from '../base/status.ts';
 import { SECTOR_BYTES } from '../base/units.ts';
-import { Bio, type BioOwner, borrowContext, chain } from './bio.ts';
+import { Bio, type BioOwner, borrowContext, chain, forEachSegment } from './bio.ts';
+import { BioVec } from './vec.ts';
 
 export interface BioSetOptions {
   readonly name: string;
@@ -74,6 +75,28 @@ export class BioSet implements BioOwner {
     front.lenBytes = bytes;
     bio.advance(bytes);
     return front;
+  }
+
+  /**
+   * A clone with data of its own: what `source` has left is copied into `mem`, which the caller has
+   * allocated and frees, and may change. Null when the set is spent.
+   */
+  tryDeepClone(
+    source: Bio,
+    arenaBytes: Uint8Array,
+    mem: number,
+    owner: BioOwner,
+    isChained = true,
+  ): Bio | null {
+    const bio = this.tryClone(source, owner, isChained);
+    if (bio === null) return null;
+    forEachSegment(source, (from, len, done) => {
+      arenaBytes.copyWithin(mem + done, from, from + len);
+    });
+    bio.vec = new BioVec([mem], [source.lenBytes], owner);
+    bio.segment = 0;
+    bio.segmentDone = 0;
+    return bio;
   }
 
   /** An empty bio, to be filled with `init`. Null when the set is spent. Given back with `free`. */

@@ -2,7 +2,7 @@
 //
 // A vector belongs to whoever allocated it and is shared, not copied, by every clone. Nobody else may
 // change its shape or, for a write, the bytes it points to. In the debug build the arrays are frozen and
-// `assertOwner` stops whoever fills a vector that is not his.
+// `writableBytes` stops whoever wants to fill a vector that is not his.
 
 import { assert, debugBuild } from '../base/assert.ts';
 
@@ -26,6 +26,16 @@ export class BioVec {
     this.lens = debugBuild ? Object.freeze([...lens]) : lens;
     this.lenBytes = total;
     this.owner = owner;
+  }
+
+  /**
+   * Segment `index` to be filled, for its allocator: whoever else wants to change data copies it first
+   * (`deepClone`). `arenaBytes` is the arena's memory.
+   */
+  writableBytes(arenaBytes: Uint8Array, index: number, who: object): Uint8Array {
+    if (debugBuild) assert(who === this.owner, 'bio vector: filled by one who did not allocate it');
+    const mem = this.mems[index] as number;
+    return arenaBytes.subarray(mem, mem + (this.lens[index] as number));
   }
 
   /**
