@@ -40,6 +40,7 @@ export class NodeEngine implements IoEngine {
   readonly #inline: InlineIo;
   readonly #free: PoolIo[] = [];
   #outstanding = 0;
+  #isInPoolCallback = false;
   #batch: BatchTask[] = [];
   readonly #runBound = (): void => this.#runBatch();
   readonly #endedBound = (io: PoolIo, result: number): void => this.#ended(io, result);
@@ -106,9 +107,15 @@ export class NodeEngine implements IoEngine {
     return new SocketStream(taken.fd, this.arena, taken.head);
   }
 
-  /** With the next turn: what the pool has finished by then is in one batch. */
+  /**
+   * Right after what is running now; for completions of the pool, which come one by one, with the next turn,
+   * so that all that have come by then are one batch. (Turns for all cost a third of the 4 KiB writes.)
+   */
   atBatchEnd(task: BatchTask): void {
-    if (this.#batch.length === 0) setImmediate(this.#runBound);
+    if (this.#batch.length === 0) {
+      if (this.#isInPoolCallback) setImmediate(this.#runBound);
+      else process.nextTick(this.#runBound);
+    }
     this.#batch.push(task);
   }
 
@@ -132,7 +139,9 @@ export class NodeEngine implements IoEngine {
     io.arg = null;
     this.#outstanding--;
     this.#free.push(io);
+    this.#isInPoolCallback = true;
     done.ioDone(arg, result);
+    this.#isInPoolCallback = false;
   }
 
   #runBatch(): void {

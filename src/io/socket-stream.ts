@@ -18,6 +18,8 @@ import { writeList } from './stream-write.ts';
 const ECANCELED = 125;
 /** Holds the requests of a batch of reads; of larger things it is only the beginning. */
 const FIRST_BYTES = 16384;
+/** Most bytes fetched before others get their turn. */
+const BURST_BYTES_MAX = 1 << 20;
 
 export class SocketStream implements IoStream {
   readonly #socket: Socket;
@@ -30,6 +32,8 @@ export class SocketStream implements IoStream {
   #isPaused = false;
   /** The last read took all it had room for: there may be more. */
   #mayHaveMore = true;
+  /** Bytes fetched since the event loop last turned. */
+  #burstBytes = 0;
   #isEnded = false;
   #isClosing = false;
   /** Negative errno once the stream has failed. */
@@ -67,8 +71,13 @@ export class SocketStream implements IoStream {
     this.#recv.begin(mem, lenBytes, waitAll, done, arg);
     const isReady = this.#left.length > 0 || this.#mayHaveMore || this.#isEnded;
     // Not from inside the call: a connection that parses and receives in turn would recurse.
-    if (isReady || this.#failure !== 0) process.nextTick(this.#pullBound);
-    else this.#resume();
+    if (!isReady && this.#failure === 0) this.#resume();
+    else if (this.#burstBytes < BURST_BYTES_MAX) process.nextTick(this.#pullBound);
+    else {
+      // A client that is always faster would keep the event loop for itself.
+      this.#burstBytes = 0;
+      setImmediate(this.#pullBound);
+    }
   }
 
   send(list: IovList, done: IoDone, arg: object): void {
@@ -98,6 +107,7 @@ export class SocketStream implements IoStream {
   #came(bytes: Uint8Array): boolean {
     this.#left = bytes;
     this.#mayHaveMore = bytes.length === FIRST_BYTES;
+    this.#burstBytes = 0;
     this.#pull();
     this.#isPaused = this.#left.length > 0 || !this.#recv.isPending;
     return !this.#isPaused;
@@ -135,8 +145,10 @@ export class SocketStream implements IoStream {
     const room = recv.roomBytes;
     const result = this.#calls.tryRecv(recv.mem, room);
     this.#mayHaveMore = result === room;
-    if (result > 0) recv.filledBytes += result;
-    else if (result === 0) this.#isEnded = true;
+    if (result > 0) {
+      recv.filledBytes += result;
+      this.#burstBytes += result;
+    } else if (result === 0) this.#isEnded = true;
     else if (result !== -Status.Again) this.#failure = result;
   }
 
