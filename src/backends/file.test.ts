@@ -23,6 +23,8 @@ import { submitBio } from '../bio/submit.ts';
 import { BioVec } from '../bio/vec.ts';
 import { Arena, NONE } from '../io/arena.ts';
 import { NodeEngine } from '../io/node-engine.ts';
+import { UringEngine } from '../io/uring-engine.ts';
+import { UringUnavailable } from '../io/uring-ring.ts';
 import { BioDriver, IoFailure } from '../testing/bio-driver.ts';
 import { FaultyEngine } from '../testing/faulty-engine.ts';
 import { makeTestFolder } from '../testing/lamina-server.ts';
@@ -237,51 +239,62 @@ describe('reading and writing', () => {
     assert.deepEqual(back, data);
   });
 
-  it('equals an array under random bios, also beyond 4 GiB', async () => {
-    // Repeat a failure with the seed and path it prints: fc.assert(..., { seed, path }).
-    const base = 5 * GIB;
-    let runs = 0;
-    const command = fc.record({
-      op: fc.constantFrom('write', 'write', 'read', 'zero', 'discard'),
-      sector: fc.nat(63),
-      sectors: fc.integer({ min: 1, max: 16 }),
-      flags: fc.constantFrom(0, BioFlag.Fua, BioFlag.Preflush, BioFlag.NoUnmap),
-      cut: fc.integer({ min: 1, max: 511 }),
-      seed: fc.nat(),
-    });
-    await fc.assert(
-      fc.asyncProperty(fc.array(command, { maxLength: 30 }), async (commands) => {
-        const path = join(folder.path, `model${runs++}`);
-        const device = await open(`file:${path}?create=1&size=6G`, { engine, readOnly: false });
-        const io = new BioDriver(device, arena);
-        const model = Buffer.alloc(80 * 512);
-        for (const { op, sector, sectors, flags, cut, seed } of commands) {
-          const at = sector * 512;
-          const len = sectors * 512;
-          const segments = [cut, len - cut];
-          if (op === 'read') {
-            const found = await io.read(base + at, len, { segments });
-            assert.deepEqual(found, model.subarray(at, at + len));
-          } else if (op === 'write') {
-            const data = pattern(len, seed);
-            assert.equal(await io.write(base + at, data, { flags, segments }), Status.Ok);
-            data.copy(model, at);
-          } else {
-            const status =
-              op === 'zero'
-                ? await io.zero(base + at, len, { flags })
-                : await io.discard(base + at, len, { flags });
-            assert.equal(status, Status.Ok);
-            model.fill(0, at, at + len);
-          }
+  for (const name of ['node', 'uring'] as const) {
+    it(`equals an array under random bios, also beyond 4 GiB, on engine ${name}`, async (t) => {
+      if (name === 'uring') {
+        try {
+          engine = new FaultyEngine(new UringEngine(arena));
+        } catch (error) {
+          if (!(error instanceof UringUnavailable)) throw error;
+          t.skip(error.message);
+          return;
         }
-        assert.deepEqual(await io.read(base, model.length), model);
-        await device.close();
-        truncateSync(path, 0);
-      }),
-      { numRuns: 25 },
-    );
-  });
+      }
+      // Repeat a failure with the seed and path it prints: fc.assert(..., { seed, path }).
+      const base = 5 * GIB;
+      let runs = 0;
+      const command = fc.record({
+        op: fc.constantFrom('write', 'write', 'read', 'zero', 'discard'),
+        sector: fc.nat(63),
+        sectors: fc.integer({ min: 1, max: 16 }),
+        flags: fc.constantFrom(0, BioFlag.Fua, BioFlag.Preflush, BioFlag.NoUnmap),
+        cut: fc.integer({ min: 1, max: 511 }),
+        seed: fc.nat(),
+      });
+      await fc.assert(
+        fc.asyncProperty(fc.array(command, { maxLength: 30 }), async (commands) => {
+          const path = join(folder.path, `model${runs++}`);
+          const device = await open(`file:${path}?create=1&size=6G`, { engine, readOnly: false });
+          const io = new BioDriver(device, arena);
+          const model = Buffer.alloc(80 * 512);
+          for (const { op, sector, sectors, flags, cut, seed } of commands) {
+            const at = sector * 512;
+            const len = sectors * 512;
+            const segments = [cut, len - cut];
+            if (op === 'read') {
+              const found = await io.read(base + at, len, { segments });
+              assert.deepEqual(found, model.subarray(at, at + len));
+            } else if (op === 'write') {
+              const data = pattern(len, seed);
+              assert.equal(await io.write(base + at, data, { flags, segments }), Status.Ok);
+              data.copy(model, at);
+            } else {
+              const status =
+                op === 'zero'
+                  ? await io.zero(base + at, len, { flags })
+                  : await io.discard(base + at, len, { flags });
+              assert.equal(status, Status.Ok);
+              model.fill(0, at, at + len);
+            }
+          }
+          assert.deepEqual(await io.read(base, model.length), model);
+          await device.close();
+          truncateSync(path, 0);
+        }),
+        { numRuns: 25 },
+      );
+    });
+  }
 
   it('goes on after short counts and interruptions', async () => {
     const path = image('short', 65536);
