@@ -104,9 +104,11 @@ test('targets touch the world through their host only', () => {
   assert.deepEqual(wrong, []);
 });
 
+function page(file: string): string {
+  return `docs/${floorOf(file)}/${basename(file, '.ts').replace(/-.*$/, '')}.md`;
+}
+
 test('every target and backend has its page', () => {
-  const page = (file: string): string =>
-    `docs/${floorOf(file)}/${basename(file, '.ts').replace(/-.*$/, '')}.md`;
   const helpers = new Set(['open', 'reference', 'bounce']);
   const wrong = PRODUCT.filter((file) => /^src\/(targets|backends)\/[^/]+\.ts$/.test(file))
     .filter((file) => !helpers.has(basename(file, '.ts')))

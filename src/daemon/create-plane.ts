@@ -9,16 +9,14 @@ import { assert } from '../base/assert.ts';
 import { Status } from '../base/status.ts';
 import type { Negotiated } from '../frontends/nbd/export.ts';
 import { Arena } from '../io/arena.ts';
+import { detachSocket } from '../io/detach-socket.ts';
 import { bridgeToDescriptor } from '../io/duplex-bridge.ts';
 import { NodeEngine } from '../io/node-engine.ts';
-import { closeFd, dup, errno, fcntl } from '../io/posix.ts';
 import type { Plane, PlaneOptions } from './plane.ts';
 import { PlaneClient, type PlaneLink } from './plane-client.ts';
 import { PlaneCore } from './plane-core.ts';
 import type { FromPlane, PlaneWorkerData, ToPlane } from './plane-messages.ts';
 
-const F_SETFL = 4;
-const O_RDWR = 2;
 const WAKE = new Uint8Array(new BigUint64Array([1n]).buffer);
 
 export async function createPlane(options: PlaneOptions): Promise<Plane> {
@@ -144,21 +142,13 @@ function rebuild(message: Extract<FromPlane, { kind: 'error' }>): Error {
   return error;
 }
 
-/** Takes a plain socket's descriptor away from Node: a blocking duplicate; Node's own is closed. */
+/** Hands over a plain socket once what Node was told to send has left; a closed one throws. */
 async function detach(socket: Socket): Promise<number> {
-  if (socket.writableLength > 0) await new Promise((resolve) => socket.once('drain', resolve));
-  const handle = (socket as unknown as { _handle: { fd: number; readStop(): void } | null })
-    ._handle;
-  if (handle === null) throw new DmError(Status.Io, 'connection: closed before it was handed over');
-  handle.readStop();
-  const fd = dup(handle.fd);
-  if (fd < 0) throw new DmError(Status.Io, `connection: dup: errno ${errno()}`);
-  // Non-blocking descriptors make the ring answer EAGAIN where it should wait.
-  if (fcntl(fd, F_SETFL, O_RDWR) < 0) {
-    const e = errno();
-    closeFd(fd);
-    throw new DmError(Status.Io, `connection: fcntl: errno ${e}`);
+  if (socket.writableLength > 0) {
+    await new Promise((resolve) => {
+      socket.once('drain', resolve);
+      socket.once('close', resolve);
+    });
   }
-  socket.destroy();
-  return fd;
+  return detachSocket(socket);
 }
