@@ -3,8 +3,9 @@
 // `PATH`, or `file:PATH?option=value&...`: create=1 size=SIZE direct=1 readonly=1 lock=0. What is
 // acknowledged after a flush (fdatasync) is on the medium as far as the kernel can tell.
 //
-// A bio is led by one FileOp through flush, data and flush as its flags ask. Its end is told once, when
-// all parts of it are over: the parts are counted here and not in the bio, which counts its children.
+// A bio is led by one FileOp through flush, data and flush as its flags ask. Its end is told once,
+// when all parts of it are over: the parts are counted here and not in the bio, which counts its
+// children.
 
 import { closeSync } from 'node:fs';
 import { resolve } from 'node:path';
@@ -21,12 +22,12 @@ import { NONE } from '../io/arena.ts';
 import type { IoEngine } from '../io/engine.ts';
 import { ioctlRangeAsync } from '../io/pool-calls.ts';
 import { BLKDISCARD, FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE, FALLOC_ZERO_RANGE } from '../io/posix.ts';
-import { BounceBuffers } from './bounce.ts';
-import { discardLimits, isUnsupported } from './file-discard.ts';
-import { fileExtents } from './file-extents.ts';
-import { FileOp, type FileOpHost, FileStep } from './file-op.ts';
-import { type OpenedFile, openFile, statusText } from './file-open.ts';
-import { FileSync } from './file-sync.ts';
+import { BounceBuffers } from './file/bounce.ts';
+import { discardLimits, isUnsupported } from './file/file-discard.ts';
+import { fileExtents } from './file/file-extents.ts';
+import { FileOp, type FileOpHost, FileStep } from './file/file-op.ts';
+import { type OpenedFile, openFile, statusText } from './file/file-open.ts';
+import { FileSync } from './file/file-sync.ts';
 import type { OpenContext } from './open.ts';
 import { ReferenceOptions } from './reference.ts';
 
@@ -284,7 +285,10 @@ export class FileDevice implements BackendDevice, FileOpHost {
     this.#run(lead);
   }
 
-  /** fallocate would zero the blocks; the ioctl gives them back. Spawned, so that an engine turns for it. */
+  /**
+   * fallocate would zero the blocks; the ioctl gives them back. Spawned, so that an engine turns
+   * for it.
+   */
   #discardBlocks(lead: FileOp): void {
     const { fd } = this.#file;
     const { offBytes, leftBytes } = lead;

@@ -1,8 +1,9 @@
-// The memory backend: a sparse device in this process's memory. `memory:NAME?size=SIZE&capacity=SIZE`.
+// The memory backend: a sparse device in this process's memory.
+// `memory:NAME?size=SIZE&capacity=SIZE`.
 //
-// Devices of one name share their contents, which go when the last of them is closed; one without a name
-// is on its own. Memory is taken a chunk at a time when it is first written, and given back when a whole
-// chunk is discarded or zeroed. Every bio ends inside its submit.
+// Devices of one name share their contents, which go when the last of them is closed; one without a
+// name is on its own. Memory is taken a chunk at a time when it is first written, and given back
+// when a whole chunk is discarded or zeroed. Every bio ends inside its submit.
 
 import { assert } from '../base/assert.ts';
 import { DmError, invalid } from '../base/errors.ts';
@@ -149,7 +150,9 @@ export class MemoryDevice implements BackendDevice {
     return Status.Ok;
   }
 
-  /** Discards or zeroes: whole chunks go, unless they are to stay; of others the bytes are cleared. */
+  /**
+   * Discards or zeroes: whole chunks go, unless they are to stay; of others the bytes are cleared.
+   */
   #zero(bio: Bio): void {
     const start = bio.sector * SECTOR_BYTES;
     const end = start + bio.lenBytes;
@@ -195,7 +198,8 @@ function findStore(reference: string, options: ReferenceOptions): MemoryStore {
     if (sizeBytes !== undefined && sizeBytes !== found.sizeBytes) {
       throw new DmError(
         Status.Exists,
-        `device ${reference}: size=${sizeBytes}, but '${name}' exists with ${found.sizeBytes} bytes`,
+        `device ${reference}: size=${sizeBytes}, ` +
+          `but '${name}' exists with ${found.sizeBytes} bytes`,
       );
     }
     return found;
@@ -209,7 +213,8 @@ function findStore(reference: string, options: ReferenceOptions): MemoryStore {
   const capacityBytes = options.size('capacity') ?? Number.MAX_SAFE_INTEGER;
   if (capacityBytes < CHUNK_BYTES) {
     throw invalid(
-      `device ${reference}: capacity: ${capacityBytes} bytes; the least is ${formatSize(CHUNK_BYTES)}`,
+      `device ${reference}: capacity: ${capacityBytes} bytes; ` +
+        `the least is ${formatSize(CHUNK_BYTES)}`,
     );
   }
   const store = new MemoryStore(sizeBytes, capacityBytes);

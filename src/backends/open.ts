@@ -1,5 +1,5 @@
-// Opens what a table names: `scheme:rest` is handled by the file here that is named like the scheme, a
-// plain path by `file`.
+// Opens what a table names: `scheme:rest` is handled by the file here that is named like the
+// scheme, a plain path by `file`.
 
 import { existsSync } from 'node:fs';
 import { invalid } from '../base/errors.ts';

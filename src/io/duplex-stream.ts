@@ -1,8 +1,8 @@
 // A Node stream (TLS socket, any Duplex) as an IoStream. Plain sockets have SocketStream.
 //
-// Receiving pulls: the stream stays paused and is read only while somebody waits, so a client that sends
-// faster than it is served meets its own socket buffer. Sending copies nothing here; Node keeps the views
-// until the callback.
+// Receiving pulls: the stream stays paused and is read only while somebody waits, so a client that
+// sends faster than it is served meets its own socket buffer. Sending copies nothing here; Node
+// keeps the views until the callback.
 
 import type { Duplex } from 'node:stream';
 import { statusOfError } from '../base/status.ts';

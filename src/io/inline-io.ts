@@ -1,5 +1,5 @@
-// File I/O done in the calling thread, where that is cheaper than handing it over and does not wait for
-// a disk: reads that the page cache can answer, small writes of whole pages into it.
+// File I/O done in the calling thread, where that is cheaper than handing it over and does not wait
+// for a disk: reads that the page cache can answer, small writes of whole pages into it.
 
 import type { Arena } from './arena.ts';
 import { Status } from '../base/status.ts';

@@ -1,6 +1,6 @@
-// The node engine: files through Node's thread pool, sockets through its streams. Works wherever Node
-// does. What the page cache has is read inline (RWF_NOWAIT), and small buffered writes are done inline:
-// both cost less than the way to the pool and back.
+// The node engine: files through Node's thread pool, sockets through its streams. Works wherever
+// Node does. What the page cache has is read inline (RWF_NOWAIT), and small buffered writes are
+// done inline: both cost less than the way to the pool and back.
 
 import { fdatasync, read as fsRead, write as fsWrite } from 'node:fs';
 import { Socket } from 'node:net';
@@ -8,13 +8,15 @@ import type { Duplex } from 'node:stream';
 import { TLSSocket } from 'node:tls';
 import { assert } from '../base/assert.ts';
 import { type Clock, realClock } from '../base/clock.ts';
+import { DmError } from '../base/errors.ts';
 import { Status, statusOfError } from '../base/status.ts';
 import type { Arena } from './arena.ts';
+import { detachSocket } from './detach-socket.ts';
 import { DuplexStream } from './duplex-stream.ts';
 import type { BatchTask, IoDone, IoEngine, IoFile, IoStream } from './engine.ts';
 import { InlineIo } from './inline-io.ts';
 import { fallocateAsync } from './pool-calls.ts';
-import { dup, MADV_HUGEPAGE, madvise } from './posix.ts';
+import { MADV_HUGEPAGE, madvise } from './posix.ts';
 import { SocketStream } from './socket-stream.ts';
 
 const NO_BYTES = new Uint8Array(0);
@@ -108,8 +110,9 @@ export class NodeEngine implements IoEngine {
   }
 
   /**
-   * Right after what is running now; for completions of the pool, which come one by one, with the next turn,
-   * so that all that have come by then are one batch. (Turns for all cost a third of the 4 KiB writes.)
+   * Right after what is running now; for completions of the pool, which come one by one, with the
+   * next turn, so that all that have come by then are one batch. (Turns for all cost a third of the
+   * 4 KiB writes.)
    */
   atBatchEnd(task: BatchTask): void {
     if (this.#batch.length === 0) {
@@ -153,21 +156,20 @@ export class NodeEngine implements IoEngine {
 }
 
 /**
- * The descriptor of a plain socket that has nothing left to write, and what Node has read from it already.
- * Null where the stream must be used as it is.
+ * The descriptor of a plain socket that has nothing left to write, and what Node has read from it
+ * already. Null where the stream must be used as it is.
  */
 function takeDescriptor(source: Duplex): { readonly fd: number; readonly head: Uint8Array } | null {
   if (!(source instanceof Socket) || source instanceof TLSSocket) return null;
   if (source.destroyed || source.connecting || source.writableLength > 0) return null;
   if (source.readableEnded || source.writableEnded) return null;
-  const { _handle: handle } = source as unknown as {
-    readonly _handle: { readonly fd?: number; readStop(): void } | null;
-  };
-  // A duplicate, because destroying the socket closes the descriptor it has.
-  const fd = dup(handle?.fd ?? -1);
-  if (fd < 0) return null;
-  handle?.readStop();
   const head = (source.read() as Uint8Array | null) ?? NO_BYTES;
-  source.destroy();
-  return { fd, head };
+  try {
+    return { fd: detachSocket(source), head };
+  } catch (error) {
+    // Out of descriptors: slower, but it works.
+    if (!(error instanceof DmError)) throw error;
+    if (head.length > 0) source.unshift(head);
+    return null;
+  }
 }

@@ -1,8 +1,8 @@
 // System calls that may take long and that Node has no callback for, made on its thread pool.
 //
-// koffi keeps errno with each call and puts it back before the callback, so it is the call's own. It
-// refuses more than 256 calls at a time by throwing, and each call under way has a stack of its own:
-// at most CALLS_MAX are under way, the others wait here in line.
+// koffi keeps errno with each call and puts it back before the callback, so it is the call's own.
+// It refuses more than 256 calls at a time by throwing, and each call under way has a stack of its
+// own: at most CALLS_MAX are under way, the others wait here in line.
 
 import koffi from 'koffi';
 import { Status } from '../base/status.ts';
@@ -38,7 +38,9 @@ export function fallocateAsync(
   call(fallocate, [fd, mode, offBytes, lenBytes], done);
 }
 
-/** An ioctl whose argument is a byte range, such as BLKDISCARD; `done` gets 0 or a negative errno. */
+/**
+ * An ioctl whose argument is a byte range, such as BLKDISCARD; `done` gets 0 or a negative errno.
+ */
 export function ioctlRangeAsync(
   fd: number,
   request: number,

@@ -1,5 +1,5 @@
-// The system calls that Node does not have, through koffi. Numbers are Linux's (x86-64 and arm64 agree
-// on all of them); addresses and offsets are plain numbers below 2^53.
+// The system calls that Node does not have, through koffi. Numbers are Linux's (x86-64 and arm64
+// agree on all of them); addresses and offsets are plain numbers below 2^53.
 
 import koffi from 'koffi';
 

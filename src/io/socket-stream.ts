@@ -1,9 +1,10 @@
 // A plain socket as an IoStream of the node engine, by its descriptor.
 //
-// Node polls the descriptor and brings the first bytes, in one small buffer used over and over; the rest of
-// what has come is fetched by recv(2) straight to its place. (Node's usual way, a new buffer of 64 KiB for
-// each read, costs a copy of everything and much garbage collection: half the throughput of large writes.)
-// Sending tries sendmsg(2) first and leaves to Node what the socket does not take at once.
+// Node polls the descriptor and brings the first bytes, in one small buffer used over and over; the
+// rest of what has come is fetched by recv(2) straight to its place. (Node's usual way, a new
+// buffer of 64 KiB for each read, costs a copy of everything and much garbage collection: half the
+// throughput of large writes.) Sending tries sendmsg(2) first and leaves to Node what the socket
+// does not take at once.
 //
 // While nobody receives, Node's reading is paused, and at most the small buffer is held here.
 
@@ -27,7 +28,10 @@ export class SocketStream implements IoStream {
   readonly #calls: SocketCalls;
   readonly #recv = new PendingRecv();
   readonly #send = new PendingSend();
-  /** Came, but has not been asked for yet; a part of the small buffer, so Node may not read meanwhile. */
+  /**
+   * Came, but has not been asked for yet; a part of the small buffer, so Node may not read
+   * meanwhile.
+   */
   #left: Uint8Array;
   #isPaused = false;
   /** The last read took all it had room for: there may be more. */

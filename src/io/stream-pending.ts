@@ -1,4 +1,5 @@
-// What is outstanding on a stream of the node engine: at most one receive and one send, each ended once.
+// What is outstanding on a stream of the node engine: at most one receive and one send, each ended
+// once.
 
 import { assert } from '../base/assert.ts';
 import type { IoDone } from './engine.ts';
@@ -49,7 +50,10 @@ export class PendingRecv {
     done.ioDone(arg, result);
   }
 
-  /** Bytes that came before the failure count, as they do in the kernel; the next receive gets the error. */
+  /**
+   * Bytes that came before the failure count, as they do in the kernel; the next receive gets the
+   * error.
+   */
   fail(failure: number): void {
     this.end(this.filledBytes > 0 ? this.filledBytes : failure);
   }

@@ -4,7 +4,10 @@ import type { Writable } from 'node:stream';
 import type { Arena } from './arena.ts';
 import type { IovList } from './engine.ts';
 
-/** Writes what is behind the first `skipBytes` bytes of `list`, of which there must be some. Copies nothing. */
+/**
+ * Writes what is behind the first `skipBytes` bytes of `list`, of which there must be some. Copies
+ * nothing.
+ */
 export function writeList(
   stream: Writable,
   arena: Arena,

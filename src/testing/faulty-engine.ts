@@ -1,5 +1,5 @@
-// An I/O engine over another one that notes what it is asked to do and, where a test says so, answers
-// something else: an error, a part of the bytes, or nothing until it is told.
+// An I/O engine over another one that notes what it is asked to do and, where a test says so,
+// answers something else: an error, a part of the bytes, or nothing until it is told.
 
 import type { Duplex } from 'node:stream';
 import type { Clock } from '../base/clock.ts';

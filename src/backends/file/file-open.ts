@@ -11,10 +11,10 @@ import {
   statSync,
 } from 'node:fs';
 import { getSystemErrorMap } from 'node:util';
-import { DmError, invalid } from '../base/errors.ts';
-import { Status, statusName, statusOfError } from '../base/status.ts';
-import { SECTOR_BYTES } from '../base/units.ts';
-import type { IoFile } from '../io/engine.ts';
+import { DmError, invalid } from '../../base/errors.ts';
+import { Status, statusName, statusOfError } from '../../base/status.ts';
+import { SECTOR_BYTES } from '../../base/units.ts';
+import type { IoFile } from '../../io/engine.ts';
 import {
   BLKGETSIZE64,
   BLKPBSZGET,
@@ -26,7 +26,7 @@ import {
   LOCK_NB,
   LOCK_SH,
   statx,
-} from '../io/posix.ts';
+} from '../../io/posix.ts';
 
 const EISDIR = 21;
 const TMPFS_MAGIC = 0x01021994;
@@ -194,7 +194,10 @@ interface DirectAlign {
   readonly memBytes: number;
 }
 
-/** What direct I/O to this file needs: asked of the kernel (6.1 and newer), else one page, which all take. */
+/**
+ * What direct I/O to this file needs: asked of the kernel (6.1 and newer), else one page, which all
+ * take.
+ */
 function directAlign(fd: number, path: string): DirectAlign {
   const out = new Uint32Array(64);
   const isKnown =

@@ -1,8 +1,8 @@
 // Data and holes of a file, as lseek(2) tells them.
 
-import { bytesToSectors, SECTOR_BYTES } from '../base/units.ts';
-import type { Extent } from '../bio/device.ts';
-import { errno, lseek, SEEK_DATA, SEEK_HOLE } from '../io/posix.ts';
+import { bytesToSectors, SECTOR_BYTES } from '../../base/units.ts';
+import type { Extent } from '../../bio/device.ts';
+import { errno, lseek, SEEK_DATA, SEEK_HOLE } from '../../io/posix.ts';
 
 const ENXIO = 6;
 

@@ -1,15 +1,16 @@
 // Bounce buffers: direct I/O for bios whose buffers lie where O_DIRECT cannot use them.
 //
-// Such a bio is copied through an aligned buffer, one piece after the other. A buffer is taken from the
-// arena for the whole bio; when the arena is spent, a reserve of the device's own takes its place, and
-// bios wait in line for that. So a bio ends even when everything else in memory waits for it.
+// Such a bio is copied through an aligned buffer, one piece after the other. A buffer is taken from
+// the arena for the whole bio; when the arena is spent, a reserve of the device's own takes its
+// place, and bios wait in line for that. So a bio ends even when everything else in memory waits
+// for it.
 
-import { DmError } from '../base/errors.ts';
-import { Status } from '../base/status.ts';
-import { SECTOR_BYTES } from '../base/units.ts';
-import { type Bio, Op } from '../bio/bio.ts';
-import { NONE } from '../io/arena.ts';
-import type { IoDone, IoEngine } from '../io/engine.ts';
+import { DmError } from '../../base/errors.ts';
+import { Status } from '../../base/status.ts';
+import { SECTOR_BYTES } from '../../base/units.ts';
+import { type Bio, Op } from '../../bio/bio.ts';
+import { NONE } from '../../io/arena.ts';
+import type { IoDone, IoEngine } from '../../io/engine.ts';
 import type { OpenedFile } from './file-open.ts';
 
 const EINTR = 4;

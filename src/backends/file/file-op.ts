@@ -1,9 +1,10 @@
-// What the file backend has under way for a bio: one FileOp leads it through its steps (flush before,
-// data, flush after); a transfer of several segments has one more FileOp for each further segment.
+// What the file backend has under way for a bio: one FileOp leads it through its steps (flush
+// before, data, flush after); a transfer of several segments has one more FileOp for each further
+// segment.
 
-import { Status } from '../base/status.ts';
-import type { Bio } from '../bio/bio.ts';
-import type { IoDone } from '../io/engine.ts';
+import { Status } from '../../base/status.ts';
+import type { Bio } from '../../bio/bio.ts';
+import type { IoDone } from '../../io/engine.ts';
 import type { BounceOwner } from './bounce.ts';
 
 export type FileStep = 0 | 1 | 2 | 3;

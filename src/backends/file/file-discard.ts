@@ -1,9 +1,9 @@
 // What can be discarded on a file or block device: asked once, when it is opened.
 
 import { existsSync, readFileSync } from 'node:fs';
-import { Status } from '../base/status.ts';
-import { bytesToSectors } from '../base/units.ts';
-import { errno, FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE, fallocateNow } from '../io/posix.ts';
+import { Status } from '../../base/status.ts';
+import { bytesToSectors } from '../../base/units.ts';
+import { errno, FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE, fallocateNow } from '../../io/posix.ts';
 import type { OpenedFile } from './file-open.ts';
 
 const ENOSYS = 38;
@@ -31,7 +31,9 @@ export function isUnsupported(status: Status): boolean {
   return status === Status.NotSupported || status === ENOSYS || status === ENODEV;
 }
 
-/** Punches a page behind the end of the file, where nothing is: only whether it is possible shows. */
+/**
+ * Punches a page behind the end of the file, where nothing is: only whether it is possible shows.
+ */
 function canPunch(file: OpenedFile): boolean {
   const behind = Math.ceil(file.sizeBytes / PAGE_BYTES) * PAGE_BYTES;
   const mode = FALLOC_KEEP_SIZE | FALLOC_PUNCH_HOLE;

@@ -1,11 +1,12 @@
-// Flushes of one file, gathered: while an fdatasync runs, all who ask for one wait together for the next.
-// (One that is running does not count: it may have passed over what they want covered.)
+// Flushes of one file, gathered: while an fdatasync runs, all who ask for one wait together for the
+// next. (One that is running does not count: it may have passed over what they want covered.)
 //
-// A failed fdatasync is final. The kernel has dropped the pages and told it once; a later success would
-// speak only of what was written after. So every flush from then on fails with the first error.
+// A failed fdatasync is final. The kernel has dropped the pages and told it once; a later success
+// would speak only of what was written after. So every flush from then on fails with the first
+// error.
 
-import { Status } from '../base/status.ts';
-import type { IoDone, IoEngine } from '../io/engine.ts';
+import { Status } from '../../base/status.ts';
+import type { IoDone, IoEngine } from '../../io/engine.ts';
 import type { FileOp } from './file-op.ts';
 import type { OpenedFile } from './file-open.ts';
 
