@@ -9,8 +9,9 @@ const F_SETFL = 4;
 const O_RDWR = 2;
 
 /**
- * A blocking duplicate, owned by the caller; Node's own descriptor is closed. What Node has read from the
- * socket and not given out is lost: nobody may be listening to it, and nothing may have come.
+ * A blocking duplicate, owned by the caller; Node's own descriptor is closed. What Node has read
+ * from the socket and not given out is lost: nobody may be listening to it, and nothing may have
+ * come.
  */
 export function detachSocket(socket: Socket): number {
   const { _handle: handle } = socket as unknown as {

@@ -71,8 +71,8 @@ export function limitsOf(can: Capabilities, terms: ExportTerms, isReadOnly: bool
 }
 
 /**
- * Why a server found after a reconnect cannot take the place of the first one; undefined if it can. More
- * than before is no harm.
+ * Why a server found after a reconnect cannot take the place of the first one; undefined if it
+ * can. More than before is no harm.
  */
 export function refusalOf(
   can: Capabilities,
@@ -83,11 +83,12 @@ export function refusalOf(
   if (terms.sizeBytes < sizeBytes) {
     return `the export has ${terms.sizeBytes} bytes now, expected at least ${sizeBytes}`;
   }
-  if (terms.minBlockBytes > can.logicalBlockBytes) {
-    return `the minimum block size is ${terms.minBlockBytes} now, expected ${can.logicalBlockBytes}`;
+  const block = can.logicalBlockBytes;
+  if (terms.minBlockBytes > block) {
+    return `the minimum block size is ${terms.minBlockBytes} now, expected at most ${block}`;
   }
   if (terms.maxBlockBytes < can.maxRequestBytes) {
-    return `the maximum block size is ${terms.maxBlockBytes} now, expected ${can.maxRequestBytes}`;
+    return `the maximum block size is ${terms.maxBlockBytes} now, expected at least ${can.maxRequestBytes}`;
   }
   if (!mustWrite) return undefined;
   if (hasFlag(terms, TransmissionFlag.ReadOnly)) return 'the export is read-only now';

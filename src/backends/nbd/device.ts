@@ -143,10 +143,8 @@ export class NbdDevice implements BackendDevice, ConnectorHost {
     });
     if (status === Status.Ok) return collector.finish();
     const remark = this.#router.lastRemark;
-    throw new DmError(
-      status,
-      `device ${this.name}: block status: ${statusName(status)}${remark === '' ? '' : ` (${remark})`}`,
-    );
+    const words = remark === '' ? '' : ` (${remark})`;
+    throw new DmError(status, `device ${this.name}: block status: ${statusName(status)}${words}`);
   }
 
   async close(): Promise<void> {

@@ -186,7 +186,8 @@ function seconds(
   if (value <= SECONDS_MAX) return value * 1000;
   const forever = mayBeForever ? " or 'forever'" : '';
   throw invalid(
-    `device ${reference}: option ${name}: '${text}': expected seconds in 0..${SECONDS_MAX}${forever}`,
+    `device ${reference}: option ${name}: '${text}': expected seconds ` +
+      `in 0..${SECONDS_MAX}${forever}`,
   );
 }
 
