@@ -214,6 +214,8 @@ export class Commands implements PieceHost, RepliesHost {
   /** The rest of a request will never be issued: the connection is gone. */
   cutOff(request: Request): void {
     request.fail(Status.Io);
+    // All issued: the last piece has taken over the count that stood for the issuing.
+    if (request.issuedBytes === request.lenBytes) return;
     if (--request.pending === 0) this.finish(request);
   }
 

@@ -272,10 +272,6 @@ export class NbdConnection implements IoDone, BatchTask, ExportUser {
   #stepIncoming(incoming: Incoming): boolean {
     const { request } = incoming;
     if (incoming.piece === null) {
-      if (request.issuedBytes === request.lenBytes) {
-        this.#incoming = null;
-        return true;
-      }
       const piece = this.#commands.takeWritePiece(request);
       if (piece === null) return false;
       incoming.piece = piece;
@@ -288,6 +284,7 @@ export class NbdConnection implements IoDone, BatchTask, ExportUser {
     }
     incoming.piece = null;
     incoming.filled = 0;
+    if (request.issuedBytes + piece.dataBytes === request.lenBytes) this.#incoming = null;
     this.#commands.writePiece(request, piece);
     return true;
   }

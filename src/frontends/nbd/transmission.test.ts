@@ -225,6 +225,15 @@ for (const engine of ['uring', 'node'] as const) {
         socket.write(everything.subarray(0, cut), () => socket.destroy());
         await once(socket, 'close');
       }
+      // A streamed reply, whose last piece may be on its way when the client goes.
+      for (let i = 0; i < 30; i++) {
+        const socket = await rawTransmission(t);
+        socket.on('error', () => {});
+        socket.write(header(Cmd.Read, 0n, 3 * MIB));
+        let left = (i % 6) * 500_000;
+        while (left >= 0) left -= ((await once(socket, 'data')) as [Buffer])[0].length;
+        socket.destroy();
+      }
       await isAlive(good);
       await good.disconnect();
       await settled(t);
@@ -343,7 +352,7 @@ async function settled(t: TestPlane): Promise<void> {
     const { connections, bufferBytesUsed } = await t.plane.stats();
     // The engines keep a few small chunks of their own.
     if (connections === 0 && bufferBytesUsed <= 65536) return;
-    assert.ok(i < 500, `${connections} connections and ${bufferBytesUsed} bytes are left`);
+    assert.ok(i < 2000, `${connections} connections and ${bufferBytesUsed} bytes are left`);
     await new Promise((resolve) => setTimeout(resolve, 10));
   }
 }

@@ -25,6 +25,9 @@ export interface TransmissionOptions {
   openDevice(name: string): Promise<OpenDevice>;
 }
 
+/** How long clients have for their last replies when the server ends. */
+const SHUTDOWN_GRACE_MS = 5000;
+
 export class TransmissionServer {
   readonly #options: TransmissionOptions;
   readonly #exports = new Map<string, NbdExport>();
@@ -129,7 +132,12 @@ export class TransmissionServer {
 
   /** Answers what is in flight, closes every connection, lets every export's device go. */
   async shutdown(): Promise<void> {
+    // A client that does not read its replies holds up the end only so long.
+    const timer = this.#options.engine.clock.after(SHUTDOWN_GRACE_MS, () => {
+      for (const connection of this.#connections) connection.abort();
+    });
     await Promise.all([...this.#connections].map((c) => c.drain()));
+    timer.cancel();
     for (const found of this.#exports.values()) await found.release();
     this.#exports.clear();
   }
