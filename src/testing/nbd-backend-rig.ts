@@ -1,5 +1,5 @@
-// What tests of the NBD backend need around it: an engine of either kind with a clock of the test's own, a
-// fake server, and a device opened over it.
+// What tests of the NBD backend need around it: an engine of either kind with a clock of the test's
+// own, a fake server, and a device opened over it.
 
 import { setImmediate as turn } from 'node:timers/promises';
 import type { Duplex } from 'node:stream';
@@ -75,7 +75,9 @@ export function availableEngines(): EngineName[] {
   }
 }
 
-/** Waits for something that other events bring about; fails after very many turns of the event loop. */
+/**
+ * Waits for something that other events bring about; fails after very many turns of the event loop.
+ */
 export async function until(what: string, isSo: () => boolean): Promise<void> {
   for (let i = 0; i < 200_000; i++) {
     if (isSo()) return;

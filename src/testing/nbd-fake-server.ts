@@ -276,6 +276,8 @@ export async function serveModel(
   const held: FakeRequest[] = [];
   for (;;) {
     const request = await peer.readRequest();
+    // What was not done when the connection ended is not done later either.
+    if (peer.socket.destroyed) return;
     if (request.cmd === Cmd.Disc) {
       peer.socket.end();
       return;
@@ -299,6 +301,7 @@ function flushLater(
   exported: FakeExport,
 ): void {
   setImmediate(() => {
+    if (peer.socket.destroyed) return;
     for (const request of held.splice(0)) answer(peer, request, store, rng, exported);
   });
 }

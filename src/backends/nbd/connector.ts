@@ -46,6 +46,10 @@ export class Connector {
   #pause: Timer | null = null;
   /** The end of the outage's time. */
   #limit: Timer | null = null;
+  /** The server has answered something since the last attempt began. */
+  #hasProgress = false;
+  /** The last attempt has made a connection. */
+  #hasConnected = true;
   #isStopped = false;
   #lastReason = '';
 
@@ -77,19 +81,16 @@ export class Connector {
     if (this.#isStopped) return;
     this.#lastReason = reason;
     if (this.#reconnectMs === 0) return;
-    if (this.#host.sessionCount() === 0 && this.#limit === null && this.#reconnectMs < Infinity) {
-      this.#limit = this.#clock.after(this.#reconnectMs, () => this.#timeIsUp());
-    }
+    if (this.#host.sessionCount() === 0) this.#allLost();
     this.#schedule();
   }
 
   /** The server has answered: what comes after is a new outage. */
   progressed(): void {
-    if (this.#pauseMs === 0 && this.#limit === null) return;
-    this.#limit?.cancel();
+    this.#hasProgress = true;
+    if (this.#limit === null) return;
+    this.#limit.cancel();
     this.#limit = null;
-    // While a connection is missing, the answers on another one say nothing about how often to try.
-    if (this.#host.sessionCount() >= this.#wanted) this.#pauseMs = 0;
   }
 
   /** Ends attempts; resolves when none is under way. */
@@ -101,11 +102,26 @@ export class Connector {
     await this.#attempt;
   }
 
+  #allLost(): void {
+    if (this.#limit === null && this.#reconnectMs < Infinity) {
+      this.#limit = this.#clock.after(this.#reconnectMs, () => this.#timeIsUp());
+    }
+    // A pause before one more connection is no reason to wait for the only one.
+    if (!this.#hasProgress || this.#attempt !== null) return;
+    this.#hasConnected = true;
+    this.#pause?.cancel();
+    this.#pause = null;
+  }
+
   #schedule(): void {
     if (this.#isStopped || this.#attempt !== null || this.#pause !== null) return;
     if (this.#reconnectMs === 0 || this.#host.sessionCount() >= this.#wanted) return;
+    // A server that works is tried at once. One that takes no connection, or takes it and answers
+    // nothing, is not; also if it answers on another connection.
+    if (this.#hasProgress && this.#hasConnected) this.#pauseMs = 0;
     this.#pause = this.#clock.after(this.#pauseMs, () => {
       this.#pause = null;
+      this.#hasProgress = false;
       this.#attempt = this.#try();
       spawn('nbd reconnect', this.#attempt);
     });
@@ -114,8 +130,9 @@ export class Connector {
 
   async #try(): Promise<void> {
     try {
+      this.#hasConnected = false;
       const link = await this.connect();
-      this.#use(link);
+      this.#hasConnected = this.#use(link);
     } catch (error) {
       if (!(error instanceof DmError)) throw error;
       this.#lastReason = error.message;
@@ -124,17 +141,18 @@ export class Connector {
     this.#schedule();
   }
 
-  #use(link: NbdLink): void {
+  #use(link: NbdLink): boolean {
     const refusal = this.#isStopped ? 'the device is being closed' : this.#host.refusal(link.terms);
     if (refusal === undefined) {
       this.#host.connected(link);
-      return;
+      return true;
     }
     link.stream.close();
-    if (this.#isStopped) return;
+    if (this.#isStopped) return false;
     this.#lastReason = refusal;
     // Another server in place of ours will not become ours by waiting.
     if (this.#host.sessionCount() === 0) this.#giveUp(refusal);
+    return false;
   }
 
   #timeIsUp(): void {

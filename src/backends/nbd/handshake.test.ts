@@ -1,5 +1,5 @@
-// The client's handshake against scripted servers: every way to agree, and everything a server may get
-// wrong. `open` is used as a whole, so that what is left behind after a refusal is checked too.
+// The client's handshake against scripted servers: every way to agree, and everything a server may
+// get wrong. `open` is used as a whole, so that what is left behind after a refusal is checked too.
 
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';

@@ -41,7 +41,7 @@ export class Router implements SessionOwner, RequestOwner {
   /** Those in use, the oldest first. */
   #sessions: NbdSession[] = [];
   /** Up, but not known yet to be to the same run of the server. */
-  #candidate: NbdSession | null = null;
+  #candidates: NbdSession[] = [];
   readonly #pending = new RequestQueue();
   /** The flush of the router's own: empties the log, proves that the server is still the same. */
   readonly #flush = new NbdRequest(this);
@@ -68,7 +68,7 @@ export class Router implements SessionOwner, RequestOwner {
   }
 
   get sessionCount(): number {
-    return this.#sessions.length + (this.#candidate === null ? 0 : 1);
+    return this.#sessions.length + this.#candidates.length;
   }
 
   get isUp(): boolean {
@@ -107,7 +107,7 @@ export class Router implements SessionOwner, RequestOwner {
   admit(session: NbdSession): void {
     if (!this.isUp) this.#begin(session);
     else if (this.#log.isDirty) {
-      this.#candidate = session;
+      this.#candidates.push(session);
       // What was asked before may have been answered by a server that is gone by now.
       this.#mustFlushAgain = this.#isFlushing;
       this.#flushNow();
@@ -129,8 +129,7 @@ export class Router implements SessionOwner, RequestOwner {
   /** Ends all connections in order. Nothing may be in flight. */
   async disconnect(): Promise<void> {
     this.#isFailed = true;
-    const all = [...this.#sessions];
-    if (this.#candidate !== null) all.push(this.#candidate);
+    const all = [...this.#sessions, ...this.#candidates];
     await Promise.all(all.map((session) => session.disconnect()));
   }
 
@@ -150,7 +149,7 @@ export class Router implements SessionOwner, RequestOwner {
   }
 
   lost(session: NbdSession, reason: string, unanswered: NbdRequest[]): void {
-    if (session === this.#candidate) this.#candidate = null;
+    this.#candidates = this.#candidates.filter((s) => s !== session);
     this.#sessions = this.#sessions.filter((s) => s !== session);
     const again: NbdRequest[] = [];
     for (const request of unanswered) {
@@ -178,11 +177,8 @@ export class Router implements SessionOwner, RequestOwner {
       this.#flushNow();
       return;
     }
-    const candidate = this.#candidate;
-    if (candidate === null) return;
     // Whatever the answer was, the server that gave it is the one of the old connections.
-    this.#candidate = null;
-    this.#join(candidate);
+    for (const session of this.#candidates.splice(0)) this.#join(session);
   }
 
   #finish(request: NbdRequest, status: Status): void {
@@ -267,10 +263,12 @@ export class Router implements SessionOwner, RequestOwner {
       this.#hasLostWrites = true;
       this.#log.drop();
     }
-    const next = this.#candidate;
-    this.#candidate = null;
-    if (next?.isUp === true) this.#begin(next);
-    else if (!this.#mayReconnect) this.fail();
+    const others = this.#candidates.splice(0);
+    const next = others.shift();
+    if (next !== undefined) {
+      this.#begin(next);
+      for (const session of others) this.admit(session);
+    } else if (!this.#mayReconnect) this.fail();
     else if (this.#options.failsWhenDown) this.#failPending();
   }
 

@@ -1,5 +1,5 @@
-// Requests and replies over scripted servers, on every engine there is: what goes over the wire, every
-// error, and everything a server may get wrong.
+// Requests and replies over scripted servers, on every engine there is: what goes over the wire,
+// every error, and everything a server may get wrong.
 
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
