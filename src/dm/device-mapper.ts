@@ -48,6 +48,8 @@ export class DeviceMapper implements DmControl {
   readonly #options: DeviceMapperOptions;
   readonly #nodes = new Map<string, DeviceNode>();
   readonly #backends = new Map<string, SharedBackend>();
+  /** Backends on their way out; never rejects. */
+  readonly #closing = new Map<string, Promise<void>>();
 
   constructor(options: DeviceMapperOptions) {
     this.#options = options;
@@ -443,6 +445,8 @@ export class DeviceMapper implements DmControl {
 
   async #openBackend(reference: string, isReadOnly: boolean): Promise<OpenMappedDevice> {
     const key = /^[a-z][a-z0-9+.-]*:/i.test(reference) ? reference : resolve(reference);
+    // One that is being closed still holds its lock.
+    await this.#closing.get(key);
     let shared = this.#backends.get(key);
     if (shared !== undefined && shared.isReadOnly && !isReadOnly) {
       throw new DmError(
@@ -468,8 +472,15 @@ export class DeviceMapper implements DmControl {
   async #releaseBackend(key: string, shared: SharedBackend): Promise<void> {
     if (--shared.users > 0) return;
     this.#backends.delete(key);
-    const device = await shared.opened;
-    await device.close();
+    const closed = shared.opened.then(async (device) => await device.close());
+    const settled = closed.then(
+      () => undefined,
+      () => undefined,
+    );
+    this.#closing.set(key, settled);
+    await settled;
+    if (this.#closing.get(key) === settled) this.#closing.delete(key);
+    await closed;
   }
 }
 

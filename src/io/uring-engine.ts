@@ -25,6 +25,7 @@ const SQ_ENTRIES = 1024;
  * reads a second).
  */
 const INLINE_BYTES_MAX = 65536;
+const PAGE_BYTES = 4096;
 /** Most bytes written inline in one batch; the rest goes through the ring, so no batch hangs long. */
 const INLINE_BATCH_BYTES_MAX = 1 << 20;
 /** How long an owned ring waits at most while a slow path is running in the event loop. */
@@ -122,7 +123,10 @@ export class UringEngine implements IoEngine, CompletionSink, IoDone {
     arg: object,
   ): void {
     const address = this.arena.address + mem;
-    if (lenBytes <= INLINE_BYTES_MAX && !file.isDirect && this.#inlineLeft >= lenBytes) {
+    // A part of a page that is not cached would first be read from the disk, and everybody would wait.
+    const isQuick = file.isMemory || (offBytes % PAGE_BYTES === 0 && lenBytes % PAGE_BYTES === 0);
+    const isSmall = lenBytes <= INLINE_BYTES_MAX && this.#inlineLeft >= lenBytes;
+    if (isSmall && isQuick && !file.isDirect) {
       this.#inlineLeft -= lenBytes;
       const result = pwriteAt(file.fd, address, lenBytes, offBytes);
       done.ioDone(arg, result >= 0 ? result : -errno());

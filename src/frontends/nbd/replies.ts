@@ -103,23 +103,17 @@ export class Replies implements IoDone {
     this.#headers = NONE;
   }
 
+  /** Gives back the first `count` replies. They are off the queue before anybody hears of it. */
   #drop(count: number): void {
+    const requests = this.#requests;
+    const pieces = this.#pieces;
+    const lasts = this.#lasts;
+    this.#requests = requests.slice(count);
+    this.#pieces = pieces.slice(count);
+    this.#lasts = lasts.slice(count);
     const host = this.#host;
     for (let i = 0; i < count; i++) {
-      host.replySent(
-        this.#requests[i] as Request,
-        this.#pieces[i] as Piece | null,
-        this.#lasts[i] as boolean,
-      );
-    }
-    if (count === this.#requests.length) {
-      this.#requests.length = 0;
-      this.#pieces.length = 0;
-      this.#lasts.length = 0;
-    } else {
-      this.#requests.splice(0, count);
-      this.#pieces.splice(0, count);
-      this.#lasts.splice(0, count);
+      host.replySent(requests[i] as Request, pieces[i] as Piece | null, lasts[i] as boolean);
     }
   }
 
