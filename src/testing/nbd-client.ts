@@ -1,5 +1,5 @@
-// A plain NBD client for tests: promises, one connection, structured or simple replies. It checks what
-// the server says (magics, cookies, offsets, chunk lengths) and rejects on anything odd.
+// A plain NBD client for tests: promises, one connection, structured or simple replies. It checks
+// what the server says (magics, cookies, offsets, chunk lengths) and rejects on anything odd.
 
 import assert from 'node:assert/strict';
 import { connect, type NetConnectOpts, type Socket } from 'node:net';

@@ -49,6 +49,7 @@ export class Router implements SessionOwner, RequestOwner {
   #mustFlushAgain = false;
   #isPumping = false;
   #order = 0;
+  #onQuiet: (() => void) | null = null;
   #hasLostWrites = false;
   #mayReconnect: boolean;
   #isFailed = false;
@@ -63,7 +64,10 @@ export class Router implements SessionOwner, RequestOwner {
       failed: () => {
         this.#hasLostWrites = true;
       },
-      ended: () => this.#pump(),
+      ended: () => {
+        this.#pump();
+        this.#checkQuiet();
+      },
     });
   }
 
@@ -126,8 +130,12 @@ export class Router implements SessionOwner, RequestOwner {
     if (!this.isUp) this.fail();
   }
 
-  /** Ends all connections in order. Nothing may be in flight. */
+  /** Ends all connections in order. Nothing of others may be in flight. */
   async disconnect(): Promise<void> {
+    await new Promise<void>((resolve) => {
+      this.#onQuiet = resolve;
+      this.#checkQuiet();
+    });
     this.#isFailed = true;
     const all = [...this.#sessions, ...this.#candidates];
     await Promise.all(all.map((session) => session.disconnect()));
@@ -179,6 +187,12 @@ export class Router implements SessionOwner, RequestOwner {
     }
     // Whatever the answer was, the server that gave it is the one of the old connections.
     for (const session of this.#candidates.splice(0)) this.#join(session);
+    this.#checkQuiet();
+  }
+
+  /** Nothing of the router's own is under way. */
+  #checkQuiet(): void {
+    if (!this.#isFlushing && !this.#replay.isRunning) this.#onQuiet?.();
   }
 
   #finish(request: NbdRequest, status: Status): void {
@@ -258,6 +272,7 @@ export class Router implements SessionOwner, RequestOwner {
 
   #allLost(): void {
     this.#replay.lost();
+    this.#checkQuiet();
     this.#mustFlushAgain = false;
     if (this.#log.isDirty && !this.#log.isComplete) {
       this.#hasLostWrites = true;
