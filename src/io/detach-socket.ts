@@ -3,9 +3,10 @@
 import type { Socket } from 'node:net';
 import { DmError } from '../base/errors.ts';
 import { Status, statusName } from '../base/status.ts';
-import { closeFd, dup, errno, fcntl } from './posix.ts';
+import { closeFd, errno, fcntl } from './posix.ts';
 
 const F_SETFL = 4;
+const F_DUPFD_CLOEXEC = process.platform === 'darwin' ? 67 : 1030;
 const O_RDWR = 2;
 
 /**
@@ -19,7 +20,8 @@ export function detachSocket(socket: Socket): number {
   };
   if (handle === null) throw new DmError(Status.Io, 'connection: closed before it was handed over');
   handle.readStop();
-  const fd = dup(handle.fd);
+  // Not dup(2): a process started meanwhile would inherit the connection and keep it open for ever.
+  const fd = fcntl(handle.fd, F_DUPFD_CLOEXEC, 0);
   if (fd < 0) throw new DmError(errno(), `connection: dup: ${statusName(errno())}`);
   // Non-blocking descriptors make io_uring answer EAGAIN where it should wait.
   if (fcntl(fd, F_SETFL, O_RDWR) < 0) {
