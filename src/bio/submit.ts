@@ -67,6 +67,8 @@ function runSubmits(): void {
   } finally {
     isSubmitting = false;
     currentDevice = null;
+    // Left only by a broken invariant: what comes after it in this process starts clean.
+    pending = lowerHead = lowerTail = sameHead = sameTail = null;
   }
 }
 
@@ -97,6 +99,7 @@ export function endBio(bio: Bio, status: Status): void {
     }
   } finally {
     isEnding = false;
+    endHead = endTail = null;
   }
 }
 

@@ -66,6 +66,11 @@ export class MappedDevice implements BlockDevice, FrameHook {
     return this.#live;
   }
 
+  /** What it takes clones from: all of them are back when nothing is in flight. */
+  get pools(): readonly BioSet[] {
+    return [this.set, this.#preflushes];
+  }
+
   get isSuspended(): boolean {
     return this.#isSuspended;
   }

@@ -1,10 +1,12 @@
-// Sends bios to a device the way tests want to: promises, plain byte arrays, segments of any shape.
+// Sends bios to a device the way tests want to: promises, plain byte arrays, segments of any shape. On the
+// way it watches the rules that hold for every device: a bio ends once, its vector stays as it is, a write's
+// data is not touched, and neither is a byte around the buffers.
 
-import { assert } from '../base/assert.ts';
-import { Status } from '../base/status.ts';
+import { assert, BugError } from '../base/assert.ts';
+import type { Status } from '../base/status.ts';
 import { SECTOR_BYTES } from '../base/units.ts';
-import { Bio, type BioOwner, Op } from '../bio/bio.ts';
-import { systemContext } from '../bio/context.ts';
+import { Bio, type BioOwner, Op, OP_NAMES } from '../bio/bio.ts';
+import { type IoContext, systemContext } from '../bio/context.ts';
 import type { BlockDevice } from '../bio/device.ts';
 import { submitBio } from '../bio/submit.ts';
 import { BioVec, NO_VEC } from '../bio/vec.ts';
@@ -19,101 +21,204 @@ export interface DriveOptions {
   readonly skewBytes?: number;
 }
 
+export interface BioDriverOptions {
+  /** Whose I/O it is; the system's if not given. */
+  readonly ctx?: IoContext;
+  /** Hears of broken rules; if not given they are thrown. */
+  readonly violation?: (what: string) => void;
+  /** Puts guard bytes around every buffer and looks at them afterwards. */
+  readonly guards?: boolean;
+}
+
+const GUARD_BYTES = 64;
+const GUARD = 0xa5;
+
 interface Buffers {
   readonly vec: BioVec;
-  free(): void;
+  /** What the vector must still be at the end. */
+  readonly mems: readonly number[];
+  readonly lens: readonly number[];
 }
 
 export class BioDriver {
   readonly device: BlockDevice;
+  /** Bios sent that have not ended, by what they are. */
+  readonly pending = new Map<Bio, string>();
   readonly #arena: Arena;
+  readonly #ctx: IoContext;
+  readonly #violation: (what: string) => void;
+  readonly #guardBytes: number;
 
-  constructor(device: BlockDevice, arena: Arena) {
+  constructor(device: BlockDevice, arena: Arena, options: BioDriverOptions = {}) {
     this.device = device;
     this.#arena = arena;
+    this.#ctx = options.ctx ?? systemContext;
+    this.#guardBytes = options.guards === true ? GUARD_BYTES : 0;
+    this.#violation =
+      options.violation ??
+      ((what) => {
+        throw new BugError(what);
+      });
   }
 
+  /** Throws IoFailure. */
   async read(offBytes: number, lenBytes: number, options: DriveOptions = {}): Promise<Buffer> {
+    const result = await this.tryRead(offBytes, lenBytes, options);
+    if (typeof result === 'number') throw new IoFailure(result);
+    return result;
+  }
+
+  /** The data, or the status that the read ended with. */
+  async tryRead(
+    offBytes: number,
+    lenBytes: number,
+    options: DriveOptions = {},
+  ): Promise<Buffer | Status> {
     const buffers = this.#buffers(lenBytes, options);
+    const { u8 } = this.#arena;
+    for (const [i, mem] of buffers.mems.entries()) {
+      u8.fill(0xdb, mem, mem + (buffers.lens[i] as number));
+    }
     try {
-      const status = await this.#send(Op.Read, offBytes, lenBytes, buffers.vec, options);
-      if (status !== Status.Ok) throw new IoFailure(status);
-      const { mems, lens } = buffers.vec;
-      const { u8 } = this.#arena;
-      return Buffer.concat(mems.map((mem, i) => u8.slice(mem, mem + (lens[i] as number))));
+      const status = await this.#send(Op.Read, offBytes, lenBytes, buffers, options);
+      if (status !== 0) return status;
+      const { mems, lens } = buffers;
+      const all = mems.map((mem, i) => u8.slice(mem, mem + (lens[i] as number)));
+      // A vector may be longer than the bio; what lies behind is nobody's to change.
+      const data = Buffer.concat(all);
+      if (data.subarray(lenBytes).some((b) => b !== 0xdb)) {
+        this.#violation(`read at byte ${offBytes}: filled more than ${lenBytes} bytes`);
+      }
+      return data.subarray(0, lenBytes);
     } finally {
-      buffers.free();
+      this.#free(buffers, options);
     }
   }
 
   async write(offBytes: number, data: Uint8Array, options: DriveOptions = {}): Promise<Status> {
     const buffers = this.#buffers(data.length, options);
-    const { mems, lens } = buffers.vec;
+    const { mems, lens } = buffers;
+    const { u8 } = this.#arena;
     let at = 0;
     for (const [i, mem] of mems.entries()) {
       const len = lens[i] as number;
-      this.#arena.u8.set(data.subarray(at, at + len), mem);
+      u8.set(data.subarray(at, at + len), mem);
       at += len;
     }
     try {
-      return await this.#send(Op.Write, offBytes, data.length, buffers.vec, options);
+      const status = await this.#send(Op.Write, offBytes, data.length, buffers, options);
+      at = 0;
+      for (const [i, mem] of mems.entries()) {
+        const part = data.subarray(at, at + (lens[i] as number));
+        if (Buffer.compare(part, u8.subarray(mem, mem + part.length)) !== 0) {
+          this.#violation(`write at byte ${offBytes}: its data was changed by somebody below`);
+        }
+        at += part.length;
+      }
+      return status;
     } finally {
-      buffers.free();
+      this.#free(buffers, options);
     }
   }
 
   async flush(): Promise<Status> {
-    return await this.#send(Op.Flush, 0, 0, NO_VEC, {});
+    return await this.#send(Op.Flush, 0, 0, NO_BUFFERS, {});
   }
 
   async discard(offBytes: number, lenBytes: number, options: DriveOptions = {}): Promise<Status> {
-    return await this.#send(Op.Discard, offBytes, lenBytes, NO_VEC, options);
+    return await this.#send(Op.Discard, offBytes, lenBytes, NO_BUFFERS, options);
   }
 
   async zero(offBytes: number, lenBytes: number, options: DriveOptions = {}): Promise<Status> {
-    return await this.#send(Op.WriteZeroes, offBytes, lenBytes, NO_VEC, options);
+    return await this.#send(Op.WriteZeroes, offBytes, lenBytes, NO_BUFFERS, options);
+  }
+
+  /** What has not ended yet, for messages. */
+  describePending(): string {
+    return [...this.pending.values()].join(', ') || 'nothing of this driver';
   }
 
   #send(
     op: Op,
     offBytes: number,
     lenBytes: number,
-    vec: BioVec,
+    buffers: Buffers,
     options: DriveOptions,
   ): Promise<Status> {
     assert(offBytes % SECTOR_BYTES === 0, `bio at byte ${offBytes}: not on a sector`);
+    const sector = offBytes / SECTOR_BYTES;
+    const what = `${OP_NAMES[op]} of ${lenBytes / SECTOR_BYTES} sectors at ${sector}`;
     return new Promise((resolve) => {
-      const owner: BioOwner = { bioEnd: (bio) => resolve(bio.status) };
+      let ends = 0;
+      const owner: BioOwner = {
+        bioEnd: (ended) => {
+          this.pending.delete(bio);
+          if (++ends > 1) this.#violation(`${what}: ended ${ends} times`);
+          if (ended !== bio) this.#violation(`${what}: its owner was told of another bio`);
+          if (bio.liveClones > 0) this.#violation(`${what}: ended before its clones`);
+          this.#checkIterator(bio, what, sector, lenBytes);
+          this.#checkVector(buffers, what);
+          resolve(bio.status);
+        },
+      };
       const bio = new Bio();
-      const sector = offBytes / SECTOR_BYTES;
-      bio.init(op, this.device, sector, lenBytes, vec, systemContext, owner);
+      bio.init(op, this.device, sector, lenBytes, buffers.vec, this.#ctx, owner);
       bio.flags = options.flags ?? 0;
+      this.pending.set(bio, what);
       submitBio(bio);
     });
   }
 
+  /** A bio comes back the way it was sent: its owner may look at what it asked for. */
+  #checkIterator(bio: Bio, what: string, sector: number, lenBytes: number): void {
+    if (bio.sector === sector && bio.lenBytes === lenBytes) return;
+    this.#violation(`${what}: came back as ${bio.lenBytes} bytes at sector ${bio.sector}`);
+  }
+
+  #checkVector({ vec, mems, lens }: Buffers, what: string): void {
+    const isSame =
+      vec.mems.length === mems.length &&
+      mems.every((mem, i) => vec.mems[i] === mem && vec.lens[i] === lens[i]);
+    if (!isSame) this.#violation(`${what}: its vector was changed`);
+    const { u8 } = this.#arena;
+    for (const [i, mem] of mems.entries()) {
+      const end = mem + (lens[i] as number);
+      for (let g = 1; g <= this.#guardBytes; g++) {
+        if (u8[mem - g] === GUARD && u8[end + g - 1] === GUARD) continue;
+        this.#violation(`${what}: bytes beside segment ${i} were changed`);
+        return;
+      }
+    }
+  }
+
   #buffers(lenBytes: number, options: DriveOptions): Buffers {
-    const skew = options.skewBytes ?? 0;
-    const lens = options.segments ?? [lenBytes];
-    const chunks = lens.map((len) => {
-      const mem = this.#arena.tryAlloc(len + skew);
-      assert(mem !== NONE, 'test: the arena is too small');
+    const guard = this.#guardBytes;
+    const skew = guard + (options.skewBytes ?? 0);
+    const lens = [...(options.segments ?? [lenBytes])];
+    const { u8 } = this.#arena;
+    const mems = lens.map((len) => {
+      const chunk = this.#arena.tryAlloc(len + skew + guard);
+      assert(chunk !== NONE, 'test: the arena is too small');
+      const mem = chunk + skew;
+      u8.fill(GUARD, mem - guard, mem);
+      u8.fill(GUARD, mem + len, mem + len + guard);
       return mem;
     });
-    const vec = new BioVec(
-      chunks.map((mem) => mem + skew),
-      lens,
-      this,
-    );
+    const vec = new BioVec([...mems], [...lens], this);
     assert(vec.lenBytes >= lenBytes, 'test: segments shorter than the bio');
-    return {
-      vec,
-      free: () => {
-        for (const [i, mem] of chunks.entries()) this.#arena.free(mem, (lens[i] as number) + skew);
-      },
-    };
+    return { vec, mems, lens };
+  }
+
+  #free({ mems, lens }: Buffers, options: DriveOptions): void {
+    const guard = this.#guardBytes;
+    const skew = guard + (options.skewBytes ?? 0);
+    for (const [i, mem] of mems.entries()) {
+      this.#arena.free(mem - skew, (lens[i] as number) + skew + guard);
+    }
   }
 }
+
+const NO_BUFFERS: Buffers = { vec: NO_VEC, mems: [], lens: [] };
 
 /** A read that ended with an error. */
 export class IoFailure extends Error {

@@ -30,7 +30,7 @@ const BAD_TABLES: readonly (readonly [table: string, message: RegExp])[] = [
   ['0 8 linear test:a', /linear: Invalid argument count: 1, expected <device> <start sector>/],
   ['0 8 linear test:a 0 0', /Invalid argument count: 3/],
   ['0 8 linear test:a -1', /Invalid device sector: '-1'/],
-  ['0 8 linear test:none 0', /no such test disk/],
+  ['0 8 linear test:none 0', /no such simulated disk/],
   ['0 8 linear test:a 999', /too small for target: sectors 999\.\.1007 wanted, it has 1000/],
   ['0 8 linear /dev/mapper/none 0', /no such mapped device/],
   ['0 8 linear dm-77 0', /no such mapped device/],

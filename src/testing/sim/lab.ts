@@ -1,0 +1,123 @@
+// A lab: a device mapper on virtual time over simulated disks. All that happens in it follows from its
+// seed. A power cut ends a lab; the next one starts from what the disks then hold.
+
+import { existsSync, readdirSync } from 'node:fs';
+import { DmError } from '../../base/errors.ts';
+import { Prng } from '../../base/prng.ts';
+import { Status } from '../../base/status.ts';
+import type { Clock } from '../../base/clock.ts';
+import type { Bio } from '../../bio/bio.ts';
+import type { QueueLimits } from '../../bio/limits.ts';
+import { DeviceMapper } from '../../dm/device-mapper.ts';
+import type { TargetType } from '../../dm/target.ts';
+import { Arena } from '../../io/arena.ts';
+import { SimDisk, type SimDiskOptions } from './disk.ts';
+import { SimEngine } from './engine.ts';
+import { Scheduler } from './scheduler.ts';
+
+export interface LabOptions {
+  readonly seed: number;
+  /** Clones each mapped device may have out; its reserve is 1. */
+  readonly clonesMax?: number;
+  /** Buffers; one of 16 MiB that all labs of the process share if not given. */
+  readonly arena?: Arena;
+  /** In place of virtual time, for what is asked for a clock; disks keep to virtual time. */
+  readonly clock?: Clock;
+}
+
+export interface Lab {
+  readonly seed: number;
+  readonly rng: Prng;
+  readonly scheduler: Scheduler;
+  readonly arena: Arena;
+  readonly dm: DeviceMapper;
+  readonly disks: ReadonlyMap<string, SimDisk>;
+  /** Broken rules that the disks saw. */
+  readonly violations: string[];
+  /** Top-level bios some of whose requests a disk has failed, with the first status. */
+  readonly failedRoots: Map<Bio, Status>;
+  /** Makes a disk that tables call `test:NAME`. */
+  disk(name: string, lenSectors: number, limits?: Partial<QueueLimits>): SimDisk;
+  addDisk(options: SimDiskOptions): SimDisk;
+  /** Makes a target type that tables can name, in place of one that comes with lamina. */
+  targetType(type: TargetType): void;
+  /** What every disk holds when the power goes now; see SimDisk. The lab is good for nothing afterwards. */
+  powerCut(rng: Prng, keep: number, tear: number): Map<string, Uint8Array>;
+}
+
+let sharedArena: Arena | null = null;
+const TARGETS = new URL('../../targets/', import.meta.url);
+const EXTENSION = import.meta.url.endsWith('.ts') ? '.ts' : '.js';
+
+export function makeLab(options: LabOptions): Lab {
+  const { seed } = options;
+  const rng = new Prng(seed);
+  const scheduler = new Scheduler(new Prng(seed ^ 0x5eed));
+  sharedArena ??= new Arena(16 << 20);
+  const arena = options.arena ?? sharedArena;
+  const disks = new Map<string, SimDisk>();
+  const types = new Map<string, TargetType>();
+  const violations: string[] = [];
+  const failedRoots = new Map<Bio, Status>();
+  const watch = {
+    violation: (what: string): void => void violations.push(what),
+    failed(root: Bio, status: Status): void {
+      if (!failedRoots.has(root)) failedRoots.set(root, status);
+    },
+  };
+  const dm = new DeviceMapper({
+    engine: new SimEngine(arena, scheduler),
+    clock: options.clock ?? scheduler,
+    random: () => rng.unit(),
+    ...(options.clonesMax === undefined ? {} : { clonesMax: options.clonesMax }),
+    loadTargetType: async (name) => types.get(name) ?? (await builtInTarget(name)),
+    listTargetTypes: () => [...builtInTargets(), ...types.keys()],
+    openBackend: async (reference) => {
+      const disk = disks.get(reference);
+      if (disk === undefined) {
+        throw new DmError(Status.NoEntry, `device ${reference}: no such simulated disk`);
+      }
+      disk.isClosed = false;
+      return await Promise.resolve(disk);
+    },
+  });
+  const addDisk = (disk: SimDiskOptions): SimDisk => {
+    const added = new SimDisk(disk, arena, scheduler, new Prng(rng.u32()), watch);
+    disks.set(added.name, added);
+    return added;
+  };
+  return {
+    seed,
+    rng,
+    scheduler,
+    arena,
+    dm,
+    disks,
+    violations,
+    failedRoots,
+    addDisk,
+    // As a URI, so that nobody takes it for a path.
+    disk: (name, lenSectors, limits = {}) =>
+      addDisk({ name: `test:${name}`, lenSectors, limits }),
+    targetType: (type) => void types.set(type.name, type),
+    powerCut(cutRng, keep, tear) {
+      const images = new Map<string, Uint8Array>();
+      for (const disk of disks.values()) images.set(disk.name, disk.powerCut(cutRng, keep, tear));
+      return images;
+    },
+  };
+}
+
+/** Names of the targets that come with lamina. */
+export function builtInTargets(): string[] {
+  return readdirSync(TARGETS)
+    .filter((f) => f.endsWith(EXTENSION) && !f.includes('.test.') && !f.endsWith('.d.ts'))
+    .map((f) => f.slice(0, -EXTENSION.length))
+    .sort();
+}
+
+async function builtInTarget(name: string): Promise<TargetType | undefined> {
+  const file = new URL(`${name}${EXTENSION}`, TARGETS);
+  if (!existsSync(file)) return undefined;
+  return ((await import(file.href)) as { default: TargetType }).default;
+}

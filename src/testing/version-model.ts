@@ -1,0 +1,236 @@
+// What a device may hold: a model of its content that knows about concurrency, failed writes, and power
+// cuts.
+//
+// Every write has a number, and every sector written says the number and its own place, with a pattern that
+// follows from both. So a sector found on a device says which write it is from, and whether it is whole.
+// Number 0 is zeroes.
+//
+// Per sector the model keeps the writes that may be there. A completed write rules out those that had
+// completed before it was sent; a flush or FUA makes that true for what is durable, too. What was sent and
+// has not completed, or has failed, or was a discard (old or zeroes), may be there or not.
+
+import { assert } from '../base/assert.ts';
+import { SECTOR_BYTES } from '../base/units.ts';
+
+const WORDS = SECTOR_BYTES / 4;
+const MAGIC = 0x4c414d49;
+const NEVER = Number.POSITIVE_INFINITY;
+
+interface Version {
+  readonly number: number;
+  readonly sentAt: number;
+  /** When it ended; NEVER while it is in flight. */
+  endedAt: number;
+  /** It is there for certain: it ended well and was no discard. */
+  isSure: boolean;
+  /** When it became certain that a power cut cannot undo it. */
+  durableAt: number;
+}
+
+/** A write (or zeroing, or discard) on its way. */
+export interface ModelWrite {
+  readonly number: number;
+  readonly sector: number;
+  readonly lenSectors: number;
+  readonly version: Version;
+}
+
+/** A read on its way: what was there or on its way when it was sent. */
+export interface ModelRead {
+  readonly sector: number;
+  readonly lenSectors: number;
+  readonly sentAt: number;
+  readonly before: readonly (readonly number[])[];
+}
+
+export interface ModelFlush {
+  readonly sentAt: number;
+}
+
+export class VersionModel {
+  readonly lenSectors: number;
+  readonly #sectors: Version[][];
+  #time = 0;
+  #numbers = 0;
+
+  constructor(lenSectors: number) {
+    this.lenSectors = lenSectors;
+    this.#sectors = Array.from({ length: lenSectors }, () => [original(0)]);
+  }
+
+  /** The data of write `number` for `lenSectors` sectors from `sector` on. */
+  static data(number: number, sector: number, lenSectors: number): Uint8Array {
+    const words = new Uint32Array(lenSectors * WORDS);
+    if (number === 0) return new Uint8Array(words.buffer);
+    for (let i = 0; i < lenSectors; i++) stamp(words, i * WORDS, number, sector + i);
+    return new Uint8Array(words.buffer);
+  }
+
+  sendWrite(sector: number, lenSectors: number): ModelWrite {
+    return this.#send(sector, lenSectors, ++this.#numbers);
+  }
+
+  sendZeroes(sector: number, lenSectors: number): ModelWrite {
+    return this.#send(sector, lenSectors, 0);
+  }
+
+  /** It completed well. `isDurable`: with FUA. */
+  writeDone(write: ModelWrite, isDurable: boolean): void {
+    const { version } = write;
+    version.endedAt = ++this.#time;
+    version.isSure = true;
+    if (isDurable) this.#makeDurable(write.sector, write.lenSectors, version);
+    this.#forget(write.sector, write.lenSectors);
+  }
+
+  /** It ended, and may be there or not, also in part: it failed, or was a discard. */
+  writeUnsure(write: ModelWrite): void {
+    write.version.endedAt = ++this.#time;
+  }
+
+  /** It ended and is known to have changed nothing. */
+  writeUndone(write: ModelWrite): void {
+    for (let s = write.sector; s < write.sector + write.lenSectors; s++) {
+      this.#sectors[s] = this.#at(s).filter((v) => v !== write.version);
+    }
+  }
+
+  sendFlush(): ModelFlush {
+    return { sentAt: ++this.#time };
+  }
+
+  flushDone(flush: ModelFlush): void {
+    this.#time++;
+    for (let s = 0; s < this.lenSectors; s++) {
+      const versions = this.#at(s);
+      if (versions.length === 1 && versions[0]?.durableAt !== NEVER) continue;
+      for (const v of versions) if (v.isSure && v.endedAt <= flush.sentAt) v.durableAt = this.#time;
+      this.#forgetAt(s);
+    }
+  }
+
+  sendRead(sector: number, lenSectors: number): ModelRead {
+    const before: number[][] = [];
+    for (let s = sector; s < sector + lenSectors; s++) before.push(this.#readable(s));
+    return { sector, lenSectors, sentAt: this.#time, before };
+  }
+
+  /** What is wrong with the data of a read, or undefined. */
+  checkRead(read: ModelRead, data: Uint8Array): string | undefined {
+    for (let i = 0; i < read.lenSectors; i++) {
+      const sector = read.sector + i;
+      const found = identify(data, i, sector);
+      const allowed = [...(read.before[i] as readonly number[])];
+      for (const v of this.#at(sector)) if (v.sentAt > read.sentAt) allowed.push(v.number);
+      if (typeof found === 'number' && allowed.includes(found)) continue;
+      return wrong('read', sector, found, allowed);
+    }
+    return undefined;
+  }
+
+  /**
+   * What is wrong with what a device holds after a power cut, or undefined. What was found is what the
+   * device holds from then on, durable.
+   */
+  checkAfterCut(data: Uint8Array): string | undefined {
+    for (let sector = 0; sector < this.lenSectors; sector++) {
+      const found = identify(data, sector, sector);
+      const allowed = this.#at(sector).map((v) => v.number);
+      if (typeof found !== 'number' || !allowed.includes(found)) {
+        return wrong('after the power cut', sector, found, allowed);
+      }
+      this.#sectors[sector] = [original(found)];
+    }
+    return undefined;
+  }
+
+  #at(sector: number): Version[] {
+    return this.#sectors[sector] as Version[];
+  }
+
+  #send(sector: number, lenSectors: number, number: number): ModelWrite {
+    assert(sector + lenSectors <= this.lenSectors, `model: ${sector}+${lenSectors} is outside`);
+    const sentAt = ++this.#time;
+    const version = { number, sentAt, endedAt: NEVER, isSure: false, durableAt: NEVER };
+    for (let s = sector; s < sector + lenSectors; s++) this.#at(s).push(version);
+    return { number, sector, lenSectors, version };
+  }
+
+  #makeDurable(sector: number, lenSectors: number, version: Version): void {
+    // Other sectors of the same write are durable too, but that is this write's own range.
+    assert(version.isSure, 'model: durable before it is done');
+    version.durableAt = this.#time;
+    this.#forget(sector, lenSectors);
+  }
+
+  /** Drops what can neither be read nor come back in a power cut. */
+  #forget(sector: number, lenSectors: number): void {
+    for (let s = sector; s < sector + lenSectors; s++) this.#forgetAt(s);
+  }
+
+  #forgetAt(sector: number): void {
+    const versions = this.#at(sector);
+    if (versions.length === 1) return;
+    const kept = versions.filter(
+      (v) => !versions.some((w) => w.durableAt !== NEVER && w.sentAt > v.endedAt),
+    );
+    if (kept.length < versions.length) this.#sectors[sector] = kept;
+  }
+
+  /** Numbers that a read sent now may find. */
+  #readable(sector: number): number[] {
+    const versions = this.#at(sector);
+    return versions
+      .filter((v) => !versions.some((w) => w.isSure && w.sentAt > v.endedAt))
+      .map((v) => v.number);
+  }
+}
+
+function original(number: number): Version {
+  return { number, sentAt: -1, endedAt: 0, isSure: true, durableAt: 0 };
+}
+
+function stamp(words: Uint32Array, at: number, number: number, sector: number): void {
+  words[at] = MAGIC;
+  words[at + 1] = number;
+  words[at + 2] = sector;
+  let x = (Math.imul(number, 0x9e3779b1) ^ Math.imul(sector + 1, 0x85ebca77)) | 1;
+  for (let i = 3; i < WORDS; i++) {
+    x ^= x << 13;
+    x ^= x >>> 17;
+    x ^= x << 5;
+    words[at + i] = x;
+  }
+}
+
+const expected = new Uint32Array(WORDS);
+const expectedBytes = new Uint8Array(expected.buffer);
+const ZERO_SECTOR = new Uint8Array(SECTOR_BYTES);
+
+/** The number of the write that sector `i` of `data` is from, or what it is instead. */
+function identify(data: Uint8Array, i: number, sector: number): number | string {
+  const bytes = data.subarray(i * SECTOR_BYTES, (i + 1) * SECTOR_BYTES);
+  if (bytes.length < SECTOR_BYTES) return `only ${bytes.length} bytes`;
+  if (Buffer.compare(bytes, ZERO_SECTOR) === 0) return 0;
+  const view = new DataView(bytes.buffer, bytes.byteOffset, SECTOR_BYTES);
+  if (view.getUint32(0, true) !== MAGIC) {
+    return `garbage (${Buffer.from(bytes.subarray(0, 16)).toString('hex')}...)`;
+  }
+  const number = view.getUint32(4, true);
+  const place = view.getUint32(8, true);
+  stamp(expected, 0, number, place);
+  const isWhole = Buffer.compare(bytes, expectedBytes) === 0;
+  if (place !== sector) return `sector ${place} of write ${number}${isWhole ? '' : ', damaged'}`;
+  return isWhole ? number : `write ${number}, damaged`;
+}
+
+function wrong(
+  when: string,
+  sector: number,
+  found: number | string,
+  allowed: readonly number[],
+): string {
+  const name = (n: number): string => (n === 0 ? 'zeroes' : `write ${n}`);
+  const is = typeof found === 'number' ? name(found) : found;
+  return `${when}: sector ${sector} is ${is}; may be ${[...new Set(allowed)].map(name).join(' or ')}`;
+}
