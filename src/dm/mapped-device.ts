@@ -214,19 +214,26 @@ export class MappedDevice implements BlockDevice, FrameHook {
       max = Math.min(max, boundary - ((sector - entry.startSector) % boundary));
     }
     max = Math.min(max, table.limits.maxIoSectors);
-    if (sectors <= max) {
-      // The rest of a split bio has a frame that remembers the whole; its own piece gets another.
-      const own = frame.lenBytes === bio.lenBytes ? frame : this.#enter(bio);
-      this.#map(bio, own, entry);
+    const isLast = sectors <= max;
+    if (isLast && frame.lenBytes === bio.lenBytes) {
+      this.#map(bio, frame, entry);
       return;
     }
-    const front = this.#mustWait(bio) ? null : this.set.trySplit(bio, max);
-    if (front === null) {
+    // The last piece of a split bio is a clone like the others. The bio itself waits for them all, and
+    // must not do that on a lower device: suspended, that one would hold back what it waits for itself.
+    const piece = this.#mustWait(bio) ? null : this.#tryPiece(bio, isLast ? 0 : max);
+    if (piece === null) {
       this.#park(bio);
       return;
     }
-    this.#map(front, this.#enter(front), entry);
-    submitBio(bio);
+    this.#map(piece, this.#enter(piece), entry);
+    if (isLast) endBio(bio, Status.Ok);
+    else submitBio(bio);
+  }
+
+  /** Splits off so many sectors; with 0, clones all that is left. */
+  #tryPiece(bio: Bio, sectors: number): Bio | null {
+    return sectors > 0 ? this.set.trySplit(bio, sectors) : this.set.tryClone(bio);
   }
 
   #map(bio: Bio, frame: Frame, entry: TableEntry): void {
@@ -234,6 +241,7 @@ export class MappedDevice implements BlockDevice, FrameHook {
     bio.sector -= entry.startSector;
     switch (entry.target.map(bio)) {
       case MapResult.Remapped:
+        if (debugBuild) assert(bio.remaining === 1, `bio ${bio.id}: passed down with children`);
         submitBio(bio);
         return;
       case MapResult.Submitted:
@@ -298,10 +306,9 @@ export class MappedDevice implements BlockDevice, FrameHook {
       const entry = table.find(bio.sector);
       const pieces = isDiscard ? entry.discardPieces : entry.writeZeroesPieces;
       const sectors = Math.min(bio.lenSectors, this.#rangeMax(bio, entry, table));
-      if (pieces === 1 && sectors === bio.lenSectors) {
-        const own = frame.lenBytes === bio.lenBytes ? frame : this.#enter(bio);
+      if (pieces === 1 && sectors === bio.lenSectors && bio.lenBytes === frame.lenBytes) {
         bio.targetWord = 0;
-        this.#map(bio, own, entry);
+        this.#map(bio, frame, entry);
         return;
       }
       if (pieces === 0) bio.fail(Status.NotSupported);

@@ -26,6 +26,8 @@ export interface BioDriverOptions {
   readonly ctx?: IoContext;
   /** Hears of broken rules; if not given they are thrown. */
   readonly violation?: (what: string) => void;
+  /** Hears of every end, before whoever waits for it. */
+  readonly onEnd?: (bio: Bio, what: string) => void;
   /** Puts guard bytes around every buffer and looks at them afterwards. */
   readonly guards?: boolean;
 }
@@ -47,12 +49,14 @@ export class BioDriver {
   readonly #arena: Arena;
   readonly #ctx: IoContext;
   readonly #violation: (what: string) => void;
+  readonly #onEnd: (bio: Bio, what: string) => void;
   readonly #guardBytes: number;
 
   constructor(device: BlockDevice, arena: Arena, options: BioDriverOptions = {}) {
     this.device = device;
     this.#arena = arena;
     this.#ctx = options.ctx ?? systemContext;
+    this.#onEnd = options.onEnd ?? (() => undefined);
     this.#guardBytes = options.guards === true ? GUARD_BYTES : 0;
     this.#violation =
       options.violation ??
@@ -158,6 +162,7 @@ export class BioDriver {
           if (bio.liveClones > 0) this.#violation(`${what}: ended before its clones`);
           this.#checkIterator(bio, what, sector, lenBytes);
           this.#checkVector(buffers, what);
+          this.#onEnd(bio, what);
           resolve(bio.status);
         },
       };

@@ -39,8 +39,10 @@ export interface ModelWrite {
 export interface ModelRead {
   readonly sector: number;
   readonly lenSectors: number;
-  readonly sentAt: number;
+  /** Per sector. */
   readonly before: readonly (readonly number[])[];
+  /** Sent since then. */
+  readonly during: ModelWrite[];
 }
 
 export interface ModelFlush {
@@ -50,6 +52,7 @@ export interface ModelFlush {
 export class VersionModel {
   readonly lenSectors: number;
   readonly #sectors: Version[][];
+  readonly #reads = new Set<ModelRead>();
   #time = 0;
   #numbers = 0;
 
@@ -112,16 +115,28 @@ export class VersionModel {
   sendRead(sector: number, lenSectors: number): ModelRead {
     const before: number[][] = [];
     for (let s = sector; s < sector + lenSectors; s++) before.push(this.#readable(s));
-    return { sector, lenSectors, sentAt: this.#time, before };
+    const read = { sector, lenSectors, before, during: [] };
+    this.#reads.add(read);
+    return read;
+  }
+
+  /** It ended with an error. */
+  readFailed(read: ModelRead): void {
+    this.#reads.delete(read);
   }
 
   /** What is wrong with the data of a read, or undefined. */
   checkRead(read: ModelRead, data: Uint8Array): string | undefined {
+    this.#reads.delete(read);
     for (let i = 0; i < read.lenSectors; i++) {
       const sector = read.sector + i;
       const found = identify(data, i, sector);
       const allowed = [...(read.before[i] as readonly number[])];
-      for (const v of this.#at(sector)) if (v.sentAt > read.sentAt) allowed.push(v.number);
+      for (const write of read.during) {
+        if (sector >= write.sector && sector < write.sector + write.lenSectors) {
+          allowed.push(write.number);
+        }
+      }
       if (typeof found === 'number' && allowed.includes(found)) continue;
       return wrong('read', sector, found, allowed);
     }
@@ -153,7 +168,9 @@ export class VersionModel {
     const sentAt = ++this.#time;
     const version = { number, sentAt, endedAt: NEVER, isSure: false, durableAt: NEVER };
     for (let s = sector; s < sector + lenSectors; s++) this.#at(s).push(version);
-    return { number, sector, lenSectors, version };
+    const write = { number, sector, lenSectors, version };
+    for (const read of this.#reads) read.during.push(write);
+    return write;
   }
 
   #makeDurable(sector: number, lenSectors: number, version: Version): void {

@@ -1,7 +1,7 @@
 // A lab: a device mapper on virtual time over simulated disks. All that happens in it follows from its
 // seed. A power cut ends a lab; the next one starts from what the disks then hold.
 
-import { existsSync, readdirSync } from 'node:fs';
+import { readdirSync } from 'node:fs';
 import { DmError } from '../../base/errors.ts';
 import { Prng } from '../../base/prng.ts';
 import { Status } from '../../base/status.ts';
@@ -34,8 +34,8 @@ export interface Lab {
   readonly disks: ReadonlyMap<string, SimDisk>;
   /** Broken rules that the disks saw. */
   readonly violations: string[];
-  /** Top-level bios some of whose requests a disk has failed, with the first status. */
-  readonly failedRoots: Map<Bio, Status>;
+  /** Top-level bios some of whose requests a disk has failed, with the statuses. */
+  readonly failedRoots: Map<Bio, Status[]>;
   /** Makes a disk that tables call `test:NAME`. */
   disk(name: string, lenSectors: number, limits?: Partial<QueueLimits>): SimDisk;
   addDisk(options: SimDiskOptions): SimDisk;
@@ -49,6 +49,23 @@ let sharedArena: Arena | null = null;
 const TARGETS = new URL('../../targets/', import.meta.url);
 const EXTENSION = import.meta.url.endsWith('.ts') ? '.ts' : '.js';
 
+/** All of them at once, so that no lab ever waits for a file. */
+const BUILT_IN: ReadonlyMap<string, TargetType> = new Map(
+  await Promise.all(
+    readdirSync(TARGETS)
+      .filter((f) => f.endsWith(EXTENSION) && !f.includes('.test.') && !f.endsWith('.d.ts'))
+      .map(async (f) => {
+        const module = (await import(new URL(f, TARGETS).href)) as { default: TargetType };
+        return [f.slice(0, -EXTENSION.length), module.default] as const;
+      }),
+  ),
+);
+
+/** After a run that left buffers taken: the next lab gets a fresh arena. */
+export function dropSharedArena(): void {
+  sharedArena = null;
+}
+
 export function makeLab(options: LabOptions): Lab {
   const { seed } = options;
   const rng = new Prng(seed);
@@ -58,11 +75,13 @@ export function makeLab(options: LabOptions): Lab {
   const disks = new Map<string, SimDisk>();
   const types = new Map<string, TargetType>();
   const violations: string[] = [];
-  const failedRoots = new Map<Bio, Status>();
+  const failedRoots = new Map<Bio, Status[]>();
   const watch = {
     violation: (what: string): void => void violations.push(what),
     failed(root: Bio, status: Status): void {
-      if (!failedRoots.has(root)) failedRoots.set(root, status);
+      const statuses = failedRoots.get(root);
+      if (statuses === undefined) failedRoots.set(root, [status]);
+      else statuses.push(status);
     },
   };
   const dm = new DeviceMapper({
@@ -70,7 +89,7 @@ export function makeLab(options: LabOptions): Lab {
     clock: options.clock ?? scheduler,
     random: () => rng.unit(),
     ...(options.clonesMax === undefined ? {} : { clonesMax: options.clonesMax }),
-    loadTargetType: async (name) => types.get(name) ?? (await builtInTarget(name)),
+    loadTargetType: async (name) => await Promise.resolve(types.get(name) ?? BUILT_IN.get(name)),
     listTargetTypes: () => [...builtInTargets(), ...types.keys()],
     openBackend: async (reference) => {
       const disk = disks.get(reference);
@@ -110,14 +129,5 @@ export function makeLab(options: LabOptions): Lab {
 
 /** Names of the targets that come with lamina. */
 export function builtInTargets(): string[] {
-  return readdirSync(TARGETS)
-    .filter((f) => f.endsWith(EXTENSION) && !f.includes('.test.') && !f.endsWith('.d.ts'))
-    .map((f) => f.slice(0, -EXTENSION.length))
-    .sort();
-}
-
-async function builtInTarget(name: string): Promise<TargetType | undefined> {
-  const file = new URL(`${name}${EXTENSION}`, TARGETS);
-  if (!existsSync(file)) return undefined;
-  return ((await import(file.href)) as { default: TargetType }).default;
+  return [...BUILT_IN.keys()].sort();
 }

@@ -1,0 +1,228 @@
+// A stack over simulated disks, as a subject for the checks.
+
+import { DmError, errorText } from '../../base/errors.ts';
+import { MappedDevice } from '../../dm/mapped-device.ts';
+import type { QueueLimits } from '../../bio/limits.ts';
+import { dropSharedArena, type Lab, makeLab } from '../sim/lab.ts';
+import {
+  Account,
+  fail,
+  type OpenOptions,
+  type PowerCut,
+  type PoweredOff,
+  type Rig,
+  type Subject,
+} from './rig.ts';
+
+export interface DiskSpec {
+  /** As tables call it: `test:NAME`. */
+  readonly name: string;
+  readonly lenSectors: number;
+  readonly limits?: Partial<QueueLimits>;
+}
+
+export interface StackSpec {
+  readonly disks: readonly DiskSpec[];
+  /** In order; a table may name disks and devices before it. */
+  readonly devices: readonly { readonly name: string; readonly table: string }[];
+  /** The device that is checked. */
+  readonly top: string;
+}
+
+/** Content of disks by name. */
+type Images = ReadonlyMap<string, Uint8Array>;
+
+export class StackSubject implements Subject {
+  readonly name: string;
+  readonly spec: StackSpec;
+  readonly isSimulated = true;
+  readonly canCutPower = true;
+  /** Prepares a fresh lab: target types of one's own. */
+  readonly #prepare: (lab: Lab) => void;
+
+  constructor(name: string, spec: StackSpec, prepare: (lab: Lab) => void = () => undefined) {
+    this.name = name;
+    this.spec = spec;
+    this.#prepare = prepare;
+  }
+
+  get description(): string {
+    const disks = this.spec.disks.map((d) => `${d.name} ${d.lenSectors} sectors${limitsText(d)}`);
+    const devices = this.spec.devices.map((d) => `${d.name}: ${d.table.replaceAll('\n', ' | ')}`);
+    return [...disks, ...devices].join('; ');
+  }
+
+  async open(seed: number, options: OpenOptions): Promise<Rig> {
+    const lab = this.#lab(seed, options, null);
+    return await this.#rig(lab);
+  }
+
+  async powerCut(rig: Rig, cut: PowerCut): Promise<PoweredOff> {
+    const { lab } = rig;
+    if (lab === null) return fail('power cut without a lab');
+    const images = lab.powerCut(cut.rng, cut.keep, cut.tear);
+    await rig.abandon();
+    return { open: async (seed, options) => await this.#reopen(images, seed, options, cut) };
+  }
+
+  /** Opening may be interrupted by another power cut, and that by another. */
+  async #reopen(
+    images: Images,
+    seed: number,
+    options: OpenOptions,
+    { rng, keep, tear }: PowerCut,
+  ): Promise<Rig> {
+    let left: Images = images;
+    for (let cuts = rng.pick([0, 0, 1, 2]); cuts > 0; cuts--) {
+      const lab = this.#lab(seed + cuts, options, left);
+      let after: Images | null = null;
+      lab.scheduler.haltAfter(rng.between(1, 60), () => {
+        after = lab.powerCut(rng, keep, tear);
+      });
+      try {
+        await this.#build(lab);
+      } catch (error) {
+        if (after === null) throw error;
+      }
+      left = after ?? lab.powerCut(rng, keep, tear);
+      await abandon(lab);
+    }
+    return await this.#rig(this.#lab(seed, options, left));
+  }
+
+  #lab(seed: number, options: OpenOptions, images: Images | null): Lab {
+    const lab = makeLab({
+      seed,
+      ...(options.clonesMax === undefined ? {} : { clonesMax: options.clonesMax }),
+    });
+    this.#prepare(lab);
+    for (const disk of this.spec.disks) {
+      const image = images?.get(disk.name);
+      lab.addDisk({
+        ...disk,
+        ...(options.delayMs === undefined ? {} : { delayMs: options.delayMs }),
+        ...(image === undefined ? {} : { image: image.slice() }),
+      });
+    }
+    return lab;
+  }
+
+  async #build(lab: Lab): Promise<void> {
+    const work = async (): Promise<void> => {
+      for (const device of this.spec.devices) await lab.dm.create(device);
+    };
+    await lab.scheduler.settle(work(), () => 'opening the stack waits for something that never comes');
+  }
+
+  async #rig(lab: Lab): Promise<Rig> {
+    const usedBefore = lab.arena.usedBytes;
+    try {
+      await this.#build(lab);
+    } catch (error) {
+      await abandon(lab);
+      if (error instanceof DmError) return fail(`cannot be opened: ${errorText(error)}`);
+      throw error;
+    }
+    return await StackRig.open(this.spec, lab, usedBefore);
+  }
+}
+
+class StackRig implements Rig {
+  readonly device;
+  readonly arena;
+  readonly driver;
+  readonly lab: Lab;
+  readonly top: string;
+  readonly #spec: StackSpec;
+  readonly #account: Account;
+  readonly #usedBefore: number;
+  readonly #held: readonly { readonly close: () => Promise<void> }[];
+  readonly #devices: readonly MappedDevice[];
+
+  static async open(spec: StackSpec, lab: Lab, usedBefore: number): Promise<StackRig> {
+    const held = [];
+    for (const { name } of spec.devices) held.push(await lab.dm.openDevice(name));
+    const devices = held.map((h) => h.device as MappedDevice);
+    const top = devices[spec.devices.findIndex((d) => d.name === spec.top)];
+    if (top === undefined) return fail(`no device '${spec.top}' in the stack`);
+    return new StackRig(spec, lab, top, usedBefore, held, devices);
+  }
+
+  private constructor(
+    spec: StackSpec,
+    lab: Lab,
+    top: MappedDevice,
+    usedBefore: number,
+    held: readonly { readonly close: () => Promise<void> }[],
+    devices: readonly MappedDevice[],
+  ) {
+    this.#spec = spec;
+    this.lab = lab;
+    this.top = spec.top;
+    this.device = top;
+    this.arena = lab.arena;
+    this.#account = new Account(top, lab.arena, lab.violations, lab);
+    this.driver = this.#account.driver;
+    this.#usedBefore = usedBefore;
+    this.#held = held;
+    this.#devices = devices;
+  }
+
+  async settle<T>(work: Promise<T>): Promise<T> {
+    return await this.lab.scheduler.settle(
+      work,
+      () => `nothing moves any more; has not ended: ${this.driver.describePending()}`,
+    );
+  }
+
+  async control(verb: 'suspend' | 'reload'): Promise<void> {
+    const { dm, rng } = this.lab;
+    const { name, table } = rng.pick(this.#spec.devices);
+    if (verb === 'reload') await dm.load(name, table);
+    await dm.suspend(name, { noflush: rng.chance(0.3) });
+    const device = this.#devices[this.#spec.devices.findIndex((d) => d.name === name)];
+    if (device !== undefined && device.inFlight > 0) {
+      this.lab.violations.push(`${name}: ${device.inFlight} bios in flight while suspended`);
+    }
+    await dm.resume(name);
+  }
+
+  async finish(): Promise<void> {
+    this.#account.check();
+    for (const device of this.#devices) {
+      if (device.inFlight > 0) fail(`${device.name}: ${device.inFlight} bios are still inside`);
+      for (const pool of device.pools) {
+        if (pool.outstanding > 0) fail(`pool '${pool.name}': ${pool.outstanding} bios not back`);
+      }
+    }
+    for (const disk of this.lab.disks.values()) {
+      if (disk.inFlight > 0) fail(`${disk.name}: ${disk.inFlight} requests nobody waits for`);
+    }
+    for (const opened of this.#held) await opened.close();
+    await this.lab.scheduler.settle(this.lab.dm.close(), () => 'closing never ends');
+    this.#account.check();
+    const left = this.arena.usedBytes - this.#usedBefore;
+    if (left !== 0) fail(`${left} bytes of buffers are not back`);
+    for (const disk of this.lab.disks.values()) if (!disk.isClosed) fail(`${disk.name}: left open`);
+  }
+
+  async abandon(): Promise<void> {
+    await abandon(this.lab);
+    if (this.arena.usedBytes !== this.#usedBefore) dropSharedArena();
+  }
+}
+
+/** The disks answer errors, so everything ends; what it says on the way is of no interest. */
+async function abandon(lab: Lab): Promise<void> {
+  for (const disk of lab.disks.values()) {
+    disk.release();
+    disk.faults.isGone = true;
+  }
+  const closed = lab.dm.close().catch(() => undefined);
+  await lab.scheduler.settle(closed).catch(() => undefined);
+}
+
+function limitsText(disk: DiskSpec): string {
+  const limits = Object.entries(disk.limits ?? {}).map(([name, value]) => `${name}=${value}`);
+  return limits.length > 0 ? ` (${limits.join(' ')})` : '';
+}

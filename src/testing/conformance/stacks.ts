@@ -1,0 +1,148 @@
+// Random stacks. Each target has a recipe: how to put it over devices that are already there, so that the
+// whole is a plain disk again.
+
+import type { Prng } from '../../base/prng.ts';
+import type { QueueLimits } from '../../bio/limits.ts';
+import type { DiskSpec, StackSpec } from './stack-subject.ts';
+
+/** Something a table can name, and how much of it there is. */
+export interface Part {
+  readonly name: string;
+  readonly lenSectors: number;
+}
+
+/** What recipes build with. */
+export interface Workbench {
+  readonly rng: Prng;
+  /** Every offset and length is a multiple of it, sectors. */
+  readonly blockSectors: number;
+  /** A device or disk to stand on, nobody else's. */
+  below(): Part;
+  /** A whole disk. */
+  disk(lenSectors: number): Part;
+  /** Adds a device with this table. */
+  device(table: string, lenSectors: number): Part;
+}
+
+export type Recipe = (bench: Workbench) => Part;
+
+/** By table word. Targets that are no disks (`error`, `zero`) have none. */
+export const RECIPES: Readonly<Record<string, Recipe>> = {
+  linear(bench) {
+    const { rng, blockSectors } = bench;
+    const pieces: { name: string; start: number; len: number }[] = [];
+    for (let n = rng.between(1, 2); n > 0; n--) {
+      const part = bench.below();
+      const blocks = Math.floor(part.lenSectors / blockSectors);
+      const cut = rng.chance(0.6) && blocks > 1 ? rng.between(1, blocks - 1) : blocks;
+      pieces.push({ name: part.name, start: 0, len: cut * blockSectors });
+      const rest = blocks - cut;
+      if (rest > 0) {
+        pieces.push({ name: part.name, start: cut * blockSectors, len: rest * blockSectors });
+      }
+    }
+    pieces.sort(() => rng.unit() - 0.5);
+    let at = 0;
+    const lines = pieces.map(({ name, start, len }) => {
+      const line = `${at} ${len} linear ${name} ${start}`;
+      at += len;
+      return line;
+    });
+    return bench.device(lines.join('\n'), at);
+  },
+  striped(bench) {
+    const { rng, blockSectors } = bench;
+    const legs = Array.from({ length: rng.between(1, 3) }, () => bench.below());
+    const shortest = Math.min(...legs.map((l) => l.lenSectors));
+    const chunks = [1, 2, 3, 8, 16].map((n) => n * blockSectors).filter((n) => n <= shortest);
+    const chunk = rng.pick(chunks);
+    const each = Math.floor(shortest / chunk) * chunk;
+    const words = legs.map((leg) => {
+      const room = Math.floor((leg.lenSectors - each) / blockSectors);
+      return `${leg.name} ${rng.between(0, room) * blockSectors}`;
+    });
+    const len = each * legs.length;
+    return bench.device(`0 ${len} striped ${legs.length} ${chunk} ${words.join(' ')}`, len);
+  },
+  delay(bench) {
+    const { rng } = bench;
+    const { name, lenSectors } = bench.below();
+    const ms = (): number => rng.pick([0, 1, 5, 40]);
+    const classes = rng.between(1, 3);
+    const words = Array.from({ length: classes }, () => `${name} 0 ${ms()}`);
+    return bench.device(`0 ${lenSectors} delay ${words.join(' ')}`, lenSectors);
+  },
+  flakey(bench) {
+    const { name, lenSectors } = bench.below();
+    return bench.device(`0 ${lenSectors} flakey ${name} 0 1000000 0`, lenSectors);
+  },
+  dust(bench) {
+    const { blockSectors } = bench;
+    const { name, lenSectors } = bench.below();
+    const table = `0 ${lenSectors} dust ${name} 0 ${blockSectors * 512}`;
+    return bench.device(table, lenSectors);
+  },
+  'log-writes'(bench) {
+    const { name, lenSectors } = bench.below();
+    const log = bench.disk(1 << 14);
+    return bench.device(`0 ${lenSectors} log-writes ${name} ${log.name}`, lenSectors);
+  },
+};
+
+/** Targets without a recipe, and why. */
+export const NO_DISKS: Readonly<Record<string, string>> = {
+  error: 'fails everything',
+  zero: 'keeps nothing',
+};
+
+export interface DrawStackOptions {
+  /** Table words to draw from; all with a recipe if not given. */
+  readonly targets?: readonly string[];
+  /** Most layers over a disk. */
+  readonly layersMax?: number;
+  /** The topmost device is made of this target. */
+  readonly topTarget?: string;
+}
+
+export function drawStack(rng: Prng, options: DrawStackOptions = {}): StackSpec {
+  const targets = options.targets ?? Object.keys(RECIPES);
+  const disks: DiskSpec[] = [];
+  const devices: { name: string; table: string }[] = [];
+  const blockSectors = rng.pick([1, 1, 1, 8]);
+  const limits = drawLimits(rng, blockSectors);
+  const addDisk = (lenSectors: number): Part => {
+    const disk = { name: `test:d${disks.length}`, lenSectors, limits: rng.chance(0.5) ? limits : {
+      logicalBlockBytes: blockSectors * 512,
+    } };
+    disks.push(disk);
+    return disk;
+  };
+  const build = (layers: number, recipe: Recipe): Part =>
+    recipe({
+      rng,
+      blockSectors,
+      below: () => {
+        const isDisk = layers <= 1 || disks.length > 8;
+        return isDisk ? addDisk(rng.between(8, 48) * 8) : build(layers - 1, pick());
+      },
+      disk: addDisk,
+      device: (table, lenSectors) => {
+        const name = `m${devices.length}`;
+        devices.push({ name, table });
+        return { name, lenSectors };
+      },
+    });
+  const pick = (): Recipe => RECIPES[rng.pick(targets)] as Recipe;
+  const first = options.topTarget === undefined ? pick() : (RECIPES[options.topTarget] as Recipe);
+  const top = build(rng.between(1, options.layersMax ?? 4), first);
+  return { disks, devices, top: top.name };
+}
+
+function drawLimits(rng: Prng, blockSectors: number): Partial<QueueLimits> {
+  return {
+    logicalBlockBytes: blockSectors * 512,
+    ...(rng.chance(0.5) ? { maxIoSectors: rng.between(1, 6) * 8 } : {}),
+    ...(rng.chance(0.5) ? { maxDiscardSectors: rng.pick([0, 8, 64]) } : {}),
+    ...(rng.chance(0.3) ? { maxWriteZeroesSectors: rng.pick([0, 8, 64]) } : {}),
+  };
+}
