@@ -19,7 +19,7 @@ const flush: Check = {
   draw: (rng, geometry, scale) =>
     drawLoad(rng, geometry, { count: 60 * scale, mix: { write: 10, zero: 2, flush: 2 } }),
   async run(stage, ops) {
-    await cutAtTheEnd(stage, ops, { keep: 0, tear: 0 }, true);
+    await cutAtTheEnd(stage, ops, { keep: 0, tear: 0 }, 'flush');
   },
 };
 
@@ -33,25 +33,39 @@ const fua: Check = {
       flags: rng.chance(0.5) ? 1 : 0,
     })),
   async run(stage, ops) {
-    await cutAtTheEnd(stage, ops, { keep: 0, tear: 0 }, false);
+    await cutAtTheEnd(stage, ops, { keep: 0, tear: 0 }, 'nothing');
   },
 };
 
-/** Runs the load to its end, with a flush behind it if wanted; then the power goes. */
+const suspended: Check = {
+  name: 'suspend-flush',
+  about: 'what had completed before a suspend is there after a power cut',
+  needs: ['simulation', 'power cut'],
+  draw: (rng, geometry, scale) =>
+    drawLoad(rng, geometry, { count: 40 * scale, mix: { write: 10, zero: 2 } }),
+  async run(stage, ops) {
+    await cutAtTheEnd(stage, ops, { keep: 0, tear: 0 }, 'suspend');
+  },
+};
+
+/** Runs the load to its end and does what comes last; then the power goes. */
 async function cutAtTheEnd(
   stage: Stage,
   ops: readonly LoadOp[],
   cut: { readonly keep: number; readonly tear: number },
-  flushes: boolean,
+  last: 'flush' | 'suspend' | 'nothing',
 ): Promise<void> {
   const rig = await stage.open();
   const load = new Load(rig, { depth: 8 });
   try {
     await load.run(ops);
-    if (flushes) {
-      await rig.settle(
-        load.one({ kind: 'flush', sector: 0, lenSectors: 0, flags: 0, segments: [] }),
-      );
+    if (last === 'flush') {
+      const flush = { kind: 'flush', sector: 0, lenSectors: 0, flags: 0, segments: [] } as const;
+      await rig.settle(load.one(flush));
+    } else if (last === 'suspend') {
+      const sent = load.model.sendFlush();
+      await rig.settle(rig.lab?.dm.suspend(rig.top) ?? Promise.resolve());
+      load.model.flushDone(sent);
     }
     load.isCut = true;
   } catch (error) {
@@ -62,8 +76,7 @@ async function cutAtTheEnd(
   await lookAfterCut(await off.open(stage.seed + 1, {}), load);
 }
 
-async function lookAfterCut(rig: Rig, load: Load): Promise<Load> {
-  const next = new Load(rig, { depth: 8 }, load.model);
+async function lookAfterCut(rig: Rig, load: Load): Promise<void> {
   try {
     const data = await rig.settle(readAll(rig));
     const wrong = load.model.checkAfterCut(data);
@@ -73,7 +86,6 @@ async function lookAfterCut(rig: Rig, load: Load): Promise<Load> {
     await rig.abandon();
     throw error;
   }
-  return next;
 }
 
 async function readAll(rig: Rig): Promise<Uint8Array> {
@@ -157,4 +169,4 @@ async function cutSomewhere(
   return await (off ?? stage.subject.powerCut(rig, cut));
 }
 
-export const DURABILITY_CHECKS: readonly Check[] = [flush, fua, crash];
+export const DURABILITY_CHECKS: readonly Check[] = [flush, fua, suspended, crash];

@@ -1,9 +1,10 @@
 // Checks of what happens when disks fail, and while devices are suspended.
 
 import { Status, statusName } from '../../base/status.ts';
+import { BioFlag, Op } from '../../bio/bio.ts';
 import type { SimDisk } from '../sim/disk.ts';
 import type { Check } from './check.ts';
-import { drawLoad, geometryOf, Load } from './load.ts';
+import { drawLoad, Load } from './load.ts';
 import { fail, type Rig } from './rig.ts';
 
 const MIX = { read: 40, write: 40, zero: 6, discard: 4, flush: 10 } as const;
@@ -164,19 +165,71 @@ const flushErrors: Check = {
       const load = new Load(rig, { depth: 4 });
       await load.run(ops);
       for (const disk of disksOf(rig)) {
-        const flushes = disk.seen.filter((b) => b.op === 2).length;
+        const flushes = disk.seen.filter((b) => b.op === Op.Flush).length;
         disk.faults.flushErrorRate = 1;
         disk.faults.status = Status.NoSpace;
         const status = await rig.settle(rig.driver.flush());
+        const block = rig.device.limits.logicalBlockBytes;
+        const preflush = { flags: BioFlag.Preflush };
+        const written = await rig.settle(rig.driver.write(0, new Uint8Array(block), preflush));
         disk.faults.flushErrorRate = 0;
-        const reached = disk.seen.filter((b) => b.op === 2).length > flushes;
+        if (written === Status.Ok) fail('a write was done though the flush before it had failed');
+        const reached = disk.seen.filter((b) => b.op === Op.Flush).length > flushes;
         if (!reached) fail(`a flush did not reach ${disk.name}`);
         if (status !== Status.NoSpace) {
           fail(`${disk.name} failed a flush with ENOSPC, it ended with ${statusName(status)}`);
         }
       }
-      const { lenSectors } = geometryOf(rig.device);
-      if (lenSectors > 0) await load.checkAll();
+    });
+  },
+};
+
+const readOnly: Check = {
+  name: 'read-only',
+  about: 'a read-only table refuses what would change it and can be read',
+  needs: ['simulation'],
+  draw: (rng, geometry) => drawLoad(rng, geometry, { count: 10, mix: { write: 1 } }),
+  async run(stage, ops) {
+    await stage.withRig({}, async (rig) => {
+      const { lab } = rig;
+      if (lab === null) return;
+      const load = new Load(rig, { depth: 4 });
+      await load.run(ops);
+      const table = await lab.dm.table(rig.top);
+      const lines = table.map((t) => `${t.startSector} ${t.lenSectors} ${t.type} ${t.params}`);
+      await lab.dm.load(rig.top, lines.join('\n'), { isReadOnly: true });
+      await rig.settle(lab.dm.resume(rig.top));
+      const block = rig.device.limits.logicalBlockBytes;
+      const results = await rig.settle(
+        Promise.all([
+          rig.driver.write(0, new Uint8Array(block).fill(1)),
+          rig.driver.zero(0, block),
+          rig.driver.discard(0, block),
+        ]),
+      );
+      const wrong = results.find((s) => s !== Status.ReadOnly && s !== Status.NotSupported);
+      if (wrong !== undefined) fail(`a write to a read-only device ended with ${statusName(wrong)}`);
+      await load.checkAll();
+    });
+  },
+};
+
+/** Stack frames above a disk: 20 to 28, whatever is in between. Recursion adds four a layer. */
+const CALL_DEPTH_MAX = 34;
+
+const depth: Check = {
+  name: 'depth',
+  about: 'splits and layers do not deepen the call stack',
+  needs: ['simulation'],
+  draw: (rng, geometry) =>
+    drawLoad(rng, geometry, { count: 6, mix: { read: 1, write: 1 }, maxSectors: 1024 }),
+  async run(stage, ops) {
+    await stage.withRig({}, async (rig) => {
+      for (const disk of disksOf(rig)) disk.measuresDepth = true;
+      const load = new Load(rig, { depth: 2 });
+      await load.run(ops);
+      const deepest = Math.max(...disksOf(rig).map((d) => d.callDepthMax));
+      if (deepest > CALL_DEPTH_MAX) fail(`a call stack of ${deepest} frames`);
     });
   },
 };
@@ -189,4 +242,6 @@ export const FAULT_CHECKS: readonly Check[] = [
   stalls,
   suspend,
   swap,
+  readOnly,
+  depth,
 ];

@@ -197,9 +197,12 @@ export class Load {
         return;
       }
       case 'write': {
+        // A flush of its own before the data: it covers what had completed by now.
+        const flush = (op.flags & BioFlag.Preflush) !== 0 ? this.model.sendFlush() : null;
         const sent = this.model.sendWrite(op.sector, op.lenSectors);
         const data = VersionModel.data(sent.number, op.sector, op.lenSectors);
         const status = await driver.write(offBytes, data, options);
+        if (flush !== null && status === Status.Ok && !this.isCut) this.model.flushDone(flush);
         this.#wrote(op, sent, status);
         return;
       }

@@ -192,6 +192,9 @@ class StackRig implements Rig {
     for (const device of this.#devices) {
       if (device.inFlight > 0) fail(`${device.name}: ${device.inFlight} bios are still inside`);
       for (const pool of device.pools) {
+        if (pool.outstandingPeak > pool.max) {
+          fail(`pool '${pool.name}': ${pool.outstandingPeak} bios were out, ${pool.max} may be`);
+        }
         if (pool.outstanding > 0) fail(`pool '${pool.name}': ${pool.outstanding} bios not back`);
       }
     }

@@ -62,7 +62,13 @@ export const RECIPES: Readonly<Record<string, Recipe>> = {
       return `${leg.name} ${rng.between(0, room) * blockSectors}`;
     });
     const len = each * legs.length;
-    return bench.device(`0 ${len} striped ${legs.length} ${chunk} ${words.join(' ')}`, len);
+    const line = `${len} striped ${legs.length} ${chunk} ${words.join(' ')}`;
+    if (rng.chance(0.6)) return bench.device(`0 ${line}`, len);
+    // Not at the start of its table: boundaries count from the target, not from the device.
+    const first = bench.below();
+    const ahead = rng.between(1, Math.floor(first.lenSectors / blockSectors)) * blockSectors;
+    const table = `0 ${ahead} linear ${first.name} 0\n${ahead} ${line}`;
+    return bench.device(table, ahead + len);
   },
   delay(bench) {
     const { rng } = bench;

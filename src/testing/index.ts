@@ -1,0 +1,28 @@
+// lamina/testing: a crash lab and a conformance suite for storage code, yours included. See
+// docs/testing.md for how to use it.
+
+export { BioDriver, IoFailure } from './bio-driver.ts';
+export { type Check, Stage } from './conformance/check.ts';
+export { type Geometry, Load, type LoadOp } from './conformance/load.ts';
+export {
+  CheckFailure,
+  type PowerCut,
+  type PoweredOff,
+  type Rig,
+  type Subject,
+} from './conformance/rig.ts';
+export { type DiskSpec, type StackSpec, StackSubject } from './conformance/stack-subject.ts';
+export { drawStack, type DrawStackOptions, NO_DISKS, RECIPES } from './conformance/stacks.ts';
+export {
+  CHECKS,
+  type Outcome,
+  runCheck,
+  type RunOptions,
+  runSuite,
+} from './conformance/suite.ts';
+export { shrink } from './shrink.ts';
+export { type DiskFaults, SimDisk, type SimDiskOptions } from './sim/disk.ts';
+export { builtInTargets, type Lab, type LabOptions, makeLab } from './sim/lab.ts';
+export { Scheduler, StallError } from './sim/scheduler.ts';
+export { VersionModel } from './version-model.ts';
+export { Prng } from '../base/prng.ts';

@@ -1,0 +1,309 @@
+// Bugs to plant, one at a time: what the conformance suite must find. `find` is a piece of the compiled
+// code, written without regard to white space; it must be there exactly once.
+
+export interface Mutant {
+  readonly name: string;
+  /** Under dist/src/. */
+  readonly file: string;
+  readonly find: string;
+  readonly replace: string;
+}
+
+export const MUTANTS: readonly Mutant[] = [
+  // ---- ends ----
+  {
+    name: 'a parent ends before its children',
+    file: 'bio/submit.js',
+    find: 'if (--bio.remaining > 0) return;',
+    replace: '--bio.remaining;',
+  },
+  {
+    name: 'the error of a child is lost',
+    file: 'bio/submit.js',
+    find: 'parent.status = status;',
+    replace: '',
+  },
+  {
+    name: 'a bio ends with success whatever happened',
+    file: 'bio/submit.js',
+    find: 'bio.status = status; if (isEnding)',
+    replace: 'bio.status = bio.status; if (isEnding)',
+  },
+  {
+    name: 'an end that comes while another is handled is lost',
+    file: 'bio/submit.js',
+    find: 'endTail.next = bio;',
+    replace: '',
+  },
+  {
+    name: 'the context is not put back at the end',
+    file: 'bio/submit.js',
+    find: 'bio.ctx.put();',
+    replace: '',
+  },
+  {
+    name: 'clones are charged too',
+    file: 'bio/submit.js',
+    find: 'if (bio.ownsCtx) { bio.ctx.charge(bio.op, bio.lenBytes);',
+    replace: 'bio.ctx.charge(bio.op, bio.lenBytes); if (bio.ownsCtx) {',
+  },
+  {
+    name: 'a bio comes back with the iterator of the layer below',
+    file: 'bio/submit.js',
+    find: 'bio.sector = frame.sector;',
+    replace: '',
+  },
+  {
+    name: 'submitting recurses',
+    file: 'bio/submit.js',
+    find: 'bio.next = null; if (bio.device !== currentDevice) {',
+    replace:
+      'bio.next = null; if (bio.device !== currentDevice) { const d = currentDevice; currentDevice = bio.device; bio.device.submit(bio); currentDevice = d; return; }; if (bio.device !== currentDevice) {',
+  },
+  {
+    name: 'a bio queued for the same device is dropped when another one is there',
+    file: 'bio/submit.js',
+    find: 'sameTail.next = bio;',
+    replace: '',
+  },
+
+  // ---- chains and iterators ----
+  {
+    name: 'a child is chained twice',
+    file: 'bio/bio.js',
+    find: 'parent.remaining++;',
+    replace: 'parent.remaining += 2;',
+  },
+  {
+    name: 'a child is not counted',
+    file: 'bio/bio.js',
+    find: 'parent.remaining++;',
+    replace: '',
+  },
+  {
+    name: 'advancing forgets the place within a segment',
+    file: 'bio/bio.js',
+    find: 'this.segmentDone = left;',
+    replace: 'this.segmentDone = 0;',
+  },
+  {
+    name: 'iteration by vector, not by bytes left',
+    file: 'bio/bio.js',
+    find: 'let left = bio.lenBytes; let done = 0;',
+    replace: 'let left = bio.vec.lenBytes; let done = 0;',
+  },
+  {
+    name: 'advancing does not move the sector',
+    file: 'bio/bio.js',
+    find: 'this.sector += bytes / SECTOR_BYTES;',
+    replace: '',
+  },
+  {
+    name: 'a clone runs on no context of its source',
+    file: 'bio/bio.js',
+    find: 'clone.ctx = source.ctx;',
+    replace: '',
+  },
+
+  // ---- pools ----
+  {
+    name: 'a reserve is taken twice',
+    file: 'bio/bio-set.js',
+    find: 'tryClone(source, owner = this, isChained = true) { const bio = this.#take();',
+    replace:
+      'tryClone(source, owner = this, isChained = true) { this.#take(); const bio = this.#take();',
+  },
+  {
+    name: 'the limit of a pool is not kept',
+    file: 'bio/bio-set.js',
+    find: 'if (this.outstanding >= this.max) return null;',
+    replace: '',
+  },
+  {
+    name: 'a bio given back is not counted',
+    file: 'bio/bio-set.js',
+    find: 'this.outstanding--;',
+    replace: '',
+  },
+  {
+    name: 'who waits for a bio is not woken',
+    file: 'bio/bio-set.js',
+    find: 'if (this.#waiters.length > 0) this.#wakeOne();',
+    replace: '',
+  },
+  {
+    name: 'a split is one sector short',
+    file: 'bio/bio-set.js',
+    find: 'front.lenBytes = bytes;',
+    replace: 'front.lenBytes = bytes - 512;',
+  },
+  {
+    name: 'the rest of a split begins one sector early',
+    file: 'bio/bio-set.js',
+    find: 'bio.advance(bytes);',
+    replace: 'bio.advance(bytes - 512);',
+  },
+  {
+    name: 'a split cuts the shared vector',
+    file: 'bio/bio-set.js',
+    find: 'front.lenBytes = bytes;',
+    replace: 'front.lenBytes = bytes; if (bio.vec.lens.length > 0) bio.vec.lens[0] = bytes;',
+  },
+  {
+    name: 'a clone has forgotten FUA',
+    file: 'bio/bio-set.js',
+    find: 'bio.flags = source.flags;',
+    replace: 'bio.flags = 0;',
+  },
+  {
+    name: 'a clone starts with the status of its last use',
+    file: 'bio/bio-set.js',
+    find: 'bio.status = Status.Ok; bio.device = source.device;',
+    replace: 'bio.device = source.device;',
+  },
+  {
+    name: 'a clone starts at the beginning of its segment',
+    file: 'bio/bio-set.js',
+    find: 'bio.segmentDone = source.segmentDone;',
+    replace: 'bio.segmentDone = 0;',
+  },
+
+  // ---- mapped devices ----
+  {
+    name: 'a flush goes to the first device only',
+    file: 'dm/mapped-device.js',
+    find: 'while (frame.step < total)',
+    replace: 'while (frame.step < 1)',
+  },
+  {
+    name: 'the flush before a write is left out',
+    file: 'dm/mapped-device.js',
+    find: 'if ((bio.flags & BioFlag.Preflush) !== 0) this.#preflush(bio); else this.#mapData',
+    replace: 'bio.flags &= ~BioFlag.Preflush; this.#mapData',
+  },
+  {
+    name: 'a write goes on when the flush before it failed',
+    file: 'dm/mapped-device.js',
+    find: 'if (status !== Status.Ok) endBio(bio, status); else submitBio(bio);',
+    replace: 'submitBio(bio);',
+  },
+  {
+    name: 'boundaries count from the device, not from the target',
+    file: 'dm/mapped-device.js',
+    find: '((sector - entry.startSector) % boundary)',
+    replace: '(sector % boundary)',
+  },
+  {
+    name: 'the largest I/O of the device below is not kept',
+    file: 'dm/mapped-device.js',
+    find: 'max = Math.min(max, table.limits.maxIoSectors);',
+    replace: '',
+  },
+  {
+    name: 'the largest discard of the device below is not kept',
+    file: 'dm/mapped-device.js',
+    find: 'return limit > 0 ? Math.min(left, limit) : left;',
+    replace: 'return left;',
+  },
+  {
+    name: 'I/O goes on while suspended',
+    file: 'dm/mapped-device.js',
+    find: 'if (this.#isSuspended) { this.#deferred.push(bio);',
+    replace: 'if (false) { this.#deferred.push(bio);',
+  },
+  {
+    name: 'what came while suspended is lost',
+    file: 'dm/mapped-device.js',
+    find: 'for (const bio of deferred) submitBio(bio);',
+    replace: '',
+  },
+  {
+    name: 'suspending does not wait for I/O in flight',
+    file: 'dm/mapped-device.js',
+    find: 'if (busy > 0) {',
+    replace: 'if (false) {',
+  },
+  {
+    name: 'a bio that went through is still counted',
+    file: 'dm/mapped-device.js',
+    find: 'bioPopped(bio, frame) { this.#inFlight--;',
+    replace: 'bioPopped(bio, frame) {',
+  },
+  {
+    name: 'a split bio waits for its pieces in a lower device',
+    file: 'dm/mapped-device.js',
+    find: 'if (isLast && frame.lenBytes === bio.lenBytes) { this.#map(bio, frame, entry);',
+    replace: 'if (isLast) { this.#map(bio, frame, entry);',
+  },
+  {
+    name: 'a discard misses the last piece',
+    file: 'dm/mapped-device.js',
+    find: 'if (++frame.step >= pieces) {',
+    replace: 'if (++frame.step >= Math.max(1, pieces - 1)) {',
+  },
+  {
+    name: 'nobody looks where the device ends',
+    file: 'dm/mapped-device.js',
+    find: 'if (sector + sectors > table.lenSectors || (bio.op === Op.Write && table.isReadOnly)) {',
+    replace: 'if (bio.op === Op.Write && table.isReadOnly) {',
+  },
+  {
+    name: 'a read-only table takes writes',
+    file: 'dm/mapped-device.js',
+    find: 'if (sector + sectors > table.lenSectors || (bio.op === Op.Write && table.isReadOnly)) {',
+    replace: 'if (sector + sectors > table.lenSectors) {',
+  },
+  {
+    name: 'a suspend does not flush',
+    file: 'dm/device-node.js',
+    find: 'if (!noflush && live !== null) await this.#flush(live);',
+    replace: '',
+  },
+
+  // ---- tables and limits ----
+  {
+    name: 'the sector behind a target is still looked up in it',
+    file: 'dm/table.js',
+    find: 'if (sector < entries[middle].endSector)',
+    replace: 'if (sector <= entries[middle].endSector)',
+  },
+  {
+    name: 'limits of stacked devices: the laxer one counts',
+    file: 'bio/limits.js',
+    find: 'maxIoSectors: Math.min(',
+    replace: 'maxIoSectors: Math.max(',
+  },
+  {
+    name: 'a flush reaches the devices of the first target only',
+    file: 'dm/table.js',
+    find: 'for (const range of entry.target.devices()) devices.add(range.device);',
+    replace:
+      'for (const range of entry.target.devices()) if (devices.size === 0 || entry === entries[0]) devices.add(range.device);',
+  },
+
+  // ---- targets ----
+  {
+    name: 'linear: off by one sector',
+    file: 'targets/linear.js',
+    find: 'bio.sector += this.#startSector;',
+    replace: 'bio.sector += this.#startSector + 1;',
+  },
+  {
+    name: 'striped: the start of a stripe is forgotten',
+    file: 'targets/striped.js',
+    find: 'bio.sector = stripe.startSector + Math.floor(chunk / count) * this.#chunkSectors + inChunk;',
+    replace: 'bio.sector = Math.floor(chunk / count) * this.#chunkSectors + inChunk;',
+  },
+  {
+    name: 'striped: a discard begins a chunk late',
+    file: 'targets/striped.js',
+    find: 'if (column > index) return (row + 1) * this.#chunkSectors;',
+    replace: 'if (column >= index) return (row + 1) * this.#chunkSectors;',
+  },
+  {
+    name: 'striped: chunks are not kept apart',
+    file: 'targets/striped.js',
+    find: 'boundarySectors: chunkSectors,',
+    replace: '',
+  },
+];

@@ -1,0 +1,31 @@
+// Runs the suite of the tree named as the first argument until a check fails. Exit status 0: all passed.
+// Arguments: ROOT SEED STACKS. What failed goes to stdout, one line.
+
+import { pathToFileURL } from 'node:url';
+import { join } from 'node:path';
+
+type Testing = typeof import('../../src/testing/index.ts');
+
+const [root = '', seedText = '1', stacksText = '40'] = process.argv.slice(2);
+const entry = pathToFileURL(join(root, 'testing/index.js')).href;
+const { builtInTargets, drawStack, Prng, RECIPES, runSuite, StackSubject } = (await import(
+  entry
+)) as Testing;
+
+const targets = builtInTargets().filter((name) => name in RECIPES);
+const seed = Number(seedText);
+for (let i = 0; i < Number(stacksText); i++) {
+  const spec = drawStack(new Prng(seed + i), { targets });
+  const subject = new StackSubject(`stack ${seed + i}`, spec);
+  await runSuite(subject, {
+    seed: seed + i,
+    shrinkRuns: 0,
+    onOutcome: (outcome) => {
+      if (outcome.result !== 'failed') return;
+      const failure = (outcome.failure ?? '').split('\n')[0];
+      process.stdout.write(`${outcome.check} (seed ${outcome.seed}): ${failure}\n`, () =>
+        process.exit(1),
+      );
+    },
+  });
+}

@@ -1,0 +1,94 @@
+// The kill score: every planted bug must be found by the conformance suite. A mutant that survives is a
+// hole in the suite.
+
+import assert from 'node:assert/strict';
+import { execFile } from 'node:child_process';
+import { cpSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { after, test } from 'node:test';
+import { fileURLToPath } from 'node:url';
+import { promisify } from 'node:util';
+import { type Mutant, MUTANTS } from './mutants.ts';
+
+const DIST = fileURLToPath(new URL('../../', import.meta.url));
+const RUNNER = join(DIST, 'test/mutants/run-suite.js');
+const TREES = join(DIST, 'mutants');
+const SEED = Number(process.env['LAMINA_SEED'] ?? 1);
+const STACKS = 40;
+const run = promisify(execFile);
+
+interface Verdict {
+  readonly isKilled: boolean;
+  readonly by: string;
+}
+
+/** Runs the suite on a tree, first as released, then as a debug build. */
+async function judge(root: string): Promise<Verdict> {
+  for (const debug of ['0', '1']) {
+    try {
+      await run(process.execPath, [RUNNER, root, String(SEED), String(STACKS)], {
+        env: { ...process.env, LAMINA_DEBUG: debug },
+        timeout: 45_000,
+      });
+    } catch (error) {
+      const { stdout = '', stderr = '', killed } = error as {
+        stdout?: string;
+        stderr?: string;
+        killed?: boolean;
+      };
+      const said = stdout.trim() || /^\w*Error: .*/m.exec(stderr)?.[0] || stderr.slice(0, 200);
+      const by = killed === true ? 'no end in 45 s' : said;
+      return { isKilled: true, by: debug === '1' ? `debug build: ${by}` : by };
+    }
+  }
+  return { isKilled: false, by: '' };
+}
+
+function flexible(piece: string): RegExp {
+  const words = piece.trim().split(/\s+/);
+  const escaped = words.map((w) => w.replaceAll(/[.*+?^${}()|[\]\\]/g, String.raw`\$&`));
+  return new RegExp(escaped.join(String.raw`\s+`), 'g');
+}
+
+/** A copy of the built sources with the bug in it. */
+function plant(mutant: Mutant, index: number): string {
+  const root = join(TREES, String(index));
+  rmSync(root, { recursive: true, force: true });
+  mkdirSync(root, { recursive: true });
+  cpSync(join(DIST, 'src'), root, {
+    recursive: true,
+    filter: (path) => !/\.(d\.ts|map|test\.js)$/.test(path),
+  });
+  const file = join(root, mutant.file);
+  const text = readFileSync(file, 'utf8');
+  const pattern = flexible(mutant.find);
+  const count = text.match(pattern)?.length ?? 0;
+  assert.equal(count, 1, `mutant '${mutant.name}': '${mutant.find}' is ${count} times in ${file}`);
+  writeFileSync(
+    file,
+    text.replace(pattern, () => mutant.replace),
+  );
+  return root;
+}
+
+after(() => rmSync(TREES, { recursive: true, force: true }));
+
+test('without a bug the suite passes', async () => {
+  assert.deepEqual(await judge(join(DIST, 'src')), { isKilled: false, by: '' });
+});
+
+test(`all ${MUTANTS.length} mutants die`, { concurrency: 2 }, async (t) => {
+  assert.ok(MUTANTS.length >= 30);
+  await Promise.all(
+    MUTANTS.map(
+      async (mutant, index) =>
+        await t.test(mutant.name, async () => {
+          const root = plant(mutant, index);
+          const verdict = await judge(root);
+          rmSync(root, { recursive: true, force: true });
+          assert.ok(verdict.isKilled, `survived ${STACKS} stacks, seed ${SEED}`);
+          process.stdout.write(`    killed: ${mutant.name}\n        by ${verdict.by}\n`);
+        }),
+    ),
+  );
+});
