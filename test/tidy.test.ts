@@ -26,6 +26,7 @@ const FLOORS: Readonly<Record<string, number>> = {
   backends: 5,
   frontends: 6,
   daemon: 7,
+  testing: 7,
   cli: 8,
   'index.ts': 9,
 };

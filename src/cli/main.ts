@@ -3,6 +3,7 @@
 import { readFileSync } from 'node:fs';
 import { Command, CommanderError } from 'commander';
 import { addCompletion } from './completion.ts';
+import { addConformance } from './conformance.ts';
 import { addDaemon } from './daemon.ts';
 import { addDeviceCommands } from './dm.ts';
 import { EXIT_FAILED, EXIT_USAGE, reportError } from './errors.ts';
@@ -40,6 +41,7 @@ async function main(): Promise<void> {
   addUp(program);
   addDeviceCommands(program);
   addExport(program);
+  addConformance(program);
   addCompletion(program);
   for (const command of program.commands) {
     command.exitOverride();

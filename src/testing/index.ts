@@ -11,6 +11,12 @@ export {
   type Rig,
   type Subject,
 } from './conformance/rig.ts';
+export {
+  BackendSubject,
+  type RealOptions,
+  TableSubject,
+} from './conformance/real-subject.ts';
+export { type ServerOptions, ServerSubject } from './conformance/server-subject.ts';
 export { type DiskSpec, type StackSpec, StackSubject } from './conformance/stack-subject.ts';
 export { drawStack, type DrawStackOptions, NO_DISKS, RECIPES } from './conformance/stacks.ts';
 export {
@@ -20,6 +26,7 @@ export {
   type RunOptions,
   runSuite,
 } from './conformance/suite.ts';
+export { type LabServer, serveLab } from './lab-server.ts';
 export { shrink } from './shrink.ts';
 export { type DiskFaults, SimDisk, type SimDiskOptions } from './sim/disk.ts';
 export { builtInTargets, type Lab, type LabOptions, makeLab } from './sim/lab.ts';

@@ -144,8 +144,8 @@ export class VersionModel {
   }
 
   /**
-   * What is wrong with what a device holds after a power cut, or undefined. What was found is what the
-   * device holds from then on, durable.
+   * What is wrong with what a device holds after a power cut, or undefined. What was found is what it
+   * holds from then on, durable.
    */
   checkAfterCut(data: Uint8Array): string | undefined {
     for (let sector = 0; sector < this.lenSectors; sector++) {
@@ -241,13 +241,16 @@ function identify(data: Uint8Array, i: number, sector: number): number | string 
   return isWhole ? number : `write ${number}, damaged`;
 }
 
+function name(number: number): string {
+  return number === 0 ? 'zeroes' : `write ${number}`;
+}
+
 function wrong(
   when: string,
   sector: number,
   found: number | string,
   allowed: readonly number[],
 ): string {
-  const name = (n: number): string => (n === 0 ? 'zeroes' : `write ${n}`);
   const is = typeof found === 'number' ? name(found) : found;
   return `${when}: sector ${sector} is ${is}; may be ${[...new Set(allowed)].map(name).join(' or ')}`;
 }

@@ -31,7 +31,11 @@ async function judge(root: string): Promise<Verdict> {
         timeout: 45_000,
       });
     } catch (error) {
-      const { stdout = '', stderr = '', killed } = error as {
+      const {
+        stdout = '',
+        stderr = '',
+        killed,
+      } = error as {
         stdout?: string;
         stderr?: string;
         killed?: boolean;

@@ -18,7 +18,10 @@ export class Stage {
   }
 
   async open(options: OpenOptions = {}): Promise<Rig> {
-    return await this.subject.open(this.seed, { clonesMax: this.rng.pick([1, 2, 256]), ...options });
+    return await this.subject.open(this.seed, {
+      clonesMax: this.rng.pick([1, 2, 256]),
+      ...options,
+    });
   }
 
   /** Opens, runs, looks at what must hold afterwards; lets go in any case. */

@@ -104,17 +104,14 @@ function hogMemory(rig: Rig, spare: number): () => void {
   };
 }
 
+function op(kind: LoadOp['kind'], sector: number, lenSectors: number): LoadOp {
+  return { kind, sector, lenSectors, flags: 0, segments: [] };
+}
+
 const edges: Check = {
   name: 'edges',
   about: 'first and last block, the whole device; I/O past the end is refused and changes nothing',
   draw: (_rng, { lenSectors, blockSectors }) => {
-    const op = (kind: LoadOp['kind'], sector: number, len: number): LoadOp => ({
-      kind,
-      sector,
-      lenSectors: len,
-      flags: 0,
-      segments: [],
-    });
     const all = Math.min(lenSectors, 1024);
     return [
       op('write', 0, blockSectors),

@@ -2,7 +2,7 @@
 
 import type { Check, Stage } from './check.ts';
 import { drawLoad, Load, type LoadOp } from './load.ts';
-import { CheckFailure, type OpenOptions, type PowerCut, type Rig } from './rig.ts';
+import { CheckFailure, type OpenOptions, type PowerCut, type PoweredOff, type Rig } from './rig.ts';
 
 /** How much of what was not durable may be left. */
 const CUTS = [
@@ -102,7 +102,7 @@ async function readAll(rig: Rig): Promise<Uint8Array> {
 const crash: Check = {
   name: 'crash',
   about: 'after a power cut at any moment, also while opening: every sector is old or new',
-  needs: ['simulation', 'power cut'],
+  needs: ['power cut'],
   draw: (rng, geometry, scale) =>
     drawLoad(rng, geometry, {
       count: 60 * scale,
@@ -142,21 +142,30 @@ async function checkFound(rig: Rig, load: Load): Promise<void> {
   if (wrong !== undefined) throw new CheckFailure(wrong);
 }
 
-/** Runs the load; the power goes at a random event of it, or at its end. */
+/** Runs the load; the power goes at a random moment of it, or at its end. */
 async function cutSomewhere(
   stage: Stage,
   rig: Rig,
   load: Load,
   ops: readonly LoadOp[],
   cut: PowerCut,
-): Promise<{ open(seed: number, options: OpenOptions): Promise<Rig> }> {
-  const { lab } = rig;
-  if (lab === null) throw new CheckFailure('power cut without a lab');
-  let off: Promise<{ open(seed: number, options: OpenOptions): Promise<Rig> }> | null = null;
-  lab.scheduler.haltAfter(stage.rng.between(1, ops.length * 6), () => {
+): Promise<PoweredOff> {
+  let off: Promise<PoweredOff> | null = null;
+  const cutNow = (): void => {
     load.isCut = true;
+    load.onEnded = () => {};
     off = stage.subject.powerCut(rig, cut);
-  });
+    // Awaited below; what goes wrong until then is not lost.
+    off.catch(() => undefined);
+  };
+  const { lab } = rig;
+  if (lab !== null) lab.scheduler.haltAfter(stage.rng.between(1, ops.length * 6), cutNow);
+  else {
+    const last = stage.rng.between(1, ops.length);
+    load.onEnded = () => {
+      if (load.ended >= last) cutNow();
+    };
+  }
   try {
     await load.run(ops);
   } catch (error) {

@@ -87,7 +87,8 @@ const gone: Check = {
 
 const suspend: Check = {
   name: 'suspend',
-  about: 'nothing reaches a disk below a suspended device; what came meanwhile ends after the resume',
+  about:
+    'nothing reaches a disk below a suspended device; what came meanwhile ends after the resume',
   needs: ['simulation'],
   draw: (rng, geometry, scale) => drawLoad(rng, geometry, { count: 40 * scale, mix: MIX }),
   async run(stage, ops) {
@@ -104,7 +105,8 @@ const suspend: Check = {
       const meanwhile = new Load(rig, { depth: ops.length }, load.model);
       const held = later(meanwhile.run(ops.slice(half)));
       await rig.settle(new Promise<void>((r) => lab.scheduler.after(100, r)));
-      if (seenBy(rig) !== seen) fail(`${seenBy(rig) - seen} requests reached disks while suspended`);
+      if (seenBy(rig) !== seen)
+        fail(`${seenBy(rig) - seen} requests reached disks while suspended`);
       if (meanwhile.ended > 0) fail(`${meanwhile.ended} operations ended while suspended`);
       await rig.settle(lab.dm.resume(rig.top));
       await rig.settle(Promise.all([before, held]));
@@ -208,7 +210,8 @@ const readOnly: Check = {
         ]),
       );
       const wrong = results.find((s) => s !== Status.ReadOnly && s !== Status.NotSupported);
-      if (wrong !== undefined) fail(`a write to a read-only device ended with ${statusName(wrong)}`);
+      if (wrong !== undefined)
+        fail(`a write to a read-only device ended with ${statusName(wrong)}`);
       await load.checkAll();
     });
   },

@@ -72,9 +72,7 @@ function drawOp(rng: Prng, geometry: Geometry, options: DrawOptions, kind: LoadK
     ? rng.between(1, Math.min(8, maxBlocks))
     : rng.between(1, maxBlocks);
   const isAtEdge = rng.chance(0.1);
-  const from = isAtEdge
-    ? rng.pick([0, blocks - lenBlocks])
-    : rng.below(blocks - lenBlocks + 1);
+  const from = isAtEdge ? rng.pick([0, blocks - lenBlocks]) : rng.below(blocks - lenBlocks + 1);
   const lenSectors = lenBlocks * block;
   return {
     kind,
@@ -137,6 +135,8 @@ export class Load {
   isCut = false;
   ended = 0;
   failed = 0;
+  /** Called after each operation. */
+  onEnded: () => void = () => {};
   readonly #options: LoadOptions;
 
   constructor(rig: Rig, options: LoadOptions, model?: VersionModel) {
@@ -159,6 +159,7 @@ export class Load {
           throw error;
         }
         this.ended++;
+        this.onEnded();
       }
     };
     const lanes = Array.from({ length: this.#options.depth }, lane);
@@ -245,7 +246,6 @@ export class Load {
     else this.model.writeUnsure(sent);
     this.#ends(op, status);
   }
-
 
   #ends(op: LoadOp, status: Status): void {
     if (status === Status.Ok) return;

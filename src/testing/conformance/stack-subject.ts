@@ -111,7 +111,10 @@ export class StackSubject implements Subject {
     const work = async (): Promise<void> => {
       for (const device of this.spec.devices) await lab.dm.create(device);
     };
-    await lab.scheduler.settle(work(), () => 'opening the stack waits for something that never comes');
+    await lab.scheduler.settle(
+      work(),
+      () => 'opening the stack waits for something that never comes',
+    );
   }
 
   async #rig(lab: Lab): Promise<Rig> {

@@ -117,9 +117,15 @@ export function drawStack(rng: Prng, options: DrawStackOptions = {}): StackSpec 
   const blockSectors = rng.pick([1, 1, 1, 8]);
   const limits = drawLimits(rng, blockSectors);
   const addDisk = (lenSectors: number): Part => {
-    const disk = { name: `test:d${disks.length}`, lenSectors, limits: rng.chance(0.5) ? limits : {
-      logicalBlockBytes: blockSectors * 512,
-    } };
+    const disk = {
+      name: `test:d${disks.length}`,
+      lenSectors,
+      limits: rng.chance(0.5)
+        ? limits
+        : {
+            logicalBlockBytes: blockSectors * 512,
+          },
+    };
     disks.push(disk);
     return disk;
   };

@@ -116,8 +116,7 @@ export function makeLab(options: LabOptions): Lab {
     failedRoots,
     addDisk,
     // As a URI, so that nobody takes it for a path.
-    disk: (name, lenSectors, limits = {}) =>
-      addDisk({ name: `test:${name}`, lenSectors, limits }),
+    disk: (name, lenSectors, limits = {}) => addDisk({ name: `test:${name}`, lenSectors, limits }),
     targetType: (type) => void types.set(type.name, type),
     powerCut(cutRng, keep, tear) {
       const images = new Map<string, Uint8Array>();

@@ -64,16 +64,16 @@ export class Scheduler implements Clock {
    * has thrown. `stuck` describes what is waiting.
    */
   async settle<T>(work: Promise<T>, stuck: () => string = () => 'work'): Promise<T> {
-    let waiter: (error: Error) => void = () => {};
+    let giveUp: ((error: Error) => void) | undefined;
     const stalled = new Promise<never>((_resolve, reject) => {
-      waiter = (error) => reject(error instanceof StallError ? new StallError(stuck()) : error);
+      giveUp = (error) => reject(error instanceof StallError ? new StallError(stuck()) : error);
+      this.#waiters.add(giveUp);
     });
-    this.#waiters.add(waiter);
     this.#wake();
     try {
       return await Promise.race([work, stalled]);
     } finally {
-      this.#waiters.delete(waiter);
+      if (giveUp !== undefined) this.#waiters.delete(giveUp);
     }
   }
 

@@ -1,0 +1,47 @@
+// Serves devices of a lab over NBD to real programs: a disk with a volatile cache whose power can be cut,
+// for servers that are under test and store their data there.
+
+import { TransmissionServer } from '../frontends/nbd/transmission.ts';
+import { NbdListener } from '../frontends/nbd/listener.ts';
+import { NodeEngine } from '../io/node-engine.ts';
+import type { Lab } from './sim/lab.ts';
+
+export interface LabServer {
+  /** URI of an export, which is named like its device. */
+  uri(device: string): string;
+  close(): Promise<void>;
+}
+
+/** Exports these mapped devices of `lab` on a unix socket. Throws DmError. */
+export async function serveLab(
+  lab: Lab,
+  socketPath: string,
+  devices: readonly string[],
+): Promise<LabServer> {
+  const engine = new NodeEngine(lab.arena);
+  const server = new TransmissionServer({
+    engine,
+    openDevice: async (name) => await lab.dm.openDevice(name),
+  });
+  for (const device of devices) await server.createExport({ name: device, device });
+  const listener = await NbdListener.open({
+    address: { kind: 'unix', path: socketPath },
+    catalog: {
+      lookup: async (name) => await Promise.resolve(server.lookup(name)),
+      listNames: async () => await Promise.resolve(server.listExports()),
+    },
+    transmission: {
+      begin: async (socket, negotiated, rest) =>
+        await Promise.resolve(server.connect(socket, negotiated, rest)),
+    },
+    log: () => undefined,
+  });
+  return {
+    uri: (device) => listener.uri(device),
+    async close() {
+      await listener.close();
+      await server.shutdown();
+      engine.close();
+    },
+  };
+}
