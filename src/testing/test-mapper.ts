@@ -2,6 +2,7 @@
 // bio, and can be told to fail or to hold everything back.
 
 import { existsSync } from 'node:fs';
+import { assert } from '../base/assert.ts';
 import { realClock } from '../base/clock.ts';
 import { DmError } from '../base/errors.ts';
 import { Prng } from '../base/prng.ts';
@@ -66,6 +67,17 @@ export class TestDisk implements BackendDevice {
   release(): void {
     this.isHeld = false;
     this.#schedule();
+  }
+
+  /** Ends one of the held bios, counted from the oldest. */
+  completeOne(index: number): void {
+    const [bio] = this.#waiting.splice(index, 1);
+    assert(bio !== undefined, `test disk ${this.name}: no bio ${index} is held`);
+    this.#complete(bio);
+  }
+
+  get heldCount(): number {
+    return this.#waiting.length;
   }
 
   extents(_sector: number, lenSectors: number): Promise<Extent[]> {
