@@ -35,6 +35,8 @@ export class TestDisk implements BackendDevice {
   readonly seen: SeenBio[] = [];
   /** Ends every bio that touches one of these sectors with EIO. */
   readonly badSectors = new Set<number>();
+  /** Ends every flush with EIO. */
+  failsFlushes = false;
   /** Bios wait while this is true; `release` lets them go. */
   isHeld = false;
   /** Deepest call stack seen in `submit`, frames. */
@@ -107,6 +109,10 @@ export class TestDisk implements BackendDevice {
   #complete(bio: Bio): void {
     for (let s = bio.sector; s < bio.sector + bio.lenSectors; s++) {
       if (!this.badSectors.has(s)) continue;
+      endBio(bio, Status.Io);
+      return;
+    }
+    if (bio.op === Op.Flush && this.failsFlushes) {
       endBio(bio, Status.Io);
       return;
     }

@@ -103,7 +103,10 @@ export class LogReader {
     for (let done = 0; done < entry.dataBytes; ) {
       const len = Math.min(buffer.length, entry.dataBytes - done);
       if (readFull(this.#fd, buffer, len, entry.dataOffBytes + done) < len) {
-        throw new LogError(this.path, `entry ${entry.index}: data: the log ended while it was read`);
+        throw new LogError(
+          this.path,
+          `entry ${entry.index}: data: the log ended while it was read`,
+        );
       }
       yield buffer.subarray(0, len);
       done += len;
@@ -173,7 +176,10 @@ export class LogReader {
   }
 
   #bad(index: number, field: string, found: string, expected: string): LogError {
-    return new LogError(this.path, `entry ${index}: ${field}: found ${found}, expected ${expected}`);
+    return new LogError(
+      this.path,
+      `entry ${index}: ${field}: found ${found}, expected ${expected}`,
+    );
   }
 }
 
@@ -195,7 +201,10 @@ function readSuper(path: string, fd: number): Super {
   const sizeBytes = fileSizeBytes(path, fd);
   const bytes = Buffer.alloc(LOG_SUPER_BYTES);
   if (readFull(fd, bytes, LOG_SUPER_BYTES, 0) < LOG_SUPER_BYTES) {
-    throw new LogError(path, `super: found ${sizeBytes} bytes, expected ${LOG_SUPER_BYTES} or more`);
+    throw new LogError(
+      path,
+      `super: found ${sizeBytes} bytes, expected ${LOG_SUPER_BYTES} or more`,
+    );
   }
   const { magic, version, entries, blockBytes } = decodeLogSuper(viewOf(bytes), 0);
   const bad = (field: string, found: string, expected: string): LogError =>

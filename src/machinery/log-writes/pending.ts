@@ -62,7 +62,7 @@ export class PendingList {
   }
 
   /**
-   * Takes, oldest first, what must be logged before a write of `blocks` blocks at `block` that overtakes
+   * Takes, oldest first, what must be logged before a write of `blocks` blocks at `block` that passes
    * the list: everything that overlaps it, and everything older that overlaps one of those. Replayed
    * behind it, their old data would win.
    */
@@ -78,7 +78,7 @@ export class PendingList {
       ranges.push({ block: pending.block, blocks: pending.blocks });
       taken.push(pending);
     }
-    return taken.reverse();
+    return taken.toReversed();
   }
 
   #remove(pending: Pending): void {
