@@ -183,6 +183,11 @@ export class LogReader {
   }
 }
 
+/** Opens a log of dm-log-writes. Throws LogError for what is no log, DmError for what cannot be opened. */
+export function openLog(path: string): LogReader {
+  return LogReader.open(path);
+}
+
 interface Super {
   readonly blockBytes: number;
   readonly entries: number;
