@@ -8,7 +8,7 @@ export interface CheckOutcome {
   readonly ending: string;
   /** The shell could not run it at all. */
   readonly isMissing: boolean;
-  /** The end of what it printed, to stdout and stderr together. */
+  /** The beginning of what it printed, to stdout and stderr together. */
   readonly output: string;
 }
 
@@ -22,7 +22,7 @@ export function runCheck(command: string, path: string): Promise<CheckOutcome> {
   });
   let output = '';
   const take = (chunk: Buffer): void => {
-    output = (output + chunk.toString()).slice(-OUTPUT_CHARS_MAX);
+    if (output.length < OUTPUT_CHARS_MAX) output += chunk.toString();
   };
   child.stdout.on('data', take);
   child.stderr.on('data', take);
@@ -30,7 +30,8 @@ export function runCheck(command: string, path: string): Promise<CheckOutcome> {
     child.on('error', reject);
     child.on('close', (code, signal) => {
       const ending = signal ?? `exit ${code}`;
-      resolve({ isGood: code === 0, ending, isMissing: code === 126 || code === 127, output });
+      const isMissing = code === 126 || code === 127;
+      resolve({ isGood: code === 0, ending, isMissing, output: output.slice(0, OUTPUT_CHARS_MAX) });
     });
   });
 }

@@ -1,7 +1,7 @@
 // lamina replay: what a log of dm-log-writes holds, and the device as it was anywhere in it.
 
 import { mkdtempSync, rmSync, statSync } from 'node:fs';
-import { dirname, join } from 'node:path';
+import { dirname, join, resolve } from 'node:path';
 import { type Command, Option } from 'commander';
 import { invalid } from '../base/errors.ts';
 import { SECTOR_BYTES } from '../base/units.ts';
@@ -27,6 +27,8 @@ import { notNegative, positive } from './option-values.ts';
 import { Progress } from './progress.ts';
 
 const EXIT_BAD_LOG = 3;
+/** Of what a failed check has printed; --json gives more. */
+const SHOWN_LINES_MAX = 20;
 
 interface Flags {
   readonly list?: boolean;
@@ -226,7 +228,7 @@ async function replayOnto(
     onEntry: (entry, last) => progress.show(entry.index, last, `entry ${entry.index} of ${last}`),
   };
   const check = async (state: ReplayState): Promise<boolean> => {
-    const outcome = await runCheck(flags.check ?? '', state.path);
+    const outcome = await runCheck(flags.check ?? '', resolve(state.path));
     if (outcome.isGood) return true;
     progress.clear();
     if (outcome.isMissing) {
@@ -290,7 +292,10 @@ function tellFailure(
   again: string,
 ): void {
   const what = state === undefined ? '' : `, crash state ${state} of seed ${seed}`;
-  const output = outcome.output.trimEnd().replaceAll(/^/gm, '    ');
+  const lines = outcome.output.trimEnd().split('\n');
+  if (lines.length > SHOWN_LINES_MAX)
+    lines.splice(SHOWN_LINES_MAX, Number.POSITIVE_INFINITY, '...');
+  const output = lines.map((line) => `    ${line}`).join('\n');
   process.stderr.write(
     `lamina: check failed (${outcome.ending}) at entry ${entry.index}${what}\n${output}\n` +
       `  this state again: ${again}\n`,

@@ -201,6 +201,19 @@ test('discards, zeroes, metadata and marks are what they are in the log', async 
     const zeroes = [...r.data(all[6] as LogEntry)];
     assert.ok(zeroes.every((piece) => piece.every((b) => b === 0)));
   });
+  await rig.t.dm.message('d', 0, 'mark behind');
+  await rig.driver.write(4096, block(8, 4096), { flags: BioFlag.Fua });
+  await settle();
+  readLog(rig.log, (r) => {
+    const last = [...r.entries()].slice(-2);
+    assert.deepEqual(
+      last.map((e) => [e.flags, e.offBytes, e.lenBytes, e.dataBytes, e.mark]),
+      [
+        [LogFlag.Mark, 0, 0, 0, 'behind'],
+        [LogFlag.Fua, 4096, 4096, 4096, undefined],
+      ],
+    );
+  });
   const fast = await rig.driver.zero(0, 4096, { flags: BioFlag.FastOnly });
   assert.equal(fast, Status.NotSupported);
   await rig.remove();

@@ -259,7 +259,9 @@ class LogWrites implements Target {
     // As the kernel: what does not fit behind the header is cut off, and a byte stays zero.
     const bytes = Buffer.from(text).subarray(0, this.#blockBytes - LOG_ENTRY_BYTES - 1);
     return new Promise((resolve) => {
-      const pending = this.#take();
+      // Not from the pool: those have a place and a length.
+      const pending = new Pending();
+      this.#pendingCount++;
       pending.flags = LogFlag.Mark;
       pending.text = bytes;
       pending.textBytes = bytes.length;

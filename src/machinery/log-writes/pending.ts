@@ -62,8 +62,8 @@ export class PendingList {
   }
 
   /**
-   * Takes, oldest first, what must be logged before a write that overtakes the list: everything that
-   * overlaps it, and everything older that overlaps one of those. Behind it, their old data would win.
+   * Takes, oldest first, what must be logged before a write that overtakes the list: what overlaps
+   * it, and what is older and overlaps one of those. Behind it, their old data would win.
    */
   takeOverlapped(block: number, blocks: number): Pending[] {
     const ranges = [{ block, blocks }];
