@@ -280,6 +280,21 @@ test('a table that is loaded and cleared leaves the log alone', async () => {
   await rig.remove();
 });
 
+test('suspending flushes the device, which the log does not show', async () => {
+  const rig = await makeRig();
+  const flushes = (): number => rig.data.seen.filter((b) => b.op === Op.Flush).length;
+  await rig.driver.write(0, block(1));
+  await rig.t.dm.suspend('d', { noflush: true });
+  assert.equal(flushes(), 0);
+  await rig.t.dm.resume('d');
+  await rig.t.dm.suspend('d');
+  assert.equal(flushes(), 1);
+  await rig.t.dm.resume('d');
+  assert.equal(await rig.status(), '0 0');
+  await rig.remove();
+  assert.equal(logOrder(rig.log), 'W0 M:dm-log-writes-end');
+});
+
 test('a full log ends logging, keeps what fits, tells of it, and the I/O goes on', async () => {
   const rig = await makeRig({ logSectors: 8 });
   const { eventNr } = await rig.t.dm.info('d');

@@ -59,6 +59,7 @@ class LogWrites implements Target {
   #isRetrying = false;
   #isListening = false;
   #wasResumed = false;
+  #flushesAtSuspend = true;
 
   constructor(data: BlockDevice, log: BlockDevice, host: TargetHost) {
     this.#data = data;
@@ -155,7 +156,13 @@ class LogWrites implements Target {
     return '';
   }
 
+  presuspend(noflush: boolean): Promise<void> {
+    this.#flushesAtSuspend = !noflush;
+    return Promise.resolve();
+  }
+
   async postsuspend(): Promise<void> {
+    if (!this.#flushesAtSuspend) return;
     // Only the data: in the log, a flush stands for one that a client asked for.
     const status = await flushDevice(this.#data);
     if (status === Status.Ok) return;
