@@ -229,12 +229,12 @@ test('the super is rewritten, behind a flush of the log, for flush, FUA and mark
   assert.equal(supers(), 0);
   await rig.driver.flush();
   await settle();
-  assert.equal(supers(), 1);
+  assert.equal(supers(), 2, 'an empty one before the first entry, one behind the flush');
   await rig.driver.write(0, block(2), { flags: BioFlag.Fua });
   await settle();
-  assert.equal(supers(), 2);
+  assert.equal(supers(), 3);
   await rig.t.dm.message('d', 0, 'mark m');
-  assert.equal(supers(), 3, 'a mark is durable when the message returns');
+  assert.equal(supers(), 4, 'a mark is durable when the message returns');
   const { seen } = rig.log;
   for (const [i, bio] of seen.entries()) {
     if (bio.sector !== 0 || bio.op !== Op.Write) continue;
@@ -242,7 +242,28 @@ test('the super is rewritten, behind a flush of the log, for flush, FUA and mark
     assert.equal(seen[i - 1]?.op, Op.Flush);
   }
   await rig.remove();
-  assert.equal(supers(), 4);
+  assert.equal(supers(), 5);
+});
+
+test('an older log on the device is gone before the first entry of the new one', async () => {
+  const rig = await makeRig();
+  for (let i = 0; i < 4; i++) await rig.driver.write(i * 512, block(1));
+  await rig.driver.flush();
+  await settle();
+  await rig.t.dm.load('d', `0 ${LEN} log-writes ${rig.data.name} ${rig.log.name}`);
+  await rig.t.dm.resume('d');
+  assert.equal(logOrder(rig.log), 'W0 W1 W2 W3 F M:dm-log-writes-end', 'as long as nothing is new');
+  rig.log.isHeld = true;
+  await rig.driver.write(4 * 512, block(2));
+  await rig.driver.flush();
+  rig.log.completeOne(0);
+  rig.log.completeOne(0);
+  assert.equal(logOrder(rig.log), '', 'the super is durable, the entries are still held');
+  assert.equal(rig.log.heldCount, 2);
+  rig.log.release();
+  await settle();
+  assert.equal(logOrder(rig.log), 'W4 F');
+  await rig.remove();
 });
 
 test('status, table and messages speak as the kernel does', async () => {

@@ -4,7 +4,8 @@
 // are written at a time. The super counts entries, and a reader believes the super: it is rewritten
 // (durably, behind a flush of the log) only when no entry is in flight and everything it counts has been
 // written. That is wanted after a flush, a FUA write or a mark; what is queued behind one of these may be
-// taken along, up to SUPER_EVERY entries.
+// taken along, up to SUPER_EVERY entries. One that counts nothing is written before the first entry, so
+// that the super of an older log never stands for a mixture of both.
 //
 // The first failed write ends logging: the super stays as it is, so what it counts is good. A full log
 // ends it as well, after a last super over everything that found a place.
@@ -73,6 +74,8 @@ export class LogWriter implements BioOwner {
   #isPumping = false;
   readonly #superBio = new Bio();
   readonly #superVec: BioVec;
+  /** Nothing has been written. */
+  #isFresh = true;
   #isSuperWanted = false;
   #isSuperRunning = false;
   #entriesSinceWanted = 0;
@@ -158,6 +161,11 @@ export class LogWriter implements BioOwner {
   #step(): boolean {
     if (this.#isSuperRunning) return false;
     const pending = this.#head;
+    if (this.#isFresh && pending !== null) {
+      this.#isFresh = false;
+      this.#startSuper();
+      return true;
+    }
     if (this.#isSuperWanted && (pending === null || this.#entriesSinceWanted >= SUPER_EVERY)) {
       if (this.#writing > 0) return false;
       this.#startSuper();
