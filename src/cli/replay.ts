@@ -60,7 +60,8 @@ Examples:
     lamina replay log.img disk.img --to-flush 3
 
   Check every state that a flush promised, and 20 states that a crash before it may leave:
-    lamina replay log.img disk.img --check 'e2fsck -fy {}' --subsets 20 --seed 1 --tear
+    lamina replay log.img disk.img --subsets 20 --seed 1 \\
+      --check 'e2fsck -E journal_only -y {}; e2fsck -fn {}'
 
 Exit status: 0 all good, 1 a check failed or something was refused, 2 for a wrong call, 3 a bad log.`;
 

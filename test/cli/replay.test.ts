@@ -201,6 +201,22 @@ test('crash states find the flush that is missing, and not where it is there', a
   assert.equal(stopped.err.match(/check failed/g)?.length, 1, 'ends at the first');
 });
 
+test('a crash takes nothing back that a flush had promised', async () => {
+  const { log } = await logged('epochs', 64 * 1024, async (disk) => {
+    for (const value of ['1', '2', '3', '4']) {
+      await disk.write(0, fill(value, 4096));
+      await disk.flush();
+    }
+  });
+  const device = sized('epochs.out', 64 * 1024);
+  const seen = at('epochs.seen');
+  const check = ['--check', `head -c 1 {} >> ${seen}`, '--subsets', '12', '--seed', '5'];
+  assert.equal(lamina(log, device, ...check).status, 0);
+  const states = readFileSync(seen, 'utf8').replaceAll('\0', '0').match(/.{13}/g) ?? [];
+  const kinds = states.map((s) => [...new Set(s)].toSorted().join(''));
+  assert.deepEqual(kinds, ['01', '12', '23', '34'], states.join(' '));
+});
+
 test('where checks are made, on what, and that a check may write', async () => {
   const { log, data } = await logged('where', 64 * 1024, async (disk, stack) => {
     await disk.write(0, fill('1', 512));
