@@ -29,6 +29,15 @@ export type { CreateOptions, DeviceInfo, DmControl, TargetLine } from './dm/cont
 export { parseConcise, parseTable } from './dm/table-text.ts';
 export type { Target, TargetHost, TargetType } from './dm/target.ts';
 export { NbdListener } from './frontends/nbd/listener.ts';
+export { LogError, type LogEntry, LogReader, openLog } from './machinery/log-writes/log-reader.ts';
+export {
+  type LogPoint,
+  replay,
+  type ReplayChecks,
+  type ReplayOptions,
+  type ReplayResult,
+  type ReplayState,
+} from './machinery/log-writes/replayer.ts';
 
 export interface OpenStackOptions {
   /** Budget for I/O buffers, bytes. 64 MiB if not given. */

@@ -36,7 +36,10 @@ export const BioFlag = {
   Meta: 4,
   /** Zeroed blocks stay allocated. */
   NoUnmap: 8,
-  /** Write-zeroes only if it is quicker than writing; otherwise NotSupported, nothing done. */
+  /**
+   * Write-zeroes only if it is quicker than writing; otherwise NotSupported, and what is there is as
+   * it was or zeroed (one part of a stack may be quick, another not).
+   */
   FastOnly: 16,
 } as const;
 
@@ -64,6 +67,8 @@ export class Frame {
   target: object | null = null;
   /** The layer's own number: progress of a flush or discard over several devices. */
   step = 0;
+  /** `bio.targetWord` as the target left it: lower devices have words of their own. */
+  word = 0;
 }
 
 let nextId = 1;

@@ -40,16 +40,16 @@ interface ConformanceOptions {
 }
 
 const EXAMPLES = `
-What is checked (--list tells each check): data against a model under overlapping I/O, edges, zeroes and
-discards, progress and memory with reserves of one, flush and FUA across power cuts, crashes at any moment,
-errors and whom they reach, suspending, table swaps, limits, buffers, contexts, pools.
+What is checked (--list tells each check): data against a model under overlapping I/O, edges,
+zeroes and discards, progress and memory with reserves of one, flush and FUA across power cuts,
+crashes at any moment, errors and whom they reach, suspending, table swaps, limits, buffers, pools.
 
 Examples:
   A server that runs somewhere; its export is overwritten:
     lamina conformance 'nbd+unix:///?socket=/tmp/disk.sock' --overwrite
 
-  A server that the suite may kill. It stores its data on {backing}, a disk (as NBD URI) that forgets what
-  was not flushed when the power goes:
+  A server that the suite may kill. It stores its data on {backing}, a disk (as NBD URI) that
+  forgets what was not flushed when the power goes:
     lamina conformance --serve 'nbdkit -f -U {socket} nbd {backing}'
     lamina conformance --serve 'qemu-nbd -t -k {socket} --cache=writeback -f raw {backing}'
 

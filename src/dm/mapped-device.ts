@@ -124,7 +124,7 @@ export class MappedDevice implements BlockDevice, FrameHook {
   bioPopped(bio: Bio, frame: Frame): boolean {
     this.#inFlight--;
     const entry = frame.target as TableEntry | null;
-    if (entry !== null && entry.hasEndIo && !this.#endIo(bio, entry)) return false;
+    if (entry !== null && entry.hasEndIo && !this.#endIo(bio, entry, frame.word)) return false;
     if (this.#onIdle !== null) this.#checkIdle();
     return true;
   }
@@ -241,6 +241,7 @@ export class MappedDevice implements BlockDevice, FrameHook {
     bio.sector -= entry.startSector;
     switch (entry.target.map(bio)) {
       case MapResult.Remapped:
+        frame.word = bio.targetWord;
         if (debugBuild) assert(bio.remaining === 1, `bio ${bio.id}: passed down with children`);
         submitBio(bio);
         return;
@@ -267,10 +268,11 @@ export class MappedDevice implements BlockDevice, FrameHook {
     if (this.#onIdle !== null) this.#checkIdle();
   }
 
-  #endIo(bio: Bio, entry: TableEntry): boolean {
+  #endIo(bio: Bio, entry: TableEntry, word: number): boolean {
     const { target } = entry;
     const sector = bio.sector;
     bio.sector = sector - entry.startSector;
+    bio.targetWord = word;
     const result = target.endIo === undefined ? EndIoResult.Done : target.endIo(bio);
     if (result === EndIoResult.Done) {
       bio.sector = sector;

@@ -78,7 +78,7 @@ export class BioDriver {
     lenBytes: number,
     options: DriveOptions = {},
   ): Promise<Buffer | Status> {
-    const buffers = this.#buffers(lenBytes, options);
+    const buffers = this.#tryBuffers(lenBytes, options) ?? (await this.#buffers(lenBytes, options));
     const { u8 } = this.#arena;
     for (const [i, mem] of buffers.mems.entries()) {
       u8.fill(0xdb, mem, mem + (buffers.lens[i] as number));
@@ -100,7 +100,8 @@ export class BioDriver {
   }
 
   async write(offBytes: number, data: Uint8Array, options: DriveOptions = {}): Promise<Status> {
-    const buffers = this.#buffers(data.length, options);
+    const { length } = data;
+    const buffers = this.#tryBuffers(length, options) ?? (await this.#buffers(length, options));
     const { mems, lens } = buffers;
     const { u8 } = this.#arena;
     let at = 0;
@@ -196,22 +197,49 @@ export class BioDriver {
     }
   }
 
-  #buffers(lenBytes: number, options: DriveOptions): Buffers {
+  /** Waits for memory, as front ends do, holding nothing meanwhile. */
+  async #buffers(lenBytes: number, options: DriveOptions): Promise<Buffers> {
+    for (;;) {
+      await new Promise<void>((resolve) => this.#arena.onFree(resolve));
+      const buffers = this.#tryBuffers(lenBytes, options);
+      if (buffers !== null) return buffers;
+    }
+  }
+
+  #tryBuffers(lenBytes: number, options: DriveOptions): Buffers | null {
     const guard = this.#guardBytes;
     const skew = guard + (options.skewBytes ?? 0);
     const lens = [...(options.segments ?? [lenBytes])];
+    const mems = this.#tryAlloc(lens, skew + guard);
+    if (mems === null) return null;
     const { u8 } = this.#arena;
-    const mems = lens.map((len) => {
-      const chunk = this.#arena.tryAlloc(len + skew + guard);
-      assert(chunk !== NONE, 'test: the arena is too small');
+    for (const [i, chunk] of mems.entries()) {
       const mem = chunk + skew;
+      const len = lens[i] as number;
       u8.fill(GUARD, mem - guard, mem);
       u8.fill(GUARD, mem + len, mem + len + guard);
-      return mem;
-    });
+      mems[i] = mem;
+    }
     const vec = new BioVec([...mems], [...lens], this);
     assert(vec.lenBytes >= lenBytes, 'test: segments shorter than the bio');
     return { vec, mems, lens };
+  }
+
+  /** A chunk for each length, or none. */
+  #tryAlloc(lens: readonly number[], extraBytes: number): number[] | null {
+    const mems: number[] = [];
+    for (const len of lens) {
+      const mem = this.#arena.tryAlloc(len + extraBytes);
+      if (mem !== NONE) {
+        mems.push(mem);
+        continue;
+      }
+      for (const [i, taken] of mems.entries()) {
+        this.#arena.free(taken, (lens[i] as number) + extraBytes);
+      }
+      return null;
+    }
+    return mems;
   }
 
   #free({ mems, lens }: Buffers, options: DriveOptions): void {

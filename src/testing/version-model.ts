@@ -144,8 +144,8 @@ export class VersionModel {
   }
 
   /**
-   * What is wrong with what a device holds after a power cut, or undefined. What was found is what it
-   * holds from then on, durable.
+   * What is wrong with what a device holds after a power cut, or undefined. What was found is what
+   * it holds from then on, durable.
    */
   checkAfterCut(data: Uint8Array): string | undefined {
     for (let sector = 0; sector < this.lenSectors; sector++) {

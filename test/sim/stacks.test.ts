@@ -227,6 +227,21 @@ test('a flush goes once to every lower device, a discard once to every stripe', 
   await t.dm.close();
 });
 
+test('a discard that fails counts against the stripe it was for, also with devices in between', async () => {
+  const t = makeTestMapper(9, 4);
+  t.disk('a', 128);
+  t.disk('b', 128).badSectors.add(5);
+  await t.dm.create({ name: 'la', table: '0 128 linear test:a 0' });
+  await t.dm.create({ name: 'lb', table: '0 128 linear test:b 0' });
+  await t.dm.create({ name: 's', table: '0 256 striped 2 8 la 0 lb 0' });
+  const open = await t.dm.openDevice('s');
+  const driver = new BioDriver(open.device, t.arena);
+  assert.equal(await driver.discard(0, 256 * 512), Status.Io);
+  assert.equal((await t.dm.status('s'))[0]?.params, '2 la lb 1 AD');
+  await open.close();
+  await t.dm.close();
+});
+
 test('an error stays with the bio it belongs to', async () => {
   const t = makeTestMapper(9, 1);
   const disk = t.disk('a', 256);

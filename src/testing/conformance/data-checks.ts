@@ -188,7 +188,7 @@ const zeroes: Check = {
   },
 };
 
-/** "Only if it is quick" either zeroes or refuses and leaves everything as it was. */
+/** "Only if it is quick" zeroes, or refuses and has zeroed or left what was there. */
 async function fastZeroes(rig: Rig, load: Load): Promise<void> {
   const { blockSectors } = geometryOf(rig.device);
   const place = { sector: 0, lenSectors: blockSectors, segments: [] };

@@ -100,7 +100,7 @@ const suspend: Check = {
       const before = later(load.run(ops.slice(0, half)));
       await rig.settle(lab.dm.suspend(rig.top, { noflush: stage.rng.chance(0.3) }));
       const seen = seenBy(rig);
-      const running = disksOf(rig).filter((d) => d.inFlight > 0);
+      const running = rig.flushedDisks.filter((d) => d.inFlight > 0);
       if (running.length > 0) fail(`suspended with I/O running on ${running[0]?.name ?? ''}`);
       const meanwhile = new Load(rig, { depth: ops.length }, load.model);
       const held = later(meanwhile.run(ops.slice(half)));
@@ -122,7 +122,7 @@ function later<T>(work: Promise<T>): Promise<T> {
 }
 
 function seenBy(rig: Rig): number {
-  return disksOf(rig).reduce((sum, disk) => sum + disk.seen.length, 0);
+  return rig.flushedDisks.reduce((sum, disk) => sum + disk.seen.length, 0);
 }
 
 const swap: Check = {
@@ -166,7 +166,7 @@ const flushErrors: Check = {
     await stage.withRig({}, async (rig) => {
       const load = new Load(rig, { depth: 4 });
       await load.run(ops);
-      for (const disk of disksOf(rig)) {
+      for (const disk of rig.flushedDisks) {
         const flushes = disk.seen.filter((b) => b.op === Op.Flush).length;
         disk.faults.flushErrorRate = 1;
         disk.faults.status = Status.NoSpace;

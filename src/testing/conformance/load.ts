@@ -211,7 +211,8 @@ export class Load {
         const sent = this.model.sendZeroes(op.sector, op.lenSectors);
         const status = await driver.zero(offBytes, lenBytes, { flags: op.flags });
         const mayRefuse = (op.flags & BioFlag.FastOnly) !== 0;
-        if (status === Status.NotSupported && mayRefuse) this.model.writeUndone(sent);
+        // A stack may have done a part of it before another part refused.
+        if (status === Status.NotSupported && mayRefuse) this.model.writeUnsure(sent);
         else this.#wrote(op, sent, status);
         return;
       }

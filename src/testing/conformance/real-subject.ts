@@ -137,6 +137,7 @@ class RealRig implements Rig {
   readonly driver;
   readonly lab = null;
   readonly top = NAME;
+  readonly flushedDisks = [];
   readonly #account: Account;
   readonly #core: PlaneCore;
   readonly #timeoutMs: number;
@@ -202,6 +203,7 @@ class RealRig implements Rig {
     await this.#release();
     try {
       await this.settle(close(this.#core));
+      this.#account.checkClosed();
     } catch (error) {
       if (error instanceof DmError) fail(`closing: ${errorText(error)}`);
       throw error;

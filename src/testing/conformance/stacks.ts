@@ -18,8 +18,8 @@ export interface Workbench {
   readonly blockSectors: number;
   /** A device or disk to stand on, nobody else's. */
   below(): Part;
-  /** A whole disk. */
-  disk(lenSectors: number): Part;
+  /** A disk for what a target keeps beside the data: no part of what a flush has to reach. */
+  diskAside(lenSectors: number): Part;
   /** Adds a device with this table. */
   device(table: string, lenSectors: number): Part;
 }
@@ -90,7 +90,8 @@ export const RECIPES: Readonly<Record<string, Recipe>> = {
   },
   'log-writes'(bench) {
     const { name, lenSectors } = bench.below();
-    const log = bench.disk(1 << 14);
+    // Sometimes one that runs full.
+    const log = bench.diskAside(bench.rng.pick([1 << 9, 1 << 12]));
     return bench.device(`0 ${lenSectors} log-writes ${name} ${log.name}`, lenSectors);
   },
 };
@@ -116,15 +117,12 @@ export function drawStack(rng: Prng, options: DrawStackOptions = {}): StackSpec 
   const devices: { name: string; table: string }[] = [];
   const blockSectors = rng.pick([1, 1, 1, 8]);
   const limits = drawLimits(rng, blockSectors);
-  const addDisk = (lenSectors: number): Part => {
+  const addDisk = (lenSectors: number, isAside = false): Part => {
     const disk = {
       name: `test:d${disks.length}`,
       lenSectors,
-      limits: rng.chance(0.5)
-        ? limits
-        : {
-            logicalBlockBytes: blockSectors * 512,
-          },
+      limits: rng.chance(0.5) ? limits : { logicalBlockBytes: blockSectors * 512 },
+      isAside,
     };
     disks.push(disk);
     return disk;
@@ -137,7 +135,7 @@ export function drawStack(rng: Prng, options: DrawStackOptions = {}): StackSpec 
         const isDisk = layers <= 1 || disks.length > 8;
         return isDisk ? addDisk(rng.between(8, 48) * 8) : build(layers - 1, pick());
       },
-      disk: addDisk,
+      diskAside: (lenSectors) => addDisk(lenSectors, true),
       device: (table, lenSectors) => {
         const name = `m${devices.length}`;
         devices.push({ name, table });

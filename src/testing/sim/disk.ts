@@ -181,6 +181,18 @@ export class SimDisk implements BackendDevice {
     for (const request of held) this.#schedule(request);
   }
 
+  /** How many requests are held. */
+  get heldCount(): number {
+    return this.#held.length;
+  }
+
+  /** Ends one of the held requests, counted from the oldest. */
+  completeOne(index: number): void {
+    const [request] = this.#held.splice(index, 1);
+    assert(request !== undefined, `${this.name}: no request ${index} is held`);
+    this.#complete(request);
+  }
+
   extents(_sector: number, lenSectors: number): Promise<Extent[]> {
     return Promise.resolve([{ lenSectors, isHole: false, isZero: false }]);
   }
