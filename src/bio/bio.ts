@@ -37,8 +37,8 @@ export const BioFlag = {
   /** Zeroed blocks stay allocated. */
   NoUnmap: 8,
   /**
-   * Write-zeroes only if it is quicker than writing; otherwise NotSupported, and what is there is as
-   * it was or zeroed (one part of a stack may be quick, another not).
+   * Write-zeroes only if it is quicker than writing; otherwise NotSupported, and what is there is
+   * as it was or zeroed (one part of a stack may be quick, another not).
    */
   FastOnly: 16,
 } as const;

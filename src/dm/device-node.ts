@@ -143,7 +143,8 @@ export class DeviceNode {
   }
 
   async #flush(table: Table): Promise<void> {
-    for (const device of table.flushDevices) {
+    // Also below targets that want to see clients' flushes: what is suspended is on the medium.
+    for (const device of table.devices()) {
       const status = await flushDevice(device);
       if (status !== Status.Ok) {
         const what = `${this.name}: flush of ${device.name}: ${statusName(status)}`;

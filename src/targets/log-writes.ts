@@ -10,14 +10,13 @@
 // See machinery/log-writes: pending.ts for the order, log-writer.ts for the log.
 
 import { DmError, errorText, invalid } from '../base/errors.ts';
-import { Status, statusName } from '../base/status.ts';
+import { Status } from '../base/status.ts';
 import { SECTOR_BYTES } from '../base/units.ts';
 import { type Bio, BioFlag, forEachSegment, Op } from '../bio/bio.ts';
 import type { BlockDevice, Extent } from '../bio/device.ts';
 import { DEFAULT_LIMITS, type QueueLimits } from '../bio/limits.ts';
 import { endBio, submitBio } from '../bio/submit.ts';
 import { deviceWord } from '../dm/device-mapper.ts';
-import { flushDevice } from '../dm/device-node.ts';
 import {
   type DeviceRange,
   EndIoResult,
@@ -59,7 +58,6 @@ class LogWrites implements Target {
   #isRetrying = false;
   #isListening = false;
   #wasResumed = false;
-  #flushesAtSuspend = true;
 
   constructor(data: BlockDevice, log: BlockDevice, host: TargetHost) {
     this.#data = data;
@@ -155,19 +153,9 @@ class LogWrites implements Target {
     return '';
   }
 
-  presuspend(noflush: boolean): Promise<void> {
-    this.#flushesAtSuspend = !noflush;
-    return Promise.resolve();
-  }
-
   async postsuspend(): Promise<void> {
     // Suspended means quiet: the log, too, can be copied then.
     await this.#writer.idle();
-    if (!this.#flushesAtSuspend) return;
-    // Only the data: in the log, a flush stands for one that a client asked for.
-    const status = await flushDevice(this.#data);
-    if (status === Status.Ok) return;
-    throw new DmError(status, `flush of ${this.#data.name}: ${statusName(status)}`);
   }
 
   resume(): void {
