@@ -197,13 +197,13 @@ test('table lines come back; bad ones are refused in the kernel’s words', asyn
     ['5 5 2 drop_writes error_writes', /error_writes conflicts with feature drop_writes/],
     ['5 5 2 error_writes drop_writes', /drop_writes conflicts with feature error_writes/],
     ['5 5 3 corrupt_bio_byte 1 r', /Feature corrupt_bio_byte requires parameters/],
-    ['5 5 5 corrupt_bio_byte 0 r 1 0', /Invalid corrupt byte: found '0'/],
+    ['5 5 5 corrupt_bio_byte 0 r 1 0', /Invalid corrupt bio byte: found '0'/],
     ['5 5 5 corrupt_bio_byte 1 x 1 0', /Invalid corrupt bio direction \(r or w\): found 'x'/],
     [
       '5 5 5 corrupt_bio_byte 1 r 256 0',
-      /Invalid value to corrupt byte into \(0-255\): found '256'/,
+      /Invalid corrupt value to write into bio byte \(0-255\): found '256'/,
     ],
-    ['5 5 5 corrupt_bio_byte 1 r 1 z', /Invalid corrupt flags mask: found 'z'/],
+    ['5 5 5 corrupt_bio_byte 1 r 1 z', /Invalid corrupt bio flags mask: found 'z'/],
     ['5 5 6 drop_writes corrupt_bio_byte 1 w 1 0', /drop_writes is incompatible/],
     ['5 5 2 random_read_corrupt 1000000001', /Invalid random corrupt argument/],
   ];

@@ -111,10 +111,10 @@ function parseCorruptByte(words: string[]): CorruptByte {
     throw invalid(`Invalid corrupt bio direction (r or w): found '${direction}'`);
   }
   return {
-    byte: parseNumber(byte, 1, 0xffffffff, 'Invalid corrupt byte'),
+    byte: parseNumber(byte, 1, 0xffffffff, 'Invalid corrupt bio byte'),
     direction,
-    value: parseNumber(value, 0, 255, 'Invalid value to corrupt byte into (0-255)'),
-    flags: parseNumber(flags, 0, 0xffffffff, 'Invalid corrupt flags mask'),
+    value: parseNumber(value, 0, 255, 'Invalid corrupt value to write into bio byte (0-255)'),
+    flags: parseNumber(flags, 0, 0xffffffff, 'Invalid corrupt bio flags mask'),
   };
 }
 
