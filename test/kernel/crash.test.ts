@@ -8,6 +8,7 @@ import {
   mkdirSync,
   readFileSync,
   rmSync,
+  statSync,
   truncateSync,
   writeFileSync,
 } from 'node:fs';
@@ -153,9 +154,13 @@ for (const fs of ['ext4', 'xfs']) {
       const image = join(folder.path, 'data.img');
       mkfs(fs, image);
       const server = await startLamina([image], join(folder.path, 's.sock'));
-      const killAt = setTimeout(() => void server.kill(), rng.between(8000, 14000));
+      // In the middle of the workload: when it has put so much into the image.
+      const killAt = allocatedBytes(image) + rng.between(1 << 20, 6 << 20);
+      const killer = setInterval(() => {
+        if (allocatedBytes(image) >= killAt) void server.kill();
+      }, 20);
       const { output } = await runInKernel({ disks: [server.uri], script: workload(fs, 100_000) });
-      clearTimeout(killAt);
+      clearInterval(killer);
       const synced = Number([...output.matchAll(/^synced (\d+)$/gm)].at(-1)?.[1] ?? 0);
       assert.ok(synced > 0, `nothing was synced before the kill: ${output}`);
       if (fs === 'ext4') {
@@ -179,6 +184,10 @@ umount /mnt; echo "looked at $i"`,
       folder.remove();
     }
   });
+}
+
+function allocatedBytes(path: string): number {
+  return statSync(path).blocks * 512;
 }
 
 /**

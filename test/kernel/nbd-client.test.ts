@@ -9,7 +9,7 @@ import { inKernel } from './vm.ts';
 
 const WORK = `mkdir -p /mnt
 mount -t FS DISK /mnt
-fio --name=v --directory=/mnt --size=16m --rw=randrw --bs=4k-64k --verify=crc32c --ioengine=psync --fsync=16 \\
+fio --name=v --directory=/mnt --size=16m --rw=randwrite --bs=16k --verify=crc32c --ioengine=psync --fsync=16 \\
   --end_fsync=1 --randseed=7 --output-format=terse >/tmp/fio || { cat /tmp/fio; exit 1; }
 for i in 1 2 3 4 5 6 7 8; do dd if=/dev/urandom of=/mnt/f$i bs=64k count=8 conv=fsync 2>/dev/null; done
 sha256sum /mnt/f* >/tmp/sums
@@ -42,8 +42,8 @@ mkfs.ext4 -q /dev/nbd0
 ${work('ext4', '/dev/nbd0')}
 e2fsck -fn /dev/nbd0 >/dev/null 2>&1 && echo "ext4 clean"
 dd if=/dev/urandom of=/dev/nbd0 bs=1M count=4 conv=fsync 2>/dev/null
-blkdiscard -o 1048576 -l 1048576 /dev/nbd0
-blkdiscard -z -o 2097152 -l 1048576 /dev/nbd0
+/bin/blkdiscard -o 1048576 -l 1048576 /dev/nbd0
+/bin/blkdiscard -z -o 2097152 -l 1048576 /dev/nbd0
 echo 3 >/proc/sys/vm/drop_caches
 dd if=/dev/nbd0 bs=1M skip=1 count=2 2>/dev/null | tr -d '\\0' | wc -c
 mkfs.xfs -q -f /dev/nbd0

@@ -58,14 +58,20 @@ async function boot(options: KernelRun, work: string): Promise<KernelResult> {
     join(IMAGE, 'initramfs.gz'),
     initrd,
   ]);
+  const machine = `-machine q35 -accel tcg,thread=multi -cpu max -m ${memoryMib} -smp 2`;
+  const screen = '-display none -no-reboot -monitor none -nic user,model=virtio-net-pci';
   const args = [
-    ...['-machine', 'q35', '-accel', 'tcg,thread=multi', '-cpu', 'max'],
-    ...['-m', String(memoryMib), '-smp', '2'],
-    ...['-kernel', join(IMAGE, 'vmlinuz'), '-initrd', initrd],
-    ...['-append', 'console=ttyS0 panic=-1 quiet loglevel=4 mitigations=off'],
-    ...['-display', 'none', '-no-reboot', '-monitor', 'none'],
-    ...['-serial', `file:${join(work, 'console')}`, '-serial', `file:${join(work, 'out')}`],
-    ...['-nic', 'user,model=virtio-net-pci'],
+    ...`${machine} ${screen}`.split(' '),
+    '-kernel',
+    join(IMAGE, 'vmlinuz'),
+    '-initrd',
+    initrd,
+    '-append',
+    'console=ttyS0 panic=-1 quiet loglevel=4 mitigations=off',
+    '-serial',
+    `file:${join(work, 'console')}`,
+    '-serial',
+    `file:${join(work, 'out')}`,
     ...disks.flatMap((disk) => [
       '-drive',
       `file=${disk},format=raw,if=virtio,cache=writeback,discard=unmap`,
