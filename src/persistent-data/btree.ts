@@ -9,7 +9,7 @@
 // full; a full node first gives entries to a neighbour, and only then two become three.
 
 import { assert } from '../base/assert.ts';
-import { type Block } from './block-manager.ts';
+import type { Block } from './block-manager.ts';
 import { corrupt } from './block-kind.ts';
 import {
   BTREE_NODE,
@@ -149,12 +149,7 @@ export class BTree<V> {
    * or given back. True: inserted; false: replaced; undefined: nothing done, use `insert`.
    */
   tryInsert(root: number, key: number, value: V): boolean | undefined {
-    let node = this.#tm.tryOwn(root);
-    while (node !== undefined && !isLeaf(node.view)) {
-      const i = lowerBound(node.view, key);
-      if (i < 0) return undefined;
-      node = this.#tm.tryOwn(childAt(node.view, i));
-    }
+    const node = this.#tryOwnLeaf(root, key);
     if (node === undefined) return undefined;
     const { view } = node;
     const i = lowerBound(view, key);
@@ -172,6 +167,20 @@ export class BTree<V> {
     return !isThere;
   }
 
+  /**
+   * Finds `key` if this transaction owns every node on the way: its value may be changed in place. False:
+   * there is no such key, or `update` has to be used.
+   */
+  tryUpdate(root: number, key: number, place: Place): boolean {
+    const node = this.#tryOwnLeaf(root, key);
+    if (node === undefined) return false;
+    const i = lowerBound(node.view, key);
+    if (i < 0 || keyAt(node.view, i) !== key) return false;
+    place.view = node.view;
+    place.offset = valueAt(node.view, i);
+    return true;
+  }
+
   /** Shadows the way to `key`, which must be there, and lets `change` change its value in place. */
   async update(
     root: number,
@@ -180,7 +189,8 @@ export class BTree<V> {
   ): Promise<number> {
     let node = await this.#shadow(root);
     const newRoot = node.number;
-    while (!isLeaf(node.view)) {
+    for (let depth = 0; !isLeaf(node.view); depth++) {
+      if (depth > DEPTH_MAX) throw tooDeep(root);
       const i = lowerBound(node.view, key);
       if (i < 0) break;
       node = await this.#shadowChild(node, i);
@@ -349,6 +359,16 @@ export class BTree<V> {
       ({ view } = this.#tm.tryOwn(child) ?? (await this.#read(child)));
     }
     return number;
+  }
+
+  #tryOwnLeaf(root: number, key: number): Block | undefined {
+    let node = this.#tm.tryOwn(root);
+    while (node !== undefined && !isLeaf(node.view)) {
+      const i = lowerBound(node.view, key);
+      if (i < 0) return undefined;
+      node = this.#tm.tryOwn(childAt(node.view, i));
+    }
+    return node;
   }
 
   async #leafFor(root: number, key: number): Promise<Block | undefined> {

@@ -125,8 +125,8 @@ export class TransactionManager {
   }
 
   /**
-   * Forgets the transaction. This manager and its space maps are then of no use: open new ones from the
-   * superblock, over the same block manager.
+   * Forgets the transaction. This manager and its space maps are then of no use: open new ones from
+   * the superblock, over the same block manager.
    */
   abort(): void {
     this.#owned.clear();
