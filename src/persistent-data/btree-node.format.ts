@@ -156,8 +156,8 @@ interface NodeBytes {
 }
 
 /**
- * Spreads the entries of neighbouring nodes of one size evenly over them, in order; where it does not
- * divide, the first get one more. New nodes among them must be initialised and empty.
+ * Spreads the entries of neighbouring nodes of one size evenly over them, in order; where it does
+ * not divide, the first get one more. New nodes among them must be initialised and empty.
  */
 export function spreadEntries(nodes: readonly NodeBytes[]): void {
   const first = nodes[0];

@@ -7,6 +7,7 @@ import type { Prng } from '../base/prng.ts';
 import { Status } from '../base/status.ts';
 import { FoundMapping } from '../machinery/thin/found-mapping.ts';
 import { ThinMetadata } from '../machinery/thin/metadata.ts';
+import { METADATA_BLOCK_BYTES } from '../persistent-data/block-kind.ts';
 import { Lookup } from '../persistent-data/btree.ts';
 import { MetadataDisk } from './metadata-disk.ts';
 
@@ -67,6 +68,11 @@ export class ThinHistory {
   async commit(): Promise<void> {
     await this.metadata.commit();
     this.committed = structuredClone(this.model);
+  }
+
+  /** The superblock as a reader sees it: it tells which of two commits the disk has. */
+  superblock(): Uint8Array {
+    return this.disk.image.slice(0, METADATA_BLOCK_BYTES);
   }
 
   async abort(): Promise<void> {
@@ -235,8 +241,9 @@ export class ThinHistory {
       model.held = undefined;
       return;
     }
+    // It would commit by itself; done here, the model knows of it even if the rest fails.
+    await this.commit();
     await metadata.reserveSnapshot();
-    this.committed = structuredClone(model);
     model.held = structuredClone(model);
   }
 

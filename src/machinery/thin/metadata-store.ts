@@ -145,8 +145,8 @@ export class ThinMetadataStore {
   }
 
   /**
-   * Keeps the trees as they are for readers of the metadata: a copy of the superblock, without space
-   * maps, with its own references to the roots. To be called right after a commit.
+   * Keeps the trees as they are for readers of the metadata: a copy of the superblock, without
+   * space maps, with its own references to the roots. To be called right after a commit.
    */
   async reserveSnapshot(): Promise<void> {
     const { state, tm } = this;
