@@ -133,7 +133,7 @@ test('failed reads, writes and flushes reject, and what was dirty stays dirty', 
   blocks.fresh(3, SPACE_MAP_BITMAP);
   disk.failWrites = 1;
   await assert.rejects(blocks.writeDirty(), /write of block 3 failed/);
-  disk.failFlushes = 1;
+  disk.failFlushIn = 1;
   await assert.rejects(blocks.writeDirty(), /flush failed/);
   assert.equal(blocks.dirtyCount, 1);
   blocks.forgetDirty();

@@ -17,7 +17,8 @@ export class MetadataDisk implements MetadataIo {
   /** The next so many calls of the kind fail, and nothing else happens. */
   failReads = 0;
   failWrites = 0;
-  failFlushes = 0;
+  /** The flush that fails: 1 is the next one, 0 none. */
+  failFlushIn = 0;
   #image: Uint8Array;
   #durable: Uint8Array;
   #unflushed: { readonly block: number; readonly data: Uint8Array }[] = [];
@@ -65,10 +66,7 @@ export class MetadataDisk implements MetadataIo {
   async flush(): Promise<void> {
     await Promise.resolve();
     if (this.isCrashed) throw new Error('the power is gone');
-    if (this.failFlushes > 0) {
-      this.failFlushes--;
-      throw new Error('flush failed');
-    }
+    if (this.failFlushIn > 0 && --this.failFlushIn === 0) throw new Error('flush failed');
     this.flushes++;
     for (const { block, data } of this.#unflushed) {
       this.#durable.set(data, block * METADATA_BLOCK_BYTES);

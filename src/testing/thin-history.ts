@@ -85,6 +85,13 @@ export class ThinHistory {
     this.model = structuredClone(this.committed);
   }
 
+  /** A change, whatever else there is to commit. */
+  async touch(): Promise<void> {
+    const { transactionId } = this.model;
+    this.model.transactionId = (transactionId + 1) % 1000;
+    await this.metadata.setTransactionId(transactionId, this.model.transactionId);
+  }
+
   /** One random change; some are refused, and then nothing may have changed. */
   async step(): Promise<void> {
     const { prng, model } = this;

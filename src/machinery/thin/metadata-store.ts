@@ -21,7 +21,6 @@ import {
   type Mapping,
   mappingValue,
   METADATA_BLOCK_SECTORS,
-  SuperblockFlag,
   THIN_MAGIC,
   THIN_SUPERBLOCK,
   THIN_SUPERBLOCK_LOCATION,
@@ -116,12 +115,14 @@ export class ThinMetadataStore {
     return new ThinMetadataStore(tm, dataMap, state);
   }
 
-  /** Sets "needs check" in the superblock on disk, whatever became of the transaction. */
-  static async markNeedsCheck(blocks: BlockManager): Promise<void> {
+  /**
+   * Writes the superblock that is on disk again, perhaps with more flags, and flushes: after a commit
+   * that failed, it is then known which one is durable. Leaves the rest of the transaction alone.
+   */
+  static async settleSuperblock(blocks: BlockManager, flags = 0): Promise<void> {
     const { data, view } = await blocks.readRaw(THIN_SUPERBLOCK_LOCATION);
     verifyBlock(THIN_SUPERBLOCK, THIN_SUPERBLOCK_LOCATION, data, view);
-    const flags = ThinSuperblock.flags.get(view, 0);
-    ThinSuperblock.flags.set(view, 0, flags | SuperblockFlag.NeedsCheck);
+    ThinSuperblock.flags.set(view, 0, ThinSuperblock.flags.get(view, 0) | flags);
     await blocks.writeAlone(THIN_SUPERBLOCK_LOCATION, THIN_SUPERBLOCK, data);
   }
 
@@ -142,6 +143,24 @@ export class ThinMetadataStore {
       kind: THIN_SUPERBLOCK,
       data: superblock,
     });
+  }
+
+  /** Blocks to add to have `blockCount`; refuses to shrink. */
+  growthOfData(blockCount: number): number {
+    return growth('data', this.dataMap.blockCount, blockCount);
+  }
+
+  growthOfMetadata(blockCount: number): number {
+    return growth('metadata', this.tm.metadataMap.blockCount, blockCount);
+  }
+
+  async growData(blockCount: number): Promise<void> {
+    await this.dataMap.extend(this.growthOfData(blockCount));
+  }
+
+  async growMetadata(blockCount: number): Promise<void> {
+    await this.tm.metadataMap.extend(this.growthOfMetadata(blockCount));
+    this.state.metadataNrBlocks = blockCount;
   }
 
   /**
@@ -175,6 +194,13 @@ export class ThinMetadataStore {
     await this.details.del(held.details);
     await tm.dec(number);
   }
+}
+
+function growth(what: string, before: number, after: number): number {
+  if (after >= before) return after - before;
+  throw invalid(
+    `thin metadata: the ${what} device has ${after} blocks, expected ${before} or more`,
+  );
 }
 
 function checkBlockSectors(sectors: number): void {

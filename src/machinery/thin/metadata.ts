@@ -47,6 +47,8 @@ export class ThinMetadata {
   #store: ThinMetadataStore;
   #hasChanged = false;
   #failure: unknown;
+  /** A superblock was sent out, but not known to be durable: the disk may hold it or the last one. */
+  #isSuperblockInDoubt = false;
 
   private constructor(
     blocks: BlockManager,
@@ -372,24 +374,18 @@ export class ThinMetadata {
   /** The data device now has `blockCount` blocks. It cannot shrink. */
   async resizeData(blockCount: number): Promise<void> {
     await this.#change(async (touch) => {
-      const { dataMap } = this.#store;
-      checkGrowth('data', dataMap.blockCount, blockCount);
-      if (blockCount === dataMap.blockCount) return;
+      if (this.#store.growthOfData(blockCount) === 0) return;
       touch();
-      await dataMap.extend(blockCount - dataMap.blockCount);
+      await this.#store.growData(blockCount);
     });
   }
 
   /** The metadata device now has `blockCount` blocks of 4096 bytes. It cannot shrink. */
   async resizeMetadata(blockCount: number): Promise<void> {
     await this.#change(async (touch) => {
-      const { state, tm } = this.#store;
-      const before = tm.metadataMap.blockCount;
-      checkGrowth('metadata', before, blockCount);
-      if (blockCount === before) return;
+      if (this.#store.growthOfMetadata(blockCount) === 0) return;
       touch();
-      await tm.metadataMap.extend(blockCount - before);
-      state.metadataNrBlocks = blockCount;
+      await this.#store.growMetadata(blockCount);
     });
   }
 
@@ -410,8 +406,12 @@ export class ThinMetadata {
         await this.#breaking(async () => {
           await this.#options.beforeCommit?.();
           assert(superblock !== undefined, 'a commit without a superblock');
+          // This transaction overwrites what only the older of two superblocks refers to.
+          if (this.#isSuperblockInDoubt) await ThinMetadataStore.settleSuperblock(this.#blocks);
+          this.#isSuperblockInDoubt = true;
           await this.#store.commit(superblock);
         });
+        this.#isSuperblockInDoubt = false;
         this.#hasChanged = false;
       },
     );
@@ -432,7 +432,8 @@ export class ThinMetadata {
   /** Says on disk that the metadata is in doubt; works on broken transactions, too. */
   async setNeedsCheck(): Promise<void> {
     await this.#lock.change(async () => {
-      await ThinMetadataStore.markNeedsCheck(this.#blocks);
+      await ThinMetadataStore.settleSuperblock(this.#blocks, SuperblockFlag.NeedsCheck);
+      this.#isSuperblockInDoubt = false;
       this.#store.state.flags |= SuperblockFlag.NeedsCheck;
     });
   }
@@ -488,11 +489,4 @@ export class ThinMetadata {
     const text = 'thin metadata: the transaction has failed and must be aborted';
     throw new DmError(Status.Io, text, { cause: this.#failure });
   }
-}
-
-function checkGrowth(what: string, before: number, after: number): void {
-  if (after >= before) return;
-  throw invalid(
-    `thin metadata: the ${what} device has ${after} blocks, expected ${before} or more`,
-  );
 }
