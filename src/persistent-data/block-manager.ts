@@ -7,7 +7,7 @@
 // A Block that has left the cache is still good to whoever holds it: committed blocks are never changed
 // in place, so an old copy can be stale only after its number was freed, committed and used again.
 
-import { assert } from '../base/assert.ts';
+import { assert, debugBuild } from '../base/assert.ts';
 import {
   type BlockKind,
   corrupt,
@@ -15,6 +15,7 @@ import {
   sealBlock,
   verifyBlock,
 } from './block-kind.ts';
+import { BlockLocks } from './block-locks.ts';
 
 /** What lies under a block manager. Errors reject; block numbers and counts are of 4096 bytes. */
 export interface MetadataIo {
@@ -40,6 +41,8 @@ export interface Block {
 export interface BlockManagerOptions {
   /** What the cache may hold before clean blocks are dropped. */
   readonly cacheBytes?: number;
+  /** Check with a lock on each block that users keep readers and changes apart; the debug build does. */
+  readonly debugLocks?: boolean;
 }
 
 const CACHE_BYTES_DEFAULT = 16 * 1024 * 1024;
@@ -54,12 +57,15 @@ export class BlockManager {
   readonly #clean = new Map<number, Block>();
   readonly #dirty = new Map<number, Block>();
   readonly #loading = new Map<number, Promise<Block>>();
+  /** Undefined unless they are asked for. */
+  readonly locks: BlockLocks | undefined;
   /** Blocks read from the store since creation. */
   readsDone = 0;
   writesDone = 0;
 
   constructor(io: MetadataIo, options: BlockManagerOptions = {}) {
     this.#io = io;
+    this.locks = (options.debugLocks ?? debugBuild) ? new BlockLocks() : undefined;
     const bytes = options.cacheBytes ?? CACHE_BYTES_DEFAULT;
     this.#cacheBlocksMax = Math.max(1, Math.floor(bytes / METADATA_BLOCK_BYTES));
   }

@@ -12,7 +12,8 @@ import {
   keyAt,
   nodeMaxEntries,
 } from './btree-node.format.ts';
-import { BTree, Lookup, Place, type ValueType } from './btree.ts';
+import { Lookup, Place } from './btree-read.ts';
+import { BTree, type ValueType } from './btree.ts';
 import { MetadataSpaceMap } from './space-map-metadata.ts';
 import { TransactionManager } from './transaction-manager.ts';
 import { U64_VALUE } from './values.format.ts';

@@ -9,8 +9,8 @@
 // full; a full node first gives entries to a neighbour, and only then two become three.
 
 import { assert } from '../base/assert.ts';
+import type { BlockLocks, LockHolder } from './block-locks.ts';
 import type { Block } from './block-manager.ts';
-import { corrupt } from './block-kind.ts';
 import {
   BTREE_NODE,
   childAt,
@@ -26,9 +26,20 @@ import {
   setChildAt,
   setKeyAt,
   valueAt,
-  valueBytes,
 } from './btree-node.format.ts';
 import { makeRoom, relieveNeighbours, splitRoot } from './btree-balance.ts';
+import {
+  DEPTH_MAX,
+  findInTree,
+  highestKey,
+  Lookup,
+  type LookupResult,
+  NodeReader,
+  Place,
+  tooDeep,
+  type Visitor,
+  walkTree,
+} from './btree-read.ts';
 import type { TransactionManager } from './transaction-manager.ts';
 
 /** How a tree's values are stored and what they keep alive. */
@@ -45,15 +56,7 @@ export interface ValueType<V> {
   equal?(stored: V, given: V): boolean;
 }
 
-/** What `tryLookup` answers. */
-export const Lookup = { Missing: 0, Found: 1, WouldBlock: 2 } as const;
-export type LookupResult = (typeof Lookup)[keyof typeof Lookup];
-
-/** Where a value was found; valid until the next change of the tree. */
-export class Place {
-  view: DataView = new DataView(new ArrayBuffer(0));
-  offset = 0;
-}
+type Held = LockHolder | undefined;
 
 export interface Inserted {
   readonly root: number;
@@ -61,18 +64,16 @@ export interface Inserted {
   readonly wasNew: boolean;
 }
 
-/** Called for each entry in key order; false stops the walk. */
-export type Visitor = (key: number, view: DataView, offset: number) => boolean;
-
-/** Deeper than any tree of safe integers; a cycle in damaged metadata ends here. */
-const DEPTH_MAX = 32;
-
 export class BTree<V> {
   readonly #tm: TransactionManager;
+  readonly #nodes: NodeReader;
+  readonly #locks: BlockLocks | undefined;
   readonly value: ValueType<V>;
 
   constructor(tm: TransactionManager, value: ValueType<V>) {
     this.#tm = tm;
+    this.#nodes = new NodeReader(tm, value);
+    this.#locks = tm.blocks.locks;
     this.value = value;
   }
 
@@ -89,11 +90,12 @@ export class BTree<V> {
     for (let depth = 0; depth < DEPTH_MAX; depth++) {
       const block = this.#tm.tryRead(number, BTREE_NODE);
       if (block === undefined) return Lookup.WouldBlock;
+      this.#locks?.assertReadable(number);
       const { view } = block;
       const i = lowerBound(view, key);
       if (i < 0) return Lookup.Missing;
       if (isLeaf(view)) {
-        this.#checkLeaf(block);
+        this.#nodes.checkLeaf(block);
         if (keyAt(view, i) !== key) return Lookup.Missing;
         place.view = view;
         place.offset = valueAt(view, i);
@@ -114,20 +116,20 @@ export class BTree<V> {
   async find(root: number, key: number, place: Place): Promise<boolean> {
     const result = this.tryLookup(root, key, place);
     if (result !== Lookup.WouldBlock) return result === Lookup.Found;
-    const leaf = await this.#leafFor(root, key);
-    if (leaf === undefined) return false;
-    const i = lowerBound(leaf.view, key);
-    if (i < 0 || keyAt(leaf.view, i) !== key) return false;
-    place.view = leaf.view;
-    place.offset = valueAt(leaf.view, i);
-    return true;
+    return await findInTree(this.#nodes, root, { key, place });
   }
 
   /** Sets `key`. The old value's reference, if it named something else, is given back. */
   async insert(root: number, key: number, value: V): Promise<Inserted> {
     const quick = this.tryInsert(root, key, value);
     if (quick !== undefined) return { root, wasNew: quick };
+    return await this.#changing(async (held) => await this.#insert(root, { key, value, held }));
+  }
+
+  async #insert(root: number, what: { key: number; value: V; held: Held }): Promise<Inserted> {
+    const { key, value, held } = what;
     let node = await this.#shadow(root);
+    held?.lock(node.number, 'write');
     const newRoot = node.number;
     if (isFull(node.view) && !hasKey(node.view, key)) await splitRoot(this.#tm, node);
     for (let depth = 0; !isLeaf(node.view); depth++) {
@@ -139,6 +141,7 @@ export class BTree<V> {
         await makeRoom(node, { index: i, key }, this.#balancing);
         child = this.#ownChild(node, lowerBound(node.view, key));
       }
+      held?.lock(child.number, 'write');
       node = child;
     }
     return { root: newRoot, wasNew: await this.#setInLeaf(node, key, value) };
@@ -160,7 +163,7 @@ export class BTree<V> {
       }
     } else {
       if (isFull(view)) return undefined;
-      this.#checkLeaf(node);
+      this.#nodes.checkLeaf(node);
       insertEntry(node.data, view, i + 1, key);
     }
     this.value.set(view, valueAt(view, isThere ? i : i + 1), value);
@@ -187,18 +190,22 @@ export class BTree<V> {
     key: number,
     change: (view: DataView, offset: number) => Promise<void>,
   ): Promise<number> {
-    let node = await this.#shadow(root);
-    const newRoot = node.number;
-    for (let depth = 0; !isLeaf(node.view); depth++) {
-      if (depth > DEPTH_MAX) throw tooDeep(root);
+    return await this.#changing(async (held) => {
+      let node = await this.#shadow(root);
+      const newRoot = node.number;
+      held?.lock(newRoot, 'write');
+      for (let depth = 0; !isLeaf(node.view); depth++) {
+        if (depth > DEPTH_MAX) throw tooDeep(root);
+        const i = lowerBound(node.view, key);
+        if (i < 0) break;
+        node = await this.#shadowChild(node, i);
+        held?.lock(node.number, 'write');
+      }
       const i = lowerBound(node.view, key);
-      if (i < 0) break;
-      node = await this.#shadowChild(node, i);
-    }
-    const i = lowerBound(node.view, key);
-    assert(i >= 0 && keyAt(node.view, i) === key, `${this.value.name}: update of a missing key`);
-    await change(node.view, valueAt(node.view, i));
-    return newRoot;
+      assert(i >= 0 && keyAt(node.view, i) === key, `${this.value.name}: update of a missing key`);
+      await change(node.view, valueAt(node.view, i));
+      return newRoot;
+    });
   }
 
   /** Takes `key` out and gives back its value's reference. A missing key changes nothing. */
@@ -218,7 +225,9 @@ export class BTree<V> {
     for (;;) {
       const first = await this.nextKey(tree, begin);
       if (first === undefined || first >= end) return { root: tree, removed };
-      const step = await this.#removeSome(tree, first, end);
+      const step = await this.#changing(
+        async (held) => await this.#removeSome(tree, { first, end, held }),
+      );
       tree = step.root;
       removed += step.removed;
     }
@@ -246,45 +255,17 @@ export class BTree<V> {
 
   /** The highest key, or undefined in an empty tree. */
   async highestKey(root: number): Promise<number | undefined> {
-    let node = await this.#read(root);
-    for (let depth = 0; !isLeaf(node.view); depth++) {
-      if (depth > DEPTH_MAX) throw tooDeep(root);
-      node = await this.#read(childAt(node.view, entryCount(node.view) - 1));
-    }
-    const count = entryCount(node.view);
-    return count === 0 ? undefined : keyAt(node.view, count - 1);
+    return await highestKey(this.#nodes, root);
   }
 
   /** Visits all entries with keys from `from` on; waits between leaves only. */
   async walk(root: number, from: number, visit: Visitor): Promise<void> {
-    await this.#walk(root, { from, visit }, 0);
+    await walkTree(this.#nodes, root, { from, visit });
   }
 
   /** Gives back one reference to the tree; with the last one go its nodes and values. */
   async del(root: number): Promise<void> {
     await this.#del(root, 0);
-  }
-
-  async #walk(
-    number: number,
-    way: { from: number; visit: Visitor },
-    depth: number,
-  ): Promise<boolean> {
-    if (depth > DEPTH_MAX) throw tooDeep(number);
-    const { view } = this.#tm.tryRead(number, BTREE_NODE) ?? (await this.#read(number));
-    const count = entryCount(view);
-    const start = Math.max(0, lowerBound(view, way.from));
-    if (!isLeaf(view)) {
-      for (let i = start; i < count; i++) {
-        if (!(await this.#walk(childAt(view, i), way, depth + 1))) return false;
-      }
-      return true;
-    }
-    for (let i = start; i < count; i++) {
-      const key = keyAt(view, i);
-      if (key >= way.from && !way.visit(key, view, valueAt(view, i))) return false;
-    }
-    return true;
   }
 
   async #del(number: number, depth: number): Promise<void> {
@@ -299,6 +280,15 @@ export class BTree<V> {
       }
     }
     await this.#tm.dec(number);
+  }
+
+  async #changing<T>(work: (held: Held) => Promise<T>): Promise<T> {
+    const held = this.#locks?.holder();
+    try {
+      return await work(held);
+    } finally {
+      held?.releaseAll();
+    }
   }
 
   async #setInLeaf(node: Block, key: number, value: V): Promise<boolean> {
@@ -323,10 +313,11 @@ export class BTree<V> {
   /** Removes from the leaf that holds `first` as much of [first, end) as leaves it a third full. */
   async #removeSome(
     root: number,
-    first: number,
-    end: number,
+    what: { first: number; end: number; held: Held },
   ): Promise<{ root: number; removed: number }> {
+    const { first, end, held } = what;
     const top = await this.#shadow(root);
+    held?.lock(top.number, 'write');
     let node = top;
     while (!isLeaf(node.view)) {
       const i = lowerBound(node.view, first);
@@ -335,6 +326,7 @@ export class BTree<V> {
         await relieveNeighbours(node, i, this.#balancing);
         child = this.#ownChild(node, lowerBound(node.view, first));
       }
+      held?.lock(child.number, 'write');
       node = child;
     }
     const { view } = node;
@@ -371,27 +363,14 @@ export class BTree<V> {
     return node;
   }
 
-  async #leafFor(root: number, key: number): Promise<Block | undefined> {
-    let node = await this.#read(root);
-    for (let depth = 0; !isLeaf(node.view); depth++) {
-      if (depth > DEPTH_MAX) throw tooDeep(root);
-      const i = lowerBound(node.view, key);
-      if (i < 0) return undefined;
-      node = await this.#read(childAt(node.view, i));
-    }
-    return node;
-  }
-
   async #read(number: number): Promise<Block> {
-    const block = await this.#tm.read(number, BTREE_NODE);
-    if (isLeaf(block.view)) this.#checkLeaf(block);
-    return block;
+    return await this.#nodes.read(number);
   }
 
   async #shadow(number: number): Promise<Block> {
     const block =
       this.#tm.tryOwn(number) ?? (await this.#tm.shadow(number, BTREE_NODE, this.#adopt));
-    if (isLeaf(block.view)) this.#checkLeaf(block);
+    if (isLeaf(block.view)) this.#nodes.checkLeaf(block);
     return block;
   }
 
@@ -434,23 +413,10 @@ export class BTree<V> {
       await this.#tm.dec(node.number);
     },
   };
-
-  #checkLeaf(block: Block): void {
-    const found = valueBytes(block.view);
-    const { name, sizeBytes } = this.value;
-    if (found !== sizeBytes) {
-      const text = `leaf with values of ${found} bytes, expected ${sizeBytes} (${name})`;
-      throw corrupt(BTREE_NODE, block.number, text);
-    }
-  }
 }
 
 function hasKey(view: DataView, key: number): boolean {
   if (!isLeaf(view)) return false;
   const i = lowerBound(view, key);
   return i >= 0 && keyAt(view, i) === key;
-}
-
-function tooDeep(root: number): Error {
-  return corrupt(BTREE_NODE, root, `the tree below it is deeper than ${DEPTH_MAX}`);
 }

@@ -1,7 +1,8 @@
 // A btree of btrees, addressed by two keys: the outer tree's values are the roots of inner trees. An inner
 // tree may be in several outer entries; each counts one reference to its root.
 
-import { BTree, type Inserted, Lookup, type LookupResult, Place, type ValueType } from './btree.ts';
+import { BTree, type Inserted, type ValueType } from './btree.ts';
+import { Lookup, type LookupResult, Place } from './btree-read.ts';
 import { getU64 } from '../format/struct.ts';
 import type { TransactionManager } from './transaction-manager.ts';
 import { U64_VALUE } from './values.format.ts';

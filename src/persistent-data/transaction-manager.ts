@@ -122,6 +122,7 @@ export class TransactionManager {
     this.#owned.clear();
     for (const map of this.#dataMaps) map.committed();
     this.metadataMap.committed();
+    this.blocks.locks?.forgetOrder();
   }
 
   /**
@@ -131,5 +132,7 @@ export class TransactionManager {
   abort(): void {
     this.#owned.clear();
     this.blocks.forgetDirty();
+    this.blocks.locks?.assertNoneHeld();
+    this.blocks.locks?.forgetOrder();
   }
 }

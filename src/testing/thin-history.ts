@@ -8,7 +8,7 @@ import { Status } from '../base/status.ts';
 import { FoundMapping } from '../machinery/thin/found-mapping.ts';
 import { ThinMetadata } from '../machinery/thin/metadata.ts';
 import { METADATA_BLOCK_BYTES } from '../persistent-data/block-kind.ts';
-import { Lookup } from '../persistent-data/btree.ts';
+import { Lookup } from '../persistent-data/btree-read.ts';
 import { MetadataDisk } from './metadata-disk.ts';
 
 export interface ModelDevice {

@@ -1,6 +1,6 @@
 // What lookups in thin metadata answer.
 
-import type { Place } from '../../persistent-data/btree.ts';
+import type { Place } from '../../persistent-data/btree-read.ts';
 import { mappedDataBlock, mappedTime } from './metadata.format.ts';
 import type { ThinDevice } from './thin-device.ts';
 

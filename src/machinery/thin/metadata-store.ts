@@ -116,8 +116,8 @@ export class ThinMetadataStore {
   }
 
   /**
-   * Writes the superblock that is on disk again, perhaps with more flags, and flushes: after a commit
-   * that failed, it is then known which one is durable. Leaves the rest of the transaction alone.
+   * Writes the superblock that is on disk again, perhaps with more flags, and flushes: after a
+   * commit that failed, it is then known which one is durable. Leaves the transaction alone.
    */
   static async settleSuperblock(blocks: BlockManager, flags = 0): Promise<void> {
     const { data, view } = await blocks.readRaw(THIN_SUPERBLOCK_LOCATION);

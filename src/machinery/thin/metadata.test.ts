@@ -5,7 +5,7 @@ import { Prng } from '../../base/prng.ts';
 import { Status } from '../../base/status.ts';
 import { CorruptBlockError, verifyBlock } from '../../persistent-data/block-kind.ts';
 import { BTREE_NODE } from '../../persistent-data/btree-node.format.ts';
-import { Lookup } from '../../persistent-data/btree.ts';
+import { Lookup } from '../../persistent-data/btree-read.ts';
 import { SPACE_MAP_BITMAP, SPACE_MAP_INDEX } from '../../persistent-data/space-map.format.ts';
 import { MetadataDisk } from '../../testing/metadata-disk.ts';
 import { type PoolModel, ThinHistory } from '../../testing/thin-history.ts';

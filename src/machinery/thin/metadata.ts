@@ -15,7 +15,7 @@ import { assert } from '../../base/assert.ts';
 import { DmError, invalid } from '../../base/errors.ts';
 import { Status } from '../../base/status.ts';
 import { BlockManager, type MetadataIo } from '../../persistent-data/block-manager.ts';
-import { Lookup, type LookupResult, Place } from '../../persistent-data/btree.ts';
+import { Lookup, type LookupResult, Place } from '../../persistent-data/btree-read.ts';
 import {
   mappedDataBlock,
   mappedTime,
