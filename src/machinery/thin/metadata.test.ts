@@ -8,6 +8,7 @@ import { BTREE_NODE } from '../../persistent-data/btree-node.format.ts';
 import { Lookup } from '../../persistent-data/btree-read.ts';
 import { SPACE_MAP_BITMAP, SPACE_MAP_INDEX } from '../../persistent-data/space-map.format.ts';
 import { MetadataDisk } from '../../testing/metadata-disk.ts';
+import { checkDataCounts } from '../../testing/thin-counts.ts';
 import { type PoolModel, ThinHistory } from '../../testing/thin-history.ts';
 import { FoundMapping } from './found-mapping.ts';
 import { THIN_SUPERBLOCK } from './metadata.format.ts';
@@ -71,6 +72,7 @@ test('random histories with reads, writes and flushes that fail equal the model'
       }
       await history.check();
       if (!history.metadata.hasChanged) history.checkFree();
+      if (i % 5 === 0 && !history.metadata.hasChanged) await checkDataCounts(disk);
     }
   }
   assert.ok(failures > 5, `${failures} failures`);
@@ -108,6 +110,7 @@ test('after a crash at any write the last commit is there, or the one being made
     const old = states.find(({ superblock }) => Buffer.compare(superblock, found) === 0);
     seen[old === undefined ? 'new' : 'old']++;
     await (await ThinHistory.continue(disk, prng, old?.model ?? history.model)).check();
+    await checkDataCounts(disk);
   }
   assert.ok(seen.old > 0 && seen.new > 0, JSON.stringify(seen));
 });
@@ -187,6 +190,48 @@ test('lookups go on while a commit is written, and changes wait for it', async (
   const change = metadata.createThin(2).then(() => assert.ok(isWritten));
   await Promise.all([commit, change]);
   assert.deepEqual(seen, [Lookup.Found, Lookup.Found]);
+});
+
+test('many callers at once, and a cache that holds almost nothing', async () => {
+  const disk = new MetadataDisk(2048);
+  const pool = { dataBlockSectors: 128, dataBlocks: 50_000 };
+  const metadata = await ThinMetadata.format(disk, pool, { cacheBytes: 4096, debugLocks: true });
+  const worker = async (id: number): Promise<[number, Map<number, number>]> => {
+    const prng = new Prng(SEED + id);
+    const model = new Map<number, number>();
+    const found = new FoundMapping();
+    await metadata.createThin(id);
+    const device = await metadata.openDevice(id);
+    for (let i = 0; i < 250; i++) {
+      const block = prng.below(1000);
+      assert.equal(await metadata.lookup(device, block, found), model.has(block));
+      if (!model.has(block)) {
+        const dataBlock = await metadata.allocateDataBlock();
+        await metadata.insert(device, block, dataBlock);
+        model.set(block, dataBlock);
+      } else {
+        assert.equal(found.dataBlock, model.get(block));
+        if (prng.chance(0.3)) {
+          assert.equal(await metadata.removeRange(device, block, block + 1), 1);
+          model.delete(block);
+        }
+      }
+      if (prng.chance(0.02)) await metadata.commit();
+    }
+    return [id, model];
+  };
+  const results = await Promise.all([1, 2, 3, 4, 5].map(worker));
+  await metadata.commit();
+  const again = await ThinMetadata.open(disk);
+  for (const [id, model] of results) {
+    const inOrder = [...model].sort((a, b) => a[0] - b[0]);
+    const found = (await mappings(again, id)).map(([block, dataBlock]) => [block, dataBlock]);
+    assert.deepEqual(found, inOrder);
+  }
+  assert.equal(
+    new Set(results.flatMap(([, model]) => [...model.values()])).size,
+    50_000 - again.dataBlocksFree,
+  );
 });
 
 test('the data device is made durable before a commit writes anything', async () => {

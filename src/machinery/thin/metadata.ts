@@ -14,7 +14,11 @@
 import { assert } from '../../base/assert.ts';
 import { DmError, invalid } from '../../base/errors.ts';
 import { Status } from '../../base/status.ts';
-import { BlockManager, type MetadataIo } from '../../persistent-data/block-manager.ts';
+import {
+  BlockManager,
+  type BlockManagerOptions,
+  type MetadataIo,
+} from '../../persistent-data/block-manager.ts';
 import { Lookup, type LookupResult, Place } from '../../persistent-data/btree-read.ts';
 import {
   mappedDataBlock,
@@ -28,8 +32,7 @@ import { ThinMetadataStore } from './metadata-store.ts';
 import { RootLock } from './root-lock.ts';
 import { noDevice, ThinDevice, ThinDeviceTable } from './thin-device.ts';
 
-export interface ThinMetadataOptions {
-  readonly cacheBytes?: number;
+export interface ThinMetadataOptions extends BlockManagerOptions {
   /** Runs before a commit writes anything: makes the data device durable. */
   readonly beforeCommit?: () => Promise<void>;
 }
@@ -203,6 +206,8 @@ export class ThinMetadata {
 
   /** `tryLookup` that waits. False: not mapped. */
   async lookup(device: ThinDevice, block: number, found: FoundMapping): Promise<boolean> {
+    const quick = this.tryLookup(device, block, found);
+    if (quick !== Lookup.WouldBlock) return quick === Lookup.Found;
     return await this.#lock.read(async () => {
       this.#refuseBroken();
       const { mappings, state } = this.#store;

@@ -4,9 +4,11 @@
 export class RootLock {
   #isExclusive = false;
   #readers = 0;
-  /** Changes and commits, one after the other. */
-  #lastWriter: Promise<void> = Promise.resolve();
-  #waitingWriters = 0;
+  /** A change or a commit is under way; the others wait here, first come, first served. */
+  #isTaken = false;
+  readonly #turns: (() => void)[] = [];
+  /** A writer waits for readers to finish; new ones wait for it. */
+  #writerWaits = false;
   #wakeups: (() => void)[] = [];
 
   /** False while something is being changed: then cached metadata must not be looked at. */
@@ -15,7 +17,7 @@ export class RootLock {
   }
 
   async read<T>(work: () => Promise<T>): Promise<T> {
-    while (this.#isExclusive || this.#waitingWriters > 0) await this.#wakeup();
+    while (this.#isExclusive || this.#writerWaits) await this.#wakeup();
     this.#readers++;
     try {
       return await work();
@@ -26,26 +28,32 @@ export class RootLock {
   }
 
   async change<T>(work: () => Promise<T>): Promise<T> {
-    return await this.#inTurn(async () => await this.#exclusively(work));
+    if (this.#isTaken) await this.#turn();
+    this.#isTaken = true;
+    try {
+      return await this.#exclusively(work);
+    } finally {
+      this.#endTurn();
+    }
   }
 
-  /** `prepare` runs as a change; then `write`, with readers but without other changes. */
+  /** `prepare` runs as a change; if it answers true, `write` follows, with readers but no changes. */
   async commit(prepare: () => Promise<boolean>, write: () => Promise<void>): Promise<void> {
-    await this.#inTurn(async () => {
+    if (this.#isTaken) await this.#turn();
+    this.#isTaken = true;
+    try {
       if (await this.#exclusively(prepare)) await write();
-    });
-  }
-
-  async #inTurn<T>(work: () => Promise<T>): Promise<T> {
-    const turn = this.#lastWriter.then(work);
-    this.#lastWriter = turn.then(nothing, nothing);
-    return await turn;
+    } finally {
+      this.#endTurn();
+    }
   }
 
   async #exclusively<T>(work: () => Promise<T>): Promise<T> {
-    this.#waitingWriters++;
-    while (this.#readers > 0) await this.#wakeup();
-    this.#waitingWriters--;
+    while (this.#readers > 0) {
+      this.#writerWaits = true;
+      await this.#wakeup();
+    }
+    this.#writerWaits = false;
     this.#isExclusive = true;
     try {
       return await work();
@@ -55,6 +63,19 @@ export class RootLock {
     }
   }
 
+  async #turn(): Promise<void> {
+    await new Promise<void>((resolve) => {
+      this.#turns.push(resolve);
+    });
+  }
+
+  /** Hands the turn over while it is still taken, so that nobody slips in between. */
+  #endTurn(): void {
+    const next = this.#turns.shift();
+    if (next === undefined) this.#isTaken = false;
+    else next();
+  }
+
   async #wakeup(): Promise<void> {
     await new Promise<void>((resolve) => {
       this.#wakeups.push(resolve);
@@ -62,10 +83,9 @@ export class RootLock {
   }
 
   #wake(): void {
+    if (this.#wakeups.length === 0) return;
     const wakeups = this.#wakeups;
     this.#wakeups = [];
     for (const wake of wakeups) wake();
   }
 }
-
-function nothing(): void {}
