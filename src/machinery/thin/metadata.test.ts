@@ -4,6 +4,7 @@ import { DmError } from '../../base/errors.ts';
 import { Prng } from '../../base/prng.ts';
 import { Status } from '../../base/status.ts';
 import { CorruptBlockError, verifyBlock } from '../../persistent-data/block-kind.ts';
+import type { MetadataIo } from '../../persistent-data/block-manager.ts';
 import { BTREE_NODE } from '../../persistent-data/btree-node.format.ts';
 import { Lookup } from '../../persistent-data/btree-read.ts';
 import { SPACE_MAP_BITMAP, SPACE_MAP_INDEX } from '../../persistent-data/space-map.format.ts';
@@ -447,6 +448,29 @@ test('damage to any kind of block is an error that names the block, not a wrong 
     }
   }
   assert.equal(seen.size, 4, [...seen].join());
+});
+
+test('of a metadata device that is too large, what can be used is used', async () => {
+  const written = new Map<number, Uint8Array>();
+  const io: MetadataIo = {
+    blockCount: 5_000_000,
+    read: async (block, into) => {
+      await Promise.resolve();
+      into.set(written.get(block) ?? new Uint8Array(4096));
+    },
+    write: async (blocks) => {
+      await Promise.resolve();
+      for (const { block, data } of blocks) written.set(block, data.slice());
+    },
+    flush: () => Promise.resolve(),
+  };
+  const metadata = await ThinMetadata.format(io, POOL);
+  assert.equal(metadata.metadataBlocks, 255 * 16320);
+  await metadata.createThin(1);
+  await metadata.commit();
+  assert.deepEqual(await (await ThinMetadata.open(io)).deviceIds(), [1]);
+  await metadata.resizeMetadata(6_000_000);
+  assert.equal(metadata.hasChanged, false);
 });
 
 test('metadata that cannot be used says why', async () => {
