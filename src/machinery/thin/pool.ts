@@ -83,6 +83,13 @@ export class Pool {
   #jobs = 0;
   #idleWaiters: (() => void)[] = [];
   #commitTimer: Timer | null = null;
+  /** The commit under way, and the one that everybody who came since shares. */
+  #running: Promise<Status> | null = null;
+  #next: Promise<Status> | null = null;
+  /** Blocks allocated and neither mapped nor given back. */
+  #unsettled = 0;
+  #commitsWaiting = 0;
+  #allocationWaiters: (() => void)[] = [];
   /** Waiting for data space. */
   #noSpace: Deferred[] = [];
   #noSpaceTimer: Timer | null = null;
@@ -309,12 +316,32 @@ export class Pool {
     }
   }
 
-  /** Makes everything durable. Never throws: what fails degrades the pool. */
+  /**
+   * Makes everything durable that was done when it was called. Never throws: what fails degrades the pool.
+   * Who comes while a commit is running shares the next one: the flush of the running one may have been
+   * sent too early for him.
+   */
   async commit(): Promise<Status> {
+    if (this.#running === null) return await this.#start();
+    this.#next ??= this.#running.then(async () => await this.#start());
+    return await this.#next;
+  }
+
+  async #start(): Promise<Status> {
+    this.#next = null;
+    this.#running = this.#commit();
+    try {
+      return await this.#running;
+    } finally {
+      this.#running = null;
+    }
+  }
+
+  async #commit(): Promise<Status> {
     if (!this.mayChange) return this.#mode === 'fail' ? Status.Io : Status.Ok;
     if (!this.metadata.hasChanged) return await this.#flushDataStatus();
     try {
-      await this.metadata.commit();
+      await this.#withoutAllocations(async () => await this.metadata.commit());
     } catch (error) {
       await this.#abort();
       return error instanceof DmError ? error.status : Status.Io;
@@ -351,9 +378,44 @@ export class Pool {
         return 'no data space';
       }
     }
-    const block = await this.change(async () => await metadata.allocateDataBlock());
-    this.checkLowWater();
-    return block;
+    while (this.#commitsWaiting > 0) {
+      await new Promise<void>((resolve) => this.#allocationWaiters.push(resolve));
+    }
+    this.#unsettled++;
+    try {
+      const block = await this.change(async () => await metadata.allocateDataBlock());
+      this.checkLowWater();
+      return block;
+    } catch (error) {
+      this.allocationSettled();
+      throw error;
+    }
+  }
+
+  /** A block that was allocated is mapped now, or has been given back. */
+  allocationSettled(): void {
+    this.#unsettled--;
+    if (this.#unsettled === 0) this.#wakeAllocations();
+  }
+
+  /** A commit with a block that is allocated and not mapped would leak it in a crash. */
+  async #withoutAllocations(work: () => Promise<void>): Promise<void> {
+    this.#commitsWaiting++;
+    try {
+      while (this.#unsettled > 0) {
+        await new Promise<void>((resolve) => this.#allocationWaiters.push(resolve));
+      }
+      await work();
+    } finally {
+      this.#commitsWaiting--;
+      this.#wakeAllocations();
+    }
+  }
+
+  #wakeAllocations(): void {
+    const waiters = this.#allocationWaiters;
+    this.#allocationWaiters = [];
+    for (const wake of waiters) wake();
   }
 
   /** Keeps a write until there is space, or fails it. */

@@ -285,7 +285,11 @@ export class ThinVolume implements PoolUser {
 
   async #insert(block: number, dataBlock: number): Promise<void> {
     const { pool } = this;
-    await pool.change(async () => await pool.metadata.insert(this.device, block, dataBlock));
+    try {
+      await pool.change(async () => await pool.metadata.insert(this.device, block, dataBlock));
+    } finally {
+      pool.allocationSettled();
+    }
     this.#highest = Math.max(this.#highest, block);
   }
 
@@ -332,6 +336,8 @@ export class ThinVolume implements PoolUser {
       await pool.change(async () => await pool.metadata.decData(dataBlock, dataBlock + 1));
     } catch {
       // The transaction was broken and is gone, and with it the block's reference.
+    } finally {
+      pool.allocationSettled();
     }
     return status;
   }
@@ -471,7 +477,7 @@ export class ThinVolume implements PoolUser {
     const { pool } = this;
     const cell = await pool.dataSpace.hold(begin, end);
     const size = this.#blockSectors;
-    const max = Math.max(size, Math.min(pool.data.limits.maxDiscardSectors, (end - begin) * size));
+    const max = Math.min(pool.data.limits.maxDiscardSectors, (end - begin) * size);
     // A discard is a hint: that the data device refuses one changes nothing.
     for (let sector = begin * size; sector < end * size; sector += max) {
       const len = Math.min(max, end * size - sector) * SECTOR_BYTES;

@@ -106,12 +106,12 @@ function thin(bench: Workbench): Part {
   const { rng } = bench;
   bench.degrades();
   const block = 128;
-  const data = rng.chance(0.5) ? bench.disk(block * rng.between(3, 14)) : bench.below();
-  if (data.lenSectors < block) return data;
+  const below = rng.chance(0.5) ? bench.below() : null;
+  const isEnough = below !== null && below.lenSectors >= block;
+  const data = isEnough ? below : bench.disk(block * rng.between(3, 14));
   const metadata = bench.diskAside(8 * rng.pick([64, 256]));
   const poolSectors = Math.floor(data.lenSectors / block) * block;
-  const features = ['skip_block_zeroing', 'no_discard_passdown'].filter(() => rng.chance(0.4));
-  const words = `${block} 0 ${features.length} ${features.join(' ')}`.trim();
+  const words = `${block} 0${rng.chance(0.4) ? ' 1 no_discard_passdown' : ''}`;
   const table = `0 ${poolSectors} thin-pool ${metadata.name} ${data.name} ${words}`;
   const made = bench.device(table, poolSectors, ['create_thin 7']);
   // Never more than the pool has, so that a full one does not change what a disk promises.
@@ -171,7 +171,19 @@ export function drawStack(rng: Prng, options: DrawStackOptions = {}): StackSpec 
   const pick = (): Recipe => RECIPES[rng.pick(targets)] as Recipe;
   const first = options.topTarget === undefined ? pick() : (RECIPES[options.topTarget] as Recipe);
   const top = build(rng.between(1, options.layersMax ?? 4), first);
-  return { disks, devices, top: top.name, degrades };
+  return { ...used(disks, devices, top.name), top: top.name, degrades };
+}
+
+/** Without what a recipe has asked for and not used. */
+function used(
+  disks: readonly DiskSpec[],
+  devices: readonly StackDevice[],
+  top: string,
+): Pick<StackSpec, 'disks' | 'devices'> {
+  const words = new Set([top, ...devices.flatMap((d) => d.table.split(/\s+/))]);
+  const kept = devices.filter((d) => words.has(d.name));
+  if (kept.length < devices.length) return used(disks, kept, top);
+  return { disks: disks.filter((d) => words.has(d.name)), devices };
 }
 
 function drawLimits(rng: Prng, blockSectors: number): Partial<QueueLimits> {
