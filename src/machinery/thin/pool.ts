@@ -86,6 +86,7 @@ export class Pool {
   /** The commit under way, and the one that everybody who came since shares. */
   #running: Promise<Status> | null = null;
   #next: Promise<Status> | null = null;
+  #thens: (() => Promise<void>)[] = [];
   /** Blocks allocated and neither mapped nor given back. */
   #unsettled = 0;
   #commitsWaiting = 0;
@@ -319,9 +320,11 @@ export class Pool {
   /**
    * Makes everything durable that was done when it was called. Never throws: what fails degrades the pool.
    * Who comes while a commit is running shares the next one: the flush of the running one may have been
-   * sent too early for him.
+   * sent too early for him. `then` runs right behind it, before anybody gets a data block that it freed;
+   * not when it failed.
    */
-  async commit(): Promise<Status> {
+  async commit(then?: () => Promise<void>): Promise<Status> {
+    if (then !== undefined) this.#thens.push(then);
     if (this.#running === null) return await this.#start();
     this.#next ??= this.#running.then(async () => await this.#start());
     return await this.#next;
@@ -339,9 +342,14 @@ export class Pool {
 
   async #commit(): Promise<Status> {
     if (!this.mayChange) return this.#mode === 'fail' ? Status.Io : Status.Ok;
-    if (!this.metadata.hasChanged) return await this.#flushDataStatus();
+    const thens = this.#thens;
+    this.#thens = [];
+    if (!this.metadata.hasChanged && thens.length === 0) return await this.#flushDataStatus();
     try {
-      await this.#withoutAllocations(async () => await this.metadata.commit());
+      await this.#withoutAllocations(async () => {
+        await this.metadata.commit();
+        for (const then of thens) await then();
+      });
     } catch (error) {
       await this.#abort();
       return error instanceof DmError ? error.status : Status.Io;
@@ -390,6 +398,14 @@ export class Pool {
       this.allocationSettled();
       throw error;
     }
+  }
+
+  /** Takes a free data block out of use. For a commit's `then`; `allocationSettled` when it is back. */
+  async holdFree(block: number): Promise<boolean> {
+    if ((await this.metadata.dataCount(block)) > 0) return false;
+    await this.metadata.incData(block, block + 1);
+    this.#unsettled++;
+    return true;
   }
 
   /** A block that was allocated is mapped now, or has been given back. */

@@ -447,29 +447,40 @@ export class ThinVolume implements PoolUser {
   }
 
   /**
-   * The data blocks get a reference of their own first, so that nobody gets them while they are passed
-   * down; and are passed down only when a commit has made it certain that nobody refers to them any more.
+   * Passed down is only what a commit has made certain that nobody refers to, a crash included; and until
+   * that is done, nobody gets these blocks.
    */
   async #unmapRange(range: MappedRange): Promise<void> {
     const { pool } = this;
     const { metadata } = pool;
-    const [first, last] = [range.dataBegin, range.dataBegin + range.end - range.begin];
-    const passes = pool.passesDiscards;
-    if (passes) await pool.change(async () => await metadata.incData(first, last));
     await pool.change(async () => await metadata.removeRange(this.device, range.begin, range.end));
-    if (!passes) return;
-    if ((await pool.commit()) === Status.Ok) await this.#passDown(first, last);
-    await pool.change(async () => await metadata.decData(first, last));
+    if (!pool.passesDiscards) return;
+    const first = range.dataBegin;
+    const count = range.end - range.begin;
+    const held: number[] = [];
+    await pool.commit(async () => {
+      for (let block = first; block < first + count; block++) {
+        if (await pool.holdFree(block)) held.push(block);
+      }
+    });
+    for (let i = 0; i < held.length; ) {
+      const begin = held[i] as number;
+      let end = begin;
+      while (held[i] === end) {
+        end++;
+        i++;
+      }
+      await this.#passDownRun(begin, end);
+      await this.#letGo(begin, end);
+    }
   }
 
-  /** Discards the data blocks of a run that only the run's own references are left of. */
-  async #passDown(first: number, last: number): Promise<void> {
+  async #letGo(begin: number, end: number): Promise<void> {
     const { pool } = this;
-    for (let block = first; block < last; ) {
-      let end = block;
-      while (end < last && (await pool.metadata.dataCount(end)) === 1) end++;
-      if (end > block) await this.#passDownRun(block, end);
-      block = end + 1;
+    try {
+      await pool.change(async () => await pool.metadata.decData(begin, end));
+    } finally {
+      for (let block = begin; block < end; block++) pool.allocationSettled();
     }
   }
 

@@ -42,7 +42,7 @@ export interface StackSpec {
   readonly top: string;
 }
 
-/** Times 50 virtual ms for work behind the client's back. */
+/** Times half a virtual second for work behind the client's back. */
 const CALM_ROUNDS = 2000;
 
 /** Content of disks by name. */
@@ -246,7 +246,7 @@ class StackRig implements Rig {
     const { scheduler, disks } = this.lab;
     for (let n = 0; n < CALM_ROUNDS; n++) {
       if ([...disks.values()].every((disk) => disk.inFlight === 0)) return;
-      await scheduler.settle(new Promise<void>((r) => scheduler.after(50, r)));
+      await scheduler.settle(new Promise<void>((r) => scheduler.after(500, r)));
     }
   }
 
