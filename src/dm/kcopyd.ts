@@ -55,8 +55,9 @@ export class Kcopyd {
 
   async zero(to: CopyPlace, lenSectors: number, ctx: IoContext): Promise<Status> {
     const { maxWriteZeroesSectors } = to.device.limits;
+    if (maxWriteZeroesSectors === 0) return await this.#writeZeroes(to, 0, lenSectors, ctx);
     let sector = 0;
-    while (maxWriteZeroesSectors > 0 && sector < lenSectors) {
+    while (sector < lenSectors) {
       const len = Math.min(maxWriteZeroesSectors, lenSectors - sector) * SECTOR_BYTES;
       const at = to.sector + sector;
       const status = await sendBio(Op.WriteZeroes, to.device, at, len, undefined, { ctx });

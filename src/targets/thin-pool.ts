@@ -16,7 +16,8 @@ import {
   type TargetHost,
   type TargetType,
 } from '../dm/target.ts';
-import { Pool, type PoolBinding, releasePool, sharePool } from '../machinery/thin/pool.ts';
+import { Pool, type PoolBinding } from '../machinery/thin/pool.ts';
+import { releasePool, sharePool } from '../machinery/thin/pool-shares.ts';
 import {
   parsePoolOptions,
   type PoolOptions,

@@ -19,6 +19,10 @@ import type {
 import { findPool } from '../machinery/thin/pool-owner.ts';
 import { ThinVolume } from '../machinery/thin/thin-volume.ts';
 
+function whole(device: BlockDevice): DeviceRange {
+  return { device, startSector: 0, lenSectors: device.lenSectors };
+}
+
 /** Longest discard: as many blocks as one cell of the kernel's prison spans. */
 const DISCARD_BLOCKS_MAX = 1024;
 
@@ -34,11 +38,6 @@ class Thin implements Target {
     this.#poolDevice = poolDevice;
     this.#origin = origin;
     this.traits = { flush: 'map', boundarySectors: volume.pool.metadata.dataBlockSectors };
-    const whole = (device: BlockDevice): DeviceRange => ({
-      device,
-      startSector: 0,
-      lenSectors: device.lenSectors,
-    });
     this.#ranges = origin === null ? [whole(poolDevice)] : [whole(poolDevice), whole(origin)];
   }
 

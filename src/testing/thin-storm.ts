@@ -52,6 +52,8 @@ class ThinStorm {
   #images: Map<string, Uint8Array> | null = null;
   #nextId = 1;
   #isCut = false;
+  /** Operations still to send. */
+  #left = 0;
 
   constructor(options: ThinStormOptions) {
     this.#options = options;
@@ -73,7 +75,7 @@ class ThinStorm {
     add('test:data', dataBlocks * BLOCK_SECTORS);
     const table =
       `0 ${dataBlocks * BLOCK_SECTORS} thin-pool test:meta test:data ${BLOCK_SECTORS} 0 ` +
-      `${this.#rng.chance(0.3) ? '2 no_discard_passdown error_if_no_space' : '1 error_if_no_space'}`;
+      (this.#rng.chance(0.3) ? '2 no_discard_passdown error_if_no_space' : '1 error_if_no_space');
     this.#isCut = false;
     await this.#settle(lab, lab.dm.create({ name: 'pool', table }));
     await this.#reopen(lab);
@@ -106,7 +108,7 @@ class ThinStorm {
 
   /** After a power cut: every device is there and holds what it may. */
   async #reopen(lab: Lab): Promise<void> {
-    for (const volume of [...this.#volumes.values()]) {
+    for (const volume of this.#volumes.values()) {
       try {
         await this.#open(lab, volume);
       } catch (error) {
@@ -171,10 +173,10 @@ class ThinStorm {
   }
 
   async #storm(lab: Lab, operations: number): Promise<void> {
-    let left = operations;
+    this.#left = operations;
     const busy = new Map<Volume, number>();
     const lane = async (): Promise<void> => {
-      while (left-- > 0 && !this.#isCut) {
+      while (this.#left-- > 0 && !this.#isCut) {
         const volume = this.#rng.pick([...this.#volumes.values()].filter((v) => v.load !== null));
         const { load, device } = volume;
         if (load === null || device === null) continue;
@@ -184,7 +186,7 @@ class ThinStorm {
       }
     };
     const manager = async (): Promise<void> => {
-      while (left > 0 && !this.#isCut) {
+      while (this.#left > 0 && !this.#isCut) {
         await new Promise<void>((r) => lab.scheduler.after(this.#rng.between(1, 60), r));
         const usable = [...this.#volumes.values()].filter((v) => v.load !== null);
         if (this.#isCut) return;

@@ -336,8 +336,8 @@ export const MUTANTS: readonly Mutant[] = [
   {
     name: 'thin: a cell is let go while its block is being filled',
     file: 'machinery/thin/thin-volume.js',
-    find: 'if (!keepsCell) this.#release(cell);',
-    replace: 'this.#release(cell);',
+    find: 'if (!keepsCell) this.release(cell);',
+    replace: 'this.release(cell);',
   },
   {
     name: 'thin: blocks that others refer to are passed down',
@@ -353,7 +353,7 @@ export const MUTANTS: readonly Mutant[] = [
   },
   {
     name: 'thin: a discard does not wait for I/O in flight',
-    file: 'machinery/thin/thin-volume.js',
+    file: 'machinery/thin/thin-ranges.js',
     find: 'await pool.allIo.drained();',
     replace: '',
   },

@@ -38,9 +38,9 @@ test(`${STORMS} storms with power cuts, LAMINA_SEED=${SEED}`, async () => {
 interface PoolLab {
   readonly lab: ReturnType<typeof makeLab>;
   readonly driver: BioDriver;
-  poolStatus(): Promise<string>;
-  settle<T>(work: Promise<T>): Promise<T>;
-  close(): Promise<void>;
+  readonly poolStatus: () => Promise<string>;
+  readonly settle: <T>(work: Promise<T>) => Promise<T>;
+  readonly close: () => Promise<void>;
 }
 
 /** A pool of `blocks` data blocks of 64 KiB, and a thin device of 64 blocks. */

@@ -25,6 +25,7 @@ import { Kcopyd } from '../../dm/kcopyd.ts';
 import type { Arena } from '../../io/arena.ts';
 import { DeviceMetadataIo } from './device-io.ts';
 import { ThinMetadata } from './metadata.ts';
+import { type Deferred, NoSpaceQueue, type PoolUser } from './no-space-queue.ts';
 import type { PoolOptions } from './pool-options.ts';
 
 export type PoolMode =
@@ -33,12 +34,6 @@ export type PoolMode =
   | 'out of metadata space'
   | 'read only'
   | 'fail';
-
-/** Who gets its bios back from the worker: a thin device. */
-export interface PoolUser {
-  /** Handles a bio that was deferred. Ends it, sends it, or keeps it in a cell. */
-  process(bio: Bio): Promise<void>;
-}
 
 /** What a pool's table gives it; changed by a new table. */
 export interface PoolBinding {
@@ -51,13 +46,6 @@ export interface PoolBinding {
 }
 
 const COMMIT_MS = 1000;
-/** How long writes wait for space before they fail. */
-const NO_SPACE_MS = 60_000;
-
-interface Deferred {
-  readonly user: PoolUser;
-  readonly bio: Bio;
-}
 
 export class Pool {
   readonly metadata: ThinMetadata;
@@ -91,10 +79,7 @@ export class Pool {
   #unsettled = 0;
   #commitsWaiting = 0;
   #allocationWaiters: (() => void)[] = [];
-  /** Waiting for data space. */
-  #noSpace: Deferred[] = [];
-  #noSpaceTimer: Timer | null = null;
-  #hasNoSpaceTimedOut = false;
+  readonly #noSpace: NoSpaceQueue;
   #isBelowLowWater = false;
 
   private constructor(
@@ -112,6 +97,7 @@ export class Pool {
     this.arena = arena;
     this.#clock = clock;
     this.kcopyd = new Kcopyd(arena);
+    this.#noSpace = new NoSpaceQueue(clock, () => this.#binding.event());
   }
 
   /** Opens the metadata, or makes it when the device is blank. Throws DmError. */
@@ -186,7 +172,7 @@ export class Pool {
       return;
     }
     if (this.#mode !== 'fail') this.#setMode('write');
-    this.#hasNoSpaceTimedOut = false;
+    this.#noSpace.reset();
     const dataBlocks = Math.floor(binding.lenSectors / binding.options.dataBlockSectors);
     await this.change(async () => await metadata.resizeData(dataBlocks));
     await this.change(async () => await metadata.resizeMetadata(this.#io.blockCount));
@@ -227,7 +213,7 @@ export class Pool {
   /** The last user has gone. */
   async close(): Promise<void> {
     await this.stop();
-    this.#noSpaceTimer?.cancel();
+    this.#noSpace.fail(Status.NoSpace);
     this.kcopyd.close();
     this.#io.close();
   }
@@ -302,8 +288,8 @@ export class Pool {
   // ---- metadata ----
 
   /**
-   * Changes metadata. Refusals come back as they are; when the change broke the transaction, the pool
-   * goes back to its last commit and degrades. Throws DmError.
+   * Changes metadata. Refusals come back as they are; when the change broke the transaction, the
+   * pool goes back to its last commit and degrades. Throws DmError.
    */
   async change<T>(work: () => Promise<T>): Promise<T> {
     if (!this.mayChange) throw this.#refusal();
@@ -318,10 +304,10 @@ export class Pool {
   }
 
   /**
-   * Makes everything durable that was done when it was called. Never throws: what fails degrades the pool.
-   * Who comes while a commit is running shares the next one: the flush of the running one may have been
-   * sent too early for him. `then` runs right behind it, before anybody gets a data block that it freed;
-   * not when it failed.
+   * Makes everything durable that was done when it was called. Never throws: what fails degrades
+   * the pool. Who comes while a commit is running shares the next one: the flush of the running one
+   * may have been sent too early for him. `then` runs right behind it, before anybody gets a data
+   * block that it freed; not when it failed.
    */
   async commit(then?: () => Promise<void>): Promise<Status> {
     if (then !== undefined) this.#thens.push(then);
@@ -436,25 +422,13 @@ export class Pool {
 
   /** Keeps a write until there is space, or fails it. */
   outOfSpace(user: PoolUser, bio: Bio): void {
-    if (this.options.errorsIfNoSpace || this.#hasNoSpaceTimedOut) {
-      endBio(bio, Status.NoSpace);
-      return;
-    }
-    this.#noSpace.push({ user, bio });
-    this.#noSpaceTimer ??= this.#clock.after(NO_SPACE_MS, () => {
-      this.#noSpaceTimer = null;
-      this.#hasNoSpaceTimedOut = true;
-      this.failNoSpace();
-      this.#binding.event();
-    });
+    if (this.options.errorsIfNoSpace) endBio(bio, Status.NoSpace);
+    else this.#noSpace.add({ user, bio });
   }
 
-  /** Fails the writes that wait for space: of `user`, or all. */
-  failNoSpace(user?: PoolUser): void {
-    const waiting = this.#noSpace;
-    this.#noSpace = waiting.filter((d) => user !== undefined && d.user !== user);
-    for (const d of waiting)
-      if (user === undefined || d.user === user) endBio(d.bio, Status.NoSpace);
+  /** Fails the writes of `user` that wait for space. */
+  failNoSpace(user: PoolUser): void {
+    this.#noSpace.fail(Status.NoSpace, user);
   }
 
   checkLowWater(): void {
@@ -464,12 +438,8 @@ export class Pool {
   }
 
   #retryNoSpace(): void {
-    this.#noSpaceTimer?.cancel();
-    this.#noSpaceTimer = null;
-    const waiting = this.#noSpace;
-    this.#noSpace = [];
-    for (const d of waiting) this.#deferred.push(d);
-    if (waiting.length > 0) this.kick();
+    for (const waiting of this.#noSpace.take()) this.#deferred.push(waiting);
+    this.kick();
   }
 
   #refusal(): DmError {
@@ -497,9 +467,7 @@ export class Pool {
     this.#mode = mode;
     this.#binding.event();
     if (mode !== 'read only' && mode !== 'fail') return;
-    const waiting = this.#noSpace;
-    this.#noSpace = [];
-    for (const d of waiting) endBio(d.bio, Status.Io);
+    this.#noSpace.fail(Status.Io);
   }
 
   #armCommitTimer(): void {
@@ -524,28 +492,4 @@ export class Pool {
   async #flushDataStatus(): Promise<Status> {
     return await flushDevice(this.data);
   }
-}
-
-const pools = new WeakMap<BlockDevice, Promise<Pool>>();
-
-/** The pool whose metadata is on this device; opened when it is the first user's. Throws DmError. */
-export async function sharePool(
-  metadataDevice: BlockDevice,
-  open: () => Promise<Pool>,
-): Promise<Pool> {
-  let opening = pools.get(metadataDevice);
-  if (opening === undefined) {
-    opening = open();
-    pools.set(metadataDevice, opening);
-    opening.catch(() => pools.delete(metadataDevice));
-  }
-  const pool = await opening;
-  pool.users++;
-  return pool;
-}
-
-export async function releasePool(pool: Pool): Promise<void> {
-  if (--pool.users > 0) return;
-  pools.delete(pool.metadataDevice);
-  await pool.close();
 }

@@ -5,7 +5,6 @@
 // the pool's worker, which calls `process`.
 
 import { assert } from '../../base/assert.ts';
-import { DmError, errorText } from '../../base/errors.ts';
 import { Status } from '../../base/status.ts';
 import { SECTOR_BYTES } from '../../base/units.ts';
 import { type Bio, BioFlag, forEachSegment, Op } from '../../bio/bio.ts';
@@ -14,10 +13,11 @@ import { sendBio } from '../../bio/send.ts';
 import { endBio } from '../../bio/submit.ts';
 import { type Cell, Space } from '../../dm/bio-prison.ts';
 import { EndIoResult, MapResult, submitMapped } from '../../dm/target.ts';
-import { CorruptBlockError } from '../../persistent-data/block-kind.ts';
 import { Lookup } from '../../persistent-data/btree-read.ts';
-import { FoundMapping, type MappedRange } from './found-mapping.ts';
-import type { Pool, PoolUser } from './pool.ts';
+import { FoundMapping } from './found-mapping.ts';
+import type { PoolUser } from './no-space-queue.ts';
+import type { Pool } from './pool.ts';
+import { statusOf, ThinRanges } from './thin-ranges.ts';
 import type { ThinDevice } from './thin-device.ts';
 
 /** Bits of `bio.targetWord`: what has to happen when the bio comes back. The rest: entries of sets. */
@@ -40,10 +40,12 @@ export class ThinVolume implements PoolUser {
   readonly lenSectors: number;
   /** Read where nothing is mapped; null for zeroes. */
   readonly #origin: BlockDevice | null;
-  readonly #space = new Space();
+  /** Cells over this device's blocks. */
+  readonly space = new Space();
   readonly #found = new FoundMapping();
   readonly #overwrites = new Map<Bio, Overwrite>();
   readonly #blockSectors: number;
+  readonly #ranges: ThinRanges;
   /** Highest mapped block; -1 for none. */
   #highest: number;
 
@@ -60,6 +62,7 @@ export class ThinVolume implements PoolUser {
     this.#origin = origin;
     this.#highest = highest;
     this.#blockSectors = pool.metadata.dataBlockSectors;
+    this.#ranges = new ThinRanges(this);
   }
 
   /** Throws DmError. */
@@ -76,6 +79,16 @@ export class ThinVolume implements PoolUser {
 
   close(): void {
     this.pool.metadata.closeDevice(this.device);
+  }
+
+  /** Where nothing is mapped, there is an origin's data, not zeroes. */
+  get hasOrigin(): boolean {
+    return this.#origin !== null;
+  }
+
+  /** Blocks were unmapped: looks again which is the highest. */
+  async findHighest(): Promise<void> {
+    this.#highest = (await this.pool.metadata.highestMapped(this.device)) ?? -1;
   }
 
   get mappedSectors(): number {
@@ -96,7 +109,7 @@ export class ThinVolume implements PoolUser {
     if (pool.isStopped) return this.#defer(bio);
     if (!bio.hasData) return bio.op === Op.Flush ? this.#flush(bio) : this.#defer(bio);
     const block = Math.floor(bio.sector / this.#blockSectors);
-    if (!this.#space.isFree(block, block + 1)) return this.#defer(bio);
+    if (!this.space.isFree(block, block + 1)) return this.#defer(bio);
     const found = this.#found;
     const result = pool.metadata.tryLookup(this.device, block, found);
     if (result === Lookup.Found && this.#mayPass(bio, found)) {
@@ -211,17 +224,17 @@ export class ThinVolume implements PoolUser {
       return;
     }
     if (!bio.hasData) {
-      this.#startRange(bio);
+      this.#ranges.start(bio);
       return;
     }
     const block = Math.floor(bio.sector / this.#blockSectors);
-    const cell = this.#space.detain(block, block + 1, bio);
+    const cell = this.space.detain(block, block + 1, bio);
     if (cell === null) return;
     let keepsCell = false;
     try {
       keepsCell = await this.#processIn(bio, block, cell);
     } finally {
-      if (!keepsCell) this.#release(cell);
+      if (!keepsCell) this.release(cell);
     }
   }
 
@@ -255,7 +268,7 @@ export class ThinVolume implements PoolUser {
     }
     const needsData = isMapped || this.#origin !== null || !pool.options.skipsZeroing;
     if (!needsData) {
-      await this.#insert(block, dataBlock);
+      await this.insert(block, dataBlock);
       await this.#issue(bio, block, mapped(dataBlock));
       return false;
     }
@@ -283,7 +296,7 @@ export class ThinVolume implements PoolUser {
     submitMapped(bio);
   }
 
-  async #insert(block: number, dataBlock: number): Promise<void> {
+  async insert(block: number, dataBlock: number): Promise<void> {
     const { pool } = this;
     try {
       await pool.change(async () => await pool.metadata.insert(this.device, block, dataBlock));
@@ -312,8 +325,8 @@ export class ThinVolume implements PoolUser {
       const status =
         written === Status.Ok
           ? await this.#mapFilled(bio, block, dataBlock)
-          : await this.#giveBack(dataBlock, written);
-      this.#release(cell);
+          : await this.giveBack(dataBlock, written);
+      this.release(cell);
       endBio(bio, status);
     });
   }
@@ -322,7 +335,7 @@ export class ThinVolume implements PoolUser {
   async #mapFilled(bio: Bio, block: number, dataBlock: number): Promise<Status> {
     try {
       await this.pool.sharedReads.drained();
-      await this.#insert(block, dataBlock);
+      await this.insert(block, dataBlock);
       return (bio.flags & BioFlag.Fua) === 0 ? Status.Ok : await this.pool.commit();
     } catch (error) {
       return statusOf(error);
@@ -330,7 +343,7 @@ export class ThinVolume implements PoolUser {
   }
 
   /** The block was not used after all. */
-  async #giveBack(dataBlock: number, status: Status): Promise<Status> {
+  async giveBack(dataBlock: number, status: Status): Promise<Status> {
     const { pool } = this;
     try {
       await pool.change(async () => await pool.metadata.decData(dataBlock, dataBlock + 1));
@@ -349,24 +362,24 @@ export class ThinVolume implements PoolUser {
     shared: FoundMapping | null,
   ): Promise<void> {
     const { pool } = this;
-    let status = await this.#fillData(bio, block, dataBlock, shared);
-    if (status !== Status.Ok) await this.#giveBack(dataBlock, status);
+    let status = await this.fillData(bio, block, dataBlock, shared);
+    if (status !== Status.Ok) await this.giveBack(dataBlock, status);
     else {
       try {
         if (shared !== null) await pool.sharedReads.drained();
-        await this.#insert(block, dataBlock);
+        await this.insert(block, dataBlock);
         await this.#issue(bio, block, mapped(dataBlock));
-        this.#release(cell);
+        this.release(cell);
         return;
       } catch (error) {
         status = statusOf(error);
       }
     }
-    this.#release(cell);
+    this.release(cell);
     endBio(bio, status);
   }
 
-  async #fillData(
+  async fillData(
     bio: Bio,
     block: number,
     dataBlock: number,
@@ -394,166 +407,8 @@ export class ThinVolume implements PoolUser {
   }
 
   /** Lets a cell go; who waited in it starts over. */
-  #release(cell: Cell): void {
-    for (const bio of this.#space.release(cell)) this.pool.defer(this, bio);
-  }
-
-  // ---- discards and write-zeroes ----
-
-  #startRange(bio: Bio): void {
-    this.pool.job(async () => {
-      let status: Status;
-      try {
-        status = bio.op === Op.Discard ? await this.#discard(bio) : await this.#writeZeroes(bio);
-        const isFua = (bio.flags & BioFlag.Fua) !== 0;
-        if (status === Status.Ok && isFua) status = await this.pool.commit();
-      } catch (error) {
-        status = statusOf(error);
-      }
-      endBio(bio, status);
-    });
-  }
-
-  /** Unmaps the whole blocks of a range. */
-  async #discard(bio: Bio): Promise<Status> {
-    const size = this.#blockSectors;
-    const begin = Math.ceil(bio.sector / size);
-    const bioEnd = bio.sector + bio.lenSectors;
-    const atEnd = bioEnd === this.lenSectors;
-    const end = atEnd ? Math.ceil(bioEnd / size) : Math.floor(bioEnd / size);
-    if (end <= begin) return Status.Ok;
-    return await this.#unmap(begin, end);
-  }
-
-  async #unmap(begin: number, end: number): Promise<Status> {
-    const { pool } = this;
-    if (!pool.mayChange) return Status.Io;
-    const cell = await this.#space.hold(begin, end);
-    try {
-      // What was sent before the cell was taken may still be going to these blocks.
-      await pool.allIo.drained();
-      for (let from = begin; from < end; ) {
-        const range = await pool.metadata.findMappedRange(this.device, from, end);
-        if (range === undefined) break;
-        await this.#unmapRange(range);
-        from = range.end;
-      }
-      const highest = await pool.metadata.highestMapped(this.device);
-      this.#highest = highest ?? -1;
-      return Status.Ok;
-    } finally {
-      this.#release(cell);
-    }
-  }
-
-  /**
-   * Passed down is only what a commit has made certain that nobody refers to, a crash included; and until
-   * that is done, nobody gets these blocks.
-   */
-  async #unmapRange(range: MappedRange): Promise<void> {
-    const { pool } = this;
-    const { metadata } = pool;
-    await pool.change(async () => await metadata.removeRange(this.device, range.begin, range.end));
-    if (!pool.passesDiscards) return;
-    const first = range.dataBegin;
-    const count = range.end - range.begin;
-    const held: number[] = [];
-    await pool.commit(async () => {
-      for (let block = first; block < first + count; block++) {
-        if (await pool.holdFree(block)) held.push(block);
-      }
-    });
-    for (let i = 0; i < held.length; ) {
-      const begin = held[i] as number;
-      let end = begin;
-      while (held[i] === end) {
-        end++;
-        i++;
-      }
-      await this.#passDownRun(begin, end);
-      await this.#letGo(begin, end);
-    }
-  }
-
-  async #letGo(begin: number, end: number): Promise<void> {
-    const { pool } = this;
-    try {
-      await pool.change(async () => await pool.metadata.decData(begin, end));
-    } finally {
-      for (let block = begin; block < end; block++) pool.allocationSettled();
-    }
-  }
-
-  async #passDownRun(begin: number, end: number): Promise<void> {
-    const { pool } = this;
-    const cell = await pool.dataSpace.hold(begin, end);
-    const size = this.#blockSectors;
-    const max = Math.min(pool.data.limits.maxDiscardSectors, (end - begin) * size);
-    // A discard is a hint: that the data device refuses one changes nothing.
-    for (let sector = begin * size; sector < end * size; sector += max) {
-      const len = Math.min(max, end * size - sector) * SECTOR_BYTES;
-      await sendBio(Op.Discard, pool.data, sector, len);
-    }
-    pool.dataSpace.release(cell);
-  }
-
-  /** Whole blocks are unmapped when they may be; what is left is written, where something is mapped. */
-  async #writeZeroes(bio: Bio): Promise<Status> {
-    if ((bio.flags & BioFlag.FastOnly) !== 0) return Status.NotSupported;
-    const size = this.#blockSectors;
-    const { sector } = bio;
-    const end = sector + bio.lenSectors;
-    const mayUnmap = (bio.flags & BioFlag.NoUnmap) === 0 && this.#origin === null;
-    const begin = Math.ceil(sector / size);
-    const blocksEnd = Math.floor(end / size);
-    if (mayUnmap && blocksEnd > begin) {
-      // Both ends by writing, what is between by unmapping.
-      const status = await this.#unmap(begin, blocksEnd);
-      if (status !== Status.Ok) return status;
-      return (
-        (await this.#zeroRange(bio, sector, begin * size)) ||
-        (await this.#zeroRange(bio, blocksEnd * size, end))
-      );
-    }
-    return await this.#zeroRange(bio, sector, end);
-  }
-
-  async #zeroRange(bio: Bio, from: number, end: number): Promise<Status> {
-    const size = this.#blockSectors;
-    for (let sector = from; sector < end; ) {
-      const block = Math.floor(sector / size);
-      const to = Math.min(end, (block + 1) * size);
-      const status = await this.#zeroIn(bio, block, sector, to - sector);
-      if (status !== Status.Ok) return status;
-      sector = to;
-    }
-    return Status.Ok;
-  }
-
-  async #zeroIn(bio: Bio, block: number, sector: number, lenSectors: number): Promise<Status> {
-    const { pool } = this;
-    const size = this.#blockSectors;
-    const mayUnmap = (bio.flags & BioFlag.NoUnmap) === 0 && this.#origin === null;
-    const cell = await this.#space.hold(block, block + 1);
-    try {
-      const found = new FoundMapping();
-      const isMapped = await pool.metadata.lookup(this.device, block, found);
-      if (!isMapped && mayUnmap) return Status.Ok;
-      if (!isMapped || found.isShared) {
-        if (!pool.mayChange) return Status.Io;
-        const dataBlock = await pool.allocate();
-        if (typeof dataBlock === 'string') return Status.NoSpace;
-        const filled = await this.#fillData(bio, block, dataBlock, isMapped ? found : null);
-        if (filled !== Status.Ok) return await this.#giveBack(dataBlock, filled);
-        if (isMapped) await pool.sharedReads.drained();
-        await this.#insert(block, dataBlock);
-        found.dataBlock = dataBlock;
-      }
-      const at = found.dataBlock * size + (sector - block * size);
-      return await pool.kcopyd.zero({ device: pool.data, sector: at }, lenSectors, bio.ctx);
-    } finally {
-      this.#release(cell);
-    }
+  release(cell: Cell): void {
+    for (const bio of this.space.release(cell)) this.pool.defer(this, bio);
   }
 
   // ---- allocation ----
@@ -583,9 +438,4 @@ function mapped(dataBlock: number): FoundMapping {
   const found = new FoundMapping();
   found.dataBlock = dataBlock;
   return found;
-}
-
-function statusOf(error: unknown): Status {
-  if (error instanceof DmError || error instanceof CorruptBlockError) return error.status;
-  throw new Error(`thin: ${errorText(error)}`, { cause: error });
 }

@@ -122,9 +122,12 @@ function later<T>(work: Promise<T>): Promise<T> {
 }
 
 function seenBy(rig: Rig): number {
-  // A pool below may commit what it has, which is a flush.
-  const data = (disk: SimDisk): number => disk.seen.filter((b) => b.op !== Op.Flush).length;
-  return rig.flushedDisks.reduce((sum, disk) => sum + data(disk), 0);
+  return rig.flushedDisks.reduce((sum, disk) => sum + dataSeen(disk), 0);
+}
+
+/** A pool below may commit what it has, which is a flush. */
+function dataSeen(disk: SimDisk): number {
+  return disk.seen.filter((b) => b.op !== Op.Flush).length;
 }
 
 const swap: Check = {
