@@ -89,15 +89,15 @@ const CELLS: readonly ThinCell[] = [
   { name: 'mapped-4k-write', load: ['-b', '4k', '-r', '0'], state: 'mapped' },
   { name: 'mapped-1m-read', load: ['-b', '1m', '-q', '8', '-s'], state: 'mapped' },
   { name: 'mapped-1m-write', load: ['-b', '1m', '-q', '8', '-s', '-r', '0'], state: 'mapped' },
-  { name: 'first-4k-write', load: ['-b', '4k', '-r', '0', '-t', '0.4', '-w', '0'], state: 'empty' },
+  { name: 'first-4k-write', load: ['-b', '4k', '-r', '0', '-t', '1', '-w', '0'], state: 'empty' },
   {
     name: 'first-1m-write',
-    load: ['-b', '1m', '-q', '8', '-s', '-r', '0', '-t', '0.5', '-w', '0'],
+    load: ['-b', '1m', '-q', '8', '-s', '-r', '0', '-t', '1', '-w', '0'],
     state: 'empty',
   },
   {
     name: 'shared-4k-write',
-    load: ['-b', '4k', '-r', '0', '-t', '0.4', '-w', '0'],
+    load: ['-b', '4k', '-r', '0', '-t', '1', '-w', '0'],
     state: 'snapshot',
   },
 ];
