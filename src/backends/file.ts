@@ -7,7 +7,7 @@
 // when all parts of it are over: the parts are counted here and not in the bio, which counts its
 // children.
 
-import { closeSync } from 'node:fs';
+import { closeSync, fstatSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { DmError, invalid } from '../base/errors.ts';
 import { spawn } from '../base/spawn.ts';
@@ -40,7 +40,7 @@ const ZERO_RANGE = FALLOC_KEEP_SIZE | FALLOC_ZERO_RANGE;
 
 export class FileDevice implements BackendDevice, FileOpHost {
   readonly name: string;
-  readonly lenSectors: number;
+  lenSectors: number;
   readonly isReadOnly: boolean;
   readonly limits: QueueLimits;
   /** What an operator should know about the size; undefined when there is nothing to say. */
@@ -91,6 +91,14 @@ export class FileDevice implements BackendDevice, FileOpHost {
     lead.isPreflush = (bio.flags & BioFlag.Preflush) !== 0 && bio.op !== Op.Flush;
     if (lead.isPreflush || bio.op === Op.Flush) this.#sync.sync(lead);
     else this.#start(lead);
+  }
+
+  /** A regular file may have been made longer. */
+  remeasure(): void {
+    if (this.#file.isBlockDevice) return;
+    const block = this.#file.logicalBlockBytes;
+    const servedBytes = Math.floor(fstatSync(this.#file.fd).size / block) * block;
+    this.lenSectors = Math.max(this.lenSectors, bytesToSectors(servedBytes));
   }
 
   extents(sector: number, lenSectors: number, maxExtents: number): Promise<Extent[]> {

@@ -10,6 +10,7 @@ import { EXIT_FAILED, EXIT_USAGE, reportError } from './errors.ts';
 import { addExport } from './export.ts';
 import { addReplay } from './replay.ts';
 import { addServe } from './serve.ts';
+import { addPoolVerbs, addThinVerbs } from './thin-verbs.ts';
 import { addUp } from './up.ts';
 
 const ABOUT = `The device mapper in userspace: stacks of virtual block devices from dm table lines, served over NBD,
@@ -44,6 +45,8 @@ async function main(): Promise<void> {
   addExport(program);
   addConformance(program);
   addReplay(program);
+  addPoolVerbs(program.command('pool').description('thin pools: make, grow, look at'));
+  addThinVerbs(program.command('thin').description('volumes and snapshots of a thin pool'));
   addCompletion(program);
   for (const command of program.commands) {
     command.exitOverride();

@@ -5,4 +5,6 @@ import type { BlockDevice } from '../bio/device.ts';
 export interface BackendDevice extends BlockDevice {
   /** Nothing is in flight. Rejects when what was written may not have reached the medium. */
   close(): Promise<void>;
+  /** Looks again how large it is; called before another table uses it. It never gets smaller. */
+  remeasure?(): void;
 }

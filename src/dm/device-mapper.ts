@@ -462,6 +462,7 @@ export class DeviceMapper implements DmControl {
     shared.users++;
     try {
       const device = await shared.opened;
+      device.remeasure?.();
       return { device, close: async () => await this.#releaseBackend(key, shared) };
     } catch (error) {
       if (--shared.users === 0) this.#backends.delete(key);

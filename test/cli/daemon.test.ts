@@ -1,67 +1,13 @@
 // The daemon over its real socket: dmsetup's verbs and their output, and what survives a kill.
 
 import assert from 'node:assert/strict';
-import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
 import { readFileSync, statSync, truncateSync, writeFileSync } from 'node:fs';
 import { connect } from 'node:net';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import { fileURLToPath } from 'node:url';
-import { makeTestFolder } from '../../src/testing/lamina-server.ts';
+import { type Desk, desk } from '../../src/testing/daemon-desk.ts';
 import { NbdClient } from '../../src/testing/nbd-client.ts';
-
-const LAMINA = fileURLToPath(new URL('../../../bin/lamina', import.meta.url));
-
-interface Desk {
-  readonly path: string;
-  start(): Promise<ChildProcess>;
-  /** Standard output of a command that must succeed. */
-  ok(args: readonly string[], input?: string): string;
-  /** Standard error of a command that must fail. */
-  refused(args: readonly string[], input?: string): string;
-  end(): Promise<void>;
-}
-
-function desk(): Desk {
-  const folder = makeTestFolder();
-  const env = { ...process.env, XDG_RUNTIME_DIR: folder.path, XDG_STATE_HOME: folder.path };
-  const running: ChildProcess[] = [];
-  const call = (args: readonly string[], input = ''): ReturnType<typeof spawnSync> =>
-    spawnSync(process.execPath, [LAMINA, ...args], {
-      env,
-      input,
-      cwd: folder.path,
-      timeout: 20_000,
-    });
-  return {
-    path: folder.path,
-    async start() {
-      const child = spawn(process.execPath, [LAMINA, 'daemon'], { env, cwd: folder.path });
-      running.push(child);
-      await once(child.stdout, 'data');
-      return child;
-    },
-    ok(args, input) {
-      const done = call(args, input);
-      assert.equal(done.status, 0, `${args.join(' ')}: ${String(done.stderr)}`);
-      return String(done.stdout);
-    },
-    refused(args, input) {
-      const done = call(args, input);
-      assert.equal(done.status, 1, `${args.join(' ')}: ${String(done.stdout)}`);
-      return String(done.stderr);
-    },
-    async end() {
-      for (const child of running) {
-        if (child.exitCode !== null || child.signalCode !== null) continue;
-        child.kill('SIGTERM');
-        assert.deepEqual(await once(child, 'exit'), [0, null]);
-      }
-      folder.remove();
-    },
-  };
-}
 
 function disk(d: Desk, name: string): void {
   writeFileSync(join(d.path, name), '');

@@ -1,0 +1,297 @@
+// Daily work with thin pools over the daemon: pools from files, volumes and snapshots by name.
+
+import { closeSync, existsSync, ftruncateSync, openSync, statSync } from 'node:fs';
+import { resolve } from 'node:path';
+import { type Command, InvalidArgumentError } from 'commander';
+import { DmError, invalid } from '../base/errors.ts';
+import { Status } from '../base/status.ts';
+import { formatSize, KIB, MIB, parseSize, SECTOR_BYTES } from '../base/units.ts';
+import { callDaemon } from '../daemon/control-socket.ts';
+import { controlSocketPath } from '../daemon/paths.ts';
+import type { DeviceInfo, TargetLine } from '../dm/control.ts';
+import { escapeArg, splitArgs } from '../dm/table-text.ts';
+
+function call<T>(method: string, ...args: unknown[]): Promise<T> {
+  return callDaemon(controlSocketPath(), method, args) as Promise<T>;
+}
+
+function size(text: string): number {
+  const bytes = parseSize(text);
+  if (bytes === undefined || bytes < SECTOR_BYTES || bytes % SECTOR_BYTES !== 0) {
+    throw new InvalidArgumentError('expected a size, a multiple of 512 bytes, such as 10G');
+  }
+  return bytes;
+}
+
+/** Metadata for so many blocks, with room for as many again in snapshots. Bytes. */
+function metadataBytes(dataBytes: number, blockBytes: number): number {
+  const blocks = Math.ceil(dataBytes / blockBytes);
+  return Math.max(16 * MIB, Math.ceil((blocks * 128) / MIB) * MIB);
+}
+
+/** A sparse file of this size; one that is there is only made longer. */
+function sparseFile(path: string, bytes: number): void {
+  if (existsSync(path) && !statSync(path).isFile()) return;
+  const fd = openSync(path, existsSync(path) ? 'r+' : 'wx', 0o600);
+  try {
+    if (statSync(path).size < bytes) ftruncateSync(fd, bytes);
+  } finally {
+    closeSync(fd);
+  }
+}
+
+interface CreatePool {
+  readonly metadata: string;
+  readonly data: string;
+  readonly size: number;
+  readonly block: number;
+  readonly lowWater: number;
+  readonly skipZeroing?: boolean;
+  readonly errorIfNoSpace?: boolean;
+}
+
+/** Adds create, grow and status to `lamina pool`. */
+export function addPoolVerbs(pool: Command): void {
+  pool
+    .command('create <name>')
+    .description('make a pool of two files (made sparse if they are not there)')
+    .requiredOption('--data <path>', 'where data goes')
+    .requiredOption('--metadata <path>', 'where metadata goes; blank, or a pool that is there')
+    .requiredOption('--size <size>', 'how much data it can have', size)
+    .option('--block <size>', 'data block, a multiple of 64k', size, 64 * KIB)
+    .option('--low-water <size>', 'an event when no more than this is free', size, 64 * MIB)
+    .option('--skip-zeroing', 'do not zero what a first write leaves of a block')
+    .option('--error-if-no-space', 'fail writes at once when the pool is full')
+    .action(async (name: string, o: CreatePool) => await createPool(name, o));
+  pool
+    .command('grow <name>')
+    .description('make a pool larger, in use')
+    .requiredOption('--size <size>', 'how much data it can have then', size)
+    .action(async (name: string, o: { readonly size: number }) => await growPool(name, o.size));
+  pool
+    .command('status [name]')
+    .description('what a pool has and what its volumes use; all pools without a name')
+    .option('--json', 'as JSON')
+    .action(async (name: string | undefined, o: { readonly json?: boolean }) => {
+      const reports = [];
+      for (const pool of name === undefined ? await poolNames() : [name]) {
+        reports.push(await reportPool(pool));
+      }
+      if (o.json === true) process.stdout.write(`${JSON.stringify(reports, null, 2)}\n`);
+      else for (const report of reports) printReport(report);
+    });
+}
+
+async function createPool(name: string, o: CreatePool): Promise<void> {
+  const [data, metadata] = [resolve(o.data), resolve(o.metadata)];
+  if (o.size % o.block !== 0) {
+    throw invalid(`--size ${o.size}: not a multiple of the data block of ${o.block} bytes`);
+  }
+  sparseFile(data, o.size);
+  sparseFile(metadata, metadataBytes(o.size, o.block));
+  const features = [
+    ...(o.skipZeroing === true ? ['skip_block_zeroing'] : []),
+    ...(o.errorIfNoSpace === true ? ['error_if_no_space'] : []),
+  ];
+  const files = `${escapeArg(metadata)} ${escapeArg(data)}`;
+  const lowWater = Math.floor(o.lowWater / o.block);
+  const options = [o.block / SECTOR_BYTES, lowWater, features.length, ...features].join(' ');
+  const table = `0 ${o.size / SECTOR_BYTES} thin-pool ${files} ${options}`;
+  await call('create', { name, table });
+}
+
+async function oneLine(
+  method: 'table' | 'status',
+  name: string,
+  type: string,
+): Promise<TargetLine> {
+  const [line, ...more] = await call<TargetLine[]>(method, name);
+  if (line?.type === type && more.length === 0) return line;
+  throw invalid(`device ${name}: is no ${type}: its table is '${line?.type ?? 'empty'}'`);
+}
+
+async function growPool(name: string, bytes: number): Promise<void> {
+  const line = await oneLine('table', name, 'thin-pool');
+  const [metadata = '', data = '', block = '0', ...rest] = splitArgs(line.params);
+  const blockBytes = Number(block) * SECTOR_BYTES;
+  const before = line.lenSectors * SECTOR_BYTES;
+  if (bytes < before) {
+    throw invalid(
+      `--size ${formatSize(bytes)}: the pool has ${formatSize(before)}; it cannot shrink`,
+    );
+  }
+  if (bytes % blockBytes !== 0) {
+    throw invalid(`--size ${bytes}: not a multiple of the data block of ${blockBytes} bytes`);
+  }
+  sparseFile(data, bytes);
+  sparseFile(metadata, metadataBytes(bytes, blockBytes));
+  const words = [escapeArg(metadata), escapeArg(data), block, ...rest].join(' ');
+  await call('load', name, `0 ${bytes / SECTOR_BYTES} thin-pool ${words}`);
+  await call('resume', name);
+}
+
+interface Volume {
+  readonly name: string;
+  readonly id: number;
+  readonly sizeBytes: number;
+  readonly mappedBytes: number;
+}
+
+interface PoolReport {
+  readonly name: string;
+  readonly mode: string;
+  readonly needsCheck: boolean;
+  readonly dataBytes: number;
+  readonly dataUsedBytes: number;
+  readonly metadataBytes: number;
+  readonly metadataUsedBytes: number;
+  /** Volumes that are active. */
+  readonly volumes: readonly Volume[];
+}
+
+async function poolNames(): Promise<string[]> {
+  const names: string[] = [];
+  for (const { name } of await call<DeviceInfo[]>('list')) {
+    const [line] = await call<TargetLine[]>('table', name);
+    if (line?.type === 'thin-pool') names.push(name);
+  }
+  return names;
+}
+
+async function volumesOf(pool: string): Promise<Volume[]> {
+  const volumes: Volume[] = [];
+  for (const { name } of await call<DeviceInfo[]>('list')) {
+    const [line] = await call<TargetLine[]>('table', name);
+    const [device, id] = splitArgs(line?.params ?? '');
+    if (line?.type !== 'thin' || device !== pool) continue;
+    const [status] = await call<TargetLine[]>('status', name);
+    const mapped = Number((status?.params ?? '').split(' ')[0]) || 0;
+    volumes.push({
+      name,
+      id: Number(id),
+      sizeBytes: line.lenSectors * SECTOR_BYTES,
+      mappedBytes: mapped * SECTOR_BYTES,
+    });
+  }
+  return volumes;
+}
+
+/** One number of `used/total`. */
+function part(word: string | undefined, index: 0 | 1): number {
+  return Number((word ?? '').split('/')[index]) || 0;
+}
+
+async function reportPool(name: string): Promise<PoolReport> {
+  const { params } = await oneLine('status', name, 'thin-pool');
+  const { params: table } = await oneLine('table', name, 'thin-pool');
+  const blockBytes = Number(splitArgs(table)[2]) * SECTOR_BYTES;
+  const words = params.split(' ');
+  return {
+    name,
+    mode: words[4] ?? 'Fail',
+    needsCheck: words[7] === 'needs_check',
+    dataBytes: part(words[2], 1) * blockBytes,
+    dataUsedBytes: part(words[2], 0) * blockBytes,
+    metadataBytes: part(words[1], 1) * 4096,
+    metadataUsedBytes: part(words[1], 0) * 4096,
+    volumes: await volumesOf(name),
+  };
+}
+
+function share(used: number, all: number): string {
+  const percent = all === 0 ? 0 : Math.round((100 * used) / all);
+  return `${formatSize(used)} of ${formatSize(all)} (${percent} %)`;
+}
+
+function printReport(r: PoolReport): void {
+  const lines = [
+    `${r.name}: ${r.mode}${r.needsCheck ? ', needs check' : ''}`,
+    `  data      ${share(r.dataUsedBytes, r.dataBytes)}`,
+    `  metadata  ${share(r.metadataUsedBytes, r.metadataBytes)}`,
+    ...r.volumes.map(
+      (v) =>
+        `  ${v.name} (id ${v.id})  ${formatSize(v.sizeBytes)}, mapped ${share(v.mappedBytes, v.sizeBytes)}`,
+    ),
+  ];
+  process.stdout.write(`${lines.join('\n')}\n`);
+}
+
+/** Adds create, snapshot, delete, list and resize to `lamina thin`. */
+export function addThinVerbs(thin: Command): void {
+  thin
+    .command('create <pool> <name>')
+    .description('make an empty volume')
+    .requiredOption('--size <size>', 'its size; the pool may have less', size)
+    .action(async (pool: string, name: string, o: { readonly size: number }) => {
+      await oneLine('table', pool, 'thin-pool');
+      const id = await newId(pool, 'create_thin');
+      await activate(pool, name, id, o.size / SECTOR_BYTES);
+    });
+  thin
+    .command('snapshot <volume> <name>')
+    .description('make a volume that has everything another has now')
+    .action(async (volume: string, name: string) => {
+      const line = await oneLine('table', volume, 'thin');
+      const [pool = '', origin = ''] = splitArgs(line.params);
+      const id = await newId(pool, 'create_snap', origin);
+      await activate(pool, name, id, line.lenSectors);
+    });
+  thin
+    .command('delete <name>')
+    .description('take a volume and its data away')
+    .action(async (name: string) => {
+      const line = await oneLine('table', name, 'thin');
+      const [pool = '', id = ''] = splitArgs(line.params);
+      await call('remove', name);
+      await call('message', pool, 0, `delete ${id}`);
+    });
+  thin
+    .command('list <pool>')
+    .description('the active volumes of a pool')
+    .option('--json', 'as JSON')
+    .action(async (pool: string, o: { readonly json?: boolean }) => {
+      const volumes = await volumesOf(pool);
+      if (o.json === true) process.stdout.write(`${JSON.stringify(volumes, null, 2)}\n`);
+      else {
+        for (const v of volumes) {
+          const sizes = `${formatSize(v.sizeBytes)}\t${formatSize(v.mappedBytes)} mapped`;
+          process.stdout.write(`${v.name}\tid ${v.id}\t${sizes}\n`);
+        }
+      }
+    });
+  thin
+    .command('resize <name>')
+    .description('give a volume another size; what is behind a shorter one stays in the pool')
+    .requiredOption('--size <size>', 'its new size', size)
+    .action(async (name: string, o: { readonly size: number }) => {
+      const line = await oneLine('table', name, 'thin');
+      await call('load', name, `0 ${o.size / SECTOR_BYTES} thin ${line.params}`);
+      await call('resume', name);
+    });
+}
+
+/** Makes a volume with the first id that is free; answers it. */
+async function newId(pool: string, verb: string, ...words: readonly string[]): Promise<number> {
+  const used = new Set((await volumesOf(pool)).map((v) => v.id));
+  for (let id = 1; id <= 0xffffff; id++) {
+    if (used.has(id)) continue;
+    try {
+      await call('message', pool, 0, [verb, id, ...words].join(' '));
+      return id;
+    } catch (error) {
+      // A volume that is not active.
+      if (!(error instanceof DmError && error.status === Status.Exists)) throw error;
+    }
+  }
+  throw invalid(`pool ${pool}: every device id is taken`);
+}
+
+async function activate(pool: string, name: string, id: number, lenSectors: number): Promise<void> {
+  try {
+    await call('create', { name, table: `0 ${lenSectors} thin ${escapeArg(pool)} ${id}` });
+  } catch (error) {
+    // Nobody would find it again.
+    await call('message', pool, 0, `delete ${id}`);
+    throw error;
+  }
+}

@@ -1,0 +1,89 @@
+// Daily work with thin pools: the verbs over a real daemon, judged by thin_check.
+
+import assert from 'node:assert/strict';
+import { execFileSync, spawnSync } from 'node:child_process';
+import { statSync } from 'node:fs';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { desk } from '../../src/testing/daemon-desk.ts';
+
+function qemuIo(uri: string, ...commands: string[]): string {
+  const args = commands.flatMap((c) => ['-c', c]);
+  return execFileSync('qemu-io', ['-f', 'raw', ...args, uri], { encoding: 'utf8' });
+}
+
+test('a pool is made, used, grown and looked at; volumes come, are copied and go', async () => {
+  const d = desk();
+  try {
+    await d.start();
+    d.ok(['pool', 'create', 'p', '--data', 'data', '--metadata', 'meta', '--size', '16M']);
+    assert.equal(statSync(join(d.path, 'data')).size, 16 << 20);
+    d.ok(['thin', 'create', 'p', 'vol', '--size', '1G']);
+    d.ok(['export', 'add', 'vol']);
+    const uri = `nbd+unix:///vol?socket=${join(d.path, 'lamina', 'nbd.sock')}`;
+    qemuIo(uri, 'write -P 7 0 1M', 'write -P 8 512M 64k', 'flush');
+    d.ok(['thin', 'snapshot', 'vol', 'snap']);
+    qemuIo(uri, 'write -P 9 0 4k', 'flush');
+    d.ok(['export', 'add', 'snap']);
+    const snapUri = uri.replace('/vol?', '/snap?');
+    assert.match(qemuIo(snapUri, 'read -P 7 0 1M', 'read -P 8 512M 64k'), /read 1048576/);
+    assert.doesNotMatch(qemuIo(uri, 'read -P 9 0 4k', 'read -P 7 4k 1020k'), /failed|error/i);
+
+    const [report] = JSON.parse(d.ok(['pool', 'status', 'p', '--json'])) as {
+      mode: string;
+      dataUsedBytes: number;
+      volumes: { name: string; id: number; mappedBytes: number }[];
+    }[];
+    assert.equal(report?.mode, 'rw');
+    // 17 blocks of the first writes, one of the broken sharing.
+    assert.equal(report?.dataUsedBytes, 18 * 65536);
+    assert.deepEqual(
+      report?.volumes.map((v) => [v.name, v.id, v.mappedBytes / 65536]),
+      [
+        ['vol', 1, 17],
+        ['snap', 2, 17],
+      ],
+    );
+    assert.match(d.ok(['pool', 'status']), /p: rw\n {2}data {6}1.1 MiB of 16 MiB \(7 %\)/);
+
+    d.ok(['pool', 'grow', 'p', '--size', '32M']);
+    assert.match(d.ok(['pool', 'status', 'p']), /of 32 MiB/);
+    assert.match(d.refused(['pool', 'grow', 'p', '--size', '16M']), /cannot shrink/);
+    d.ok(['thin', 'resize', 'vol', '--size', '2G']);
+    assert.match(d.ok(['thin', 'list', 'p']), /vol\tid 1\t2 GiB\t1.1 MiB mapped/);
+    assert.match(d.refused(['thin', 'snapshot', 'p', 'x']), /is no thin: its table is 'thin-pool'/);
+    assert.match(d.refused(['thin', 'delete', 'snap']), /busy/i);
+    d.ok(['export', 'remove', 'snap']);
+    d.ok(['thin', 'delete', 'snap']);
+    assert.doesNotMatch(d.ok(['ls']), /snap/);
+    await d.end();
+  } catch (error) {
+    await d.end().catch(() => undefined);
+    throw error;
+  }
+});
+
+test('what the daemon leaves, thin_check finds clean, and a new daemon finds again', async () => {
+  const d = desk();
+  try {
+    const first = await d.start();
+    d.ok(['pool', 'create', 'p', '--data', 'data', '--metadata', 'meta', '--size', '64M']);
+    d.ok(['thin', 'create', 'p', 'vol', '--size', '100M']);
+    d.ok(['export', 'add', 'vol']);
+    const uri = `nbd+unix:///vol?socket=${join(d.path, 'lamina', 'nbd.sock')}`;
+    qemuIo(uri, 'write -P 3 1M 3M', 'flush', 'write -P 4 8M 1M');
+    first.kill('SIGKILL');
+    await new Promise((resolve) => first.once('exit', resolve));
+    const check = spawnSync('thin_check', [join(d.path, 'meta')], { encoding: 'utf8' });
+    assert.equal(check.status, 0, check.stdout + check.stderr);
+    await d.start();
+    const status = d.ok(['status', 'vol']);
+    assert.match(status, /^0 204800 thin \d+ \d+\n$/);
+    assert.ok(Number(status.split(' ')[3]) >= 3 * 2048);
+    assert.doesNotMatch(qemuIo(uri, 'read -P 3 1M 3M'), /failed|error/i);
+    await d.end();
+  } catch (error) {
+    await d.end().catch(() => undefined);
+    throw error;
+  }
+});
