@@ -39,6 +39,10 @@ function sparse(path: string, bytes: number): void {
   truncateSync(path, bytes);
 }
 
+function lamina(socket: string): string[] {
+  return [process.execPath, LAMINA, 'serve', '--unix', socket];
+}
+
 const IMAGES: readonly Image[] = [
   {
     name: 'thin',
@@ -49,7 +53,10 @@ const IMAGES: readonly Image[] = [
     },
     snapshot: async (folder) => await onPool(folder, 'create_snap 1 0'),
     command: (folder, socket) => [
-      ...[process.execPath, LAMINA, 'serve', '--unix', socket, '--export', '=t', '--concise'],
+      ...lamina(socket),
+      '--export',
+      '=t',
+      '--concise',
       `pool,,,rw,${poolTable(folder)};t,,,rw,0 ${SECTORS} thin pool 0`,
     ],
   },
@@ -57,9 +64,7 @@ const IMAGES: readonly Image[] = [
     name: 'linear',
     create: (folder) => Promise.resolve(sparse(join(folder, 'data'), SIZE)),
     snapshot: () => Promise.resolve(),
-    command: (folder, socket) => [
-      ...[process.execPath, LAMINA, 'serve', '--unix', socket, join(folder, 'data')],
-    ],
+    command: (folder, socket) => [...lamina(socket), join(folder, 'data')],
   },
   {
     name: 'qcow2',
@@ -72,8 +77,10 @@ const IMAGES: readonly Image[] = [
       return Promise.resolve();
     },
     command: (folder, socket) => [
-      ...['qemu-nbd', '-t', '-e', '16', '-f', 'qcow2', '--aio=io_uring', '--cache=writeback'],
-      ...['--discard=unmap', '-k', socket, join(folder, 'data')],
+      ...'qemu-nbd -t -e 16 -f qcow2 --aio=io_uring --cache=writeback --discard=unmap'.split(' '),
+      '-k',
+      socket,
+      join(folder, 'data'),
     ],
   },
 ];

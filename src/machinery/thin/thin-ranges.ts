@@ -67,8 +67,8 @@ export class ThinRanges {
   }
 
   /**
-   * Passed down is only what a commit has made certain that nobody refers to, a crash included; and until
-   * that is done, nobody gets these blocks.
+   * Passed down is only what a commit has made certain that nobody refers to, a crash included; and
+   * until that is done, nobody gets these blocks.
    */
   async #unmapRange(range: MappedRange): Promise<void> {
     const { pool } = this.#volume;
