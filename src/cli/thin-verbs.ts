@@ -137,6 +137,17 @@ interface Volume {
   readonly mappedBytes: number;
 }
 
+interface VolumeReport {
+  readonly id: number;
+  /** Undefined for one that is not active. */
+  readonly name?: string;
+  readonly sizeBytes?: number;
+  readonly mappedBytes: number;
+  /** What other volumes map, too; the rest goes when this one is deleted. */
+  readonly sharedBytes: number;
+  readonly exclusiveBytes: number;
+}
+
 interface PoolReport {
   readonly name: string;
   readonly mode: string;
@@ -145,8 +156,7 @@ interface PoolReport {
   readonly dataUsedBytes: number;
   readonly metadataBytes: number;
   readonly metadataUsedBytes: number;
-  /** Volumes that are active. */
-  readonly volumes: readonly Volume[];
+  readonly volumes: readonly VolumeReport[];
 }
 
 async function poolNames(): Promise<string[]> {
@@ -194,8 +204,27 @@ async function reportPool(name: string): Promise<PoolReport> {
     dataUsedBytes: part(words[2], 0) * blockBytes,
     metadataBytes: part(words[1], 1) * 4096,
     metadataUsedBytes: part(words[1], 0) * 4096,
-    volumes: await volumesOf(name),
+    volumes: await usageOf(name, blockBytes),
   };
+}
+
+async function usageOf(pool: string, blockBytes: number): Promise<VolumeReport[]> {
+  const active = new Map((await volumesOf(pool)).map((v) => [v.id, v]));
+  const lines = await call<string>('message', pool, 0, 'usage');
+  return lines
+    .split('\n')
+    .filter((line) => line !== '')
+    .map((line) => {
+      const [id = 0, mapped = 0, shared = 0] = line.split(' ').map(Number);
+      const volume = active.get(id);
+      return {
+        id,
+        ...(volume === undefined ? {} : { name: volume.name, sizeBytes: volume.sizeBytes }),
+        mappedBytes: mapped * blockBytes,
+        sharedBytes: shared * blockBytes,
+        exclusiveBytes: (mapped - shared) * blockBytes,
+      };
+    });
 }
 
 function share(used: number, all: number): string {
@@ -208,10 +237,11 @@ function printReport(r: PoolReport): void {
     `${r.name}: ${r.mode}${r.needsCheck ? ', needs check' : ''}`,
     `  data      ${share(r.dataUsedBytes, r.dataBytes)}`,
     `  metadata  ${share(r.metadataUsedBytes, r.metadataBytes)}`,
-    ...r.volumes.map(
-      (v) =>
-        `  ${v.name} (id ${v.id})  ${formatSize(v.sizeBytes)}, mapped ${share(v.mappedBytes, v.sizeBytes)}`,
-    ),
+    ...r.volumes.map((v) => {
+      const what = v.sizeBytes === undefined ? 'not active' : formatSize(v.sizeBytes);
+      const uses = `mapped ${formatSize(v.mappedBytes)}, shared ${formatSize(v.sharedBytes)}`;
+      return `  ${v.name ?? '-'} (id ${v.id})  ${what}, ${uses}, exclusive ${formatSize(v.exclusiveBytes)}`;
+    }),
   ];
   process.stdout.write(`${lines.join('\n')}\n`);
 }

@@ -17,6 +17,7 @@ import {
   type TargetType,
 } from '../dm/target.ts';
 import { Pool, type PoolBinding } from '../machinery/thin/pool.ts';
+import { poolUsage } from '../machinery/thin/pool-usage.ts';
 import { releasePool, sharePool } from '../machinery/thin/pool-shares.ts';
 import {
   parsePoolOptions,
@@ -82,9 +83,10 @@ class ThinPool implements Target, PoolOwner {
 
   async message(argv: readonly string[]): Promise<string> {
     const [verb = '', ...args] = argv;
+    if (verb.toLowerCase() === 'usage' && args.length === 0) return await poolUsage(this.pool);
     const handler = MESSAGES[verb.toLowerCase()];
     if (handler === undefined) {
-      const known = Object.keys(MESSAGES).join(', ');
+      const known = [...Object.keys(MESSAGES), 'usage'].join(', ');
       throw invalid(`Unrecognised thin pool target message received: '${verb}': expected ${known}`);
     }
     if (args.length !== handler.args) {

@@ -32,16 +32,16 @@ test('a pool is made, used, grown and looked at; volumes come, are copied and go
     const [report] = JSON.parse(d.ok(['pool', 'status', 'p', '--json'])) as {
       mode: string;
       dataUsedBytes: number;
-      volumes: { name: string; id: number; mappedBytes: number }[];
+      volumes: { name: string; id: number; mappedBytes: number; sharedBytes: number }[];
     }[];
     assert.equal(report?.mode, 'rw');
     // 17 blocks of the first writes, one of the broken sharing.
     assert.equal(report?.dataUsedBytes, 18 * 65536);
     assert.deepEqual(
-      report?.volumes.map((v) => [v.name, v.id, v.mappedBytes / 65536]),
+      report?.volumes.map((v) => [v.name, v.id, v.mappedBytes / 65536, v.sharedBytes / 65536]),
       [
-        ['vol', 1, 17],
-        ['snap', 2, 17],
+        ['vol', 1, 17, 16],
+        ['snap', 2, 17, 16],
       ],
     );
     assert.match(d.ok(['pool', 'status']), /p: rw\n {2}data {6}1.1 MiB of 16 MiB \(7 %\)/);
