@@ -78,7 +78,7 @@ test("QEMU's client over a unix socket: xfs on a striped device", async () => {
   const server = await startLamina(['--table', table], join(folder.path, 's.sock'));
   try {
     const output = await inKernel({
-      disks: [server.uri],
+      nbd: [server.uri],
       script: `modprobe xfs
 mkfs.xfs -q -f /dev/vda
 ${work('xfs', '/dev/vda')}
