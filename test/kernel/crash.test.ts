@@ -158,7 +158,16 @@ for (const fs of ['ext4', 'xfs'] as const) {
       const found: string[] = [];
       const images: string[] = [];
       const paths = { log: at('log.img'), rolling: at('rolling.img'), folder: folder.path };
+      const sample = points.find(
+        ({ crash, entry }) => crash === undefined && entry > log.length / 2,
+      );
       for await (const [point, image] of makeImages(paths, log, points)) {
+        if (point === sample) {
+          copyFileSync(at('base.img'), at('sample.img'));
+          applyPlainLog(at('log.img'), at('sample.img'), log.slice(0, point.entry + 1));
+          assert.equal(spawnSync('cmp', [at('sample.img'), image]).status, 0, point.name);
+          rmSync(at('sample.img'));
+        }
         if (fs === 'xfs') {
           images.push(image);
           continue;

@@ -79,7 +79,9 @@ async function boot(options: KernelRun, work: string): Promise<KernelResult> {
     ...machineArgs(options),
   ];
   const follower = onLine === undefined ? undefined : new Follower(outPath, onLine);
-  const failure = await run('qemu-system-x86_64', args, { timeout: timeoutSeconds * 1000 }).then(
+  // Not SIGTERM: QEMU ends well on that, as if the kernel had.
+  const limit = { timeout: timeoutSeconds * 1000, killSignal: 'SIGKILL' } as const;
+  const failure = await run('qemu-system-x86_64', args, limit).then(
     () => '',
     (error: { killed?: boolean; stderr?: string; message: string }) =>
       error.killed === true ? `no end in ${timeoutSeconds} s` : (error.stderr ?? error.message),
