@@ -185,6 +185,7 @@ export class Bio {
     frame.segmentDone = this.segmentDone;
     frame.target = null;
     frame.step = 0;
+    frame.word = 0;
     return frame;
   }
 

@@ -3,11 +3,7 @@
 
 import { DmError, errorText } from '../base/errors.ts';
 import { Status, statusName } from '../base/status.ts';
-import { Bio, type BioOwner, Op } from '../bio/bio.ts';
-import { systemContext } from '../bio/context.ts';
-import type { BlockDevice } from '../bio/device.ts';
-import { submitBio } from '../bio/submit.ts';
-import { NO_VEC } from '../bio/vec.ts';
+import { flushDevice } from '../bio/send.ts';
 import type { DeviceInfo } from './control.ts';
 import type { MappedDevice } from './mapped-device.ts';
 import type { Table } from './table.ts';
@@ -152,16 +148,6 @@ export class DeviceNode {
       }
     }
   }
-}
-
-/** Flushes a device; its status. */
-export function flushDevice(device: BlockDevice): Promise<Status> {
-  return new Promise((resolve) => {
-    const owner: BioOwner = { bioEnd: (bio) => resolve(bio.status) };
-    const bio = new Bio();
-    bio.init(Op.Flush, device, 0, 0, NO_VEC, systemContext, owner);
-    submitBio(bio);
-  });
 }
 
 /** Adds a device's name to an error that does not have it. */

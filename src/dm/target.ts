@@ -8,6 +8,7 @@ import type { Status } from '../base/status.ts';
 import type { Bio } from '../bio/bio.ts';
 import type { BlockDevice, Extent } from '../bio/device.ts';
 import type { QueueLimits } from '../bio/limits.ts';
+import { submitBio } from '../bio/submit.ts';
 import type { IoEngine } from '../io/engine.ts';
 
 export type MapResult = 0 | 1 | 2 | 3;
@@ -125,6 +126,13 @@ export interface TargetType {
    * (`Invalid argument count`), prefixed by nobody: the core adds device and line.
    */
   create(args: readonly string[], host: TargetHost): Promise<Target>;
+}
+
+/** Sends on a bio that `map` had kept, as `Remapped` would have: `endIo` sees its target word. */
+export function submitMapped(bio: Bio): void {
+  const frame = bio.topFrame;
+  if (frame !== null) frame.word = bio.targetWord;
+  submitBio(bio);
 }
 
 export function failMap(bio: Bio, status: Status): MapResult {

@@ -2,13 +2,18 @@
 // superblock has it.
 
 import type { BlockManager } from './block-manager.ts';
+import { METADATA_BLOCKS_MAX } from './space-map.format.ts';
 import { MetadataSpaceMap } from './space-map-metadata.ts';
 import { TransactionManager } from './transaction-manager.ts';
 
-/** For a new file system over the whole store: block 0 is the superblock's, all others are free. */
+/**
+ * For new metadata over the whole store, or as much of it as can be used: block 0 is the
+ * superblock's, all others are free.
+ */
 export async function createTransactionManager(blocks: BlockManager): Promise<TransactionManager> {
   const tm = new TransactionManager(blocks);
-  await MetadataSpaceMap.create(tm, { blockCount: blocks.blockCount, reserved: 1 });
+  const blockCount = Math.min(blocks.blockCount, METADATA_BLOCKS_MAX);
+  await MetadataSpaceMap.create(tm, { blockCount, reserved: 1 });
   return tm;
 }
 

@@ -6,17 +6,21 @@ import { Status } from '../base/status.ts';
 import { MetadataDisk } from '../testing/metadata-disk.ts';
 import { METADATA_BLOCK_BYTES, Salt } from './block-kind.ts';
 import { BlockManager } from './block-manager.ts';
+import { BTREE_NODE } from './btree-node.format.ts';
+import { BTree } from './btree.ts';
 import { createTransactionManager, openTransactionManager } from './open.ts';
 import { DiskSpaceMap } from './space-map-disk.ts';
 import {
   BITMAP_ENTRIES,
   bitmapCount,
   findZeroCount,
+  IndexEntry,
   setBitmapCount,
   SpaceMapRoot,
 } from './space-map.format.ts';
 import type { SpaceMap } from './space-map.ts';
 import type { TransactionManager } from './transaction-manager.ts';
+import { COUNT_VALUE } from './values.format.ts';
 
 const SEED = Number(process.env['LAMINA_SEED'] ?? Date.now() & 0x7fffffff);
 const FILE = 'dist/src/persistent-data/space-map.test.js';
@@ -164,4 +168,59 @@ test('a block freed in a transaction is used again only in the next one', async 
   await assert.rejects(map.newBlock(), /none of 3 blocks is free in this transaction/);
   await commit(tm, map);
   assert.equal(await map.newBlock(), 1);
+});
+
+test('a count that is small again leaves the tree of large ones', async () => {
+  const tm = await createTransactionManager(new BlockManager(new MetadataDisk(100)));
+  const map = await DiskSpaceMap.create(tm, 10);
+  for (let i = 0; i < 5; i++) await map.inc(4, 5);
+  const tree = new BTree(tm, COUNT_VALUE);
+  const large = async (): Promise<number | undefined> => {
+    const view = await commit(tm, map);
+    return await tree.lookup(SpaceMapRoot.refCountRoot.get(view, 64), 4);
+  };
+  assert.equal(await large(), 5);
+  await map.dec(4, 5);
+  await map.dec(4, 5);
+  assert.equal(await large(), 3);
+  await map.dec(4, 5);
+  assert.equal(await large(), undefined);
+  assert.equal(await map.count(4), 2);
+});
+
+test('a map whose last bitmap was counted as the tools count it grows whole', async () => {
+  const disk = new MetadataDisk(100);
+  const tm = await createTransactionManager(new BlockManager(disk));
+  const map = await DiskSpaceMap.create(tm, 10);
+  for (let i = 0; i < 10; i++) await map.newBlock();
+  const root = await commit(tm, map);
+  const bitmapRoot = SpaceMapRoot.bitmapRoot.get(root, 64);
+  const { data, view } = await tm.blocks.readRaw(bitmapRoot);
+  // The only leaf's first value, after 168 keys: thin_restore says that nothing is free.
+  IndexEntry.nrFree.set(view, 32 + 168 * 8, 0);
+  await tm.blocks.writeAlone(bitmapRoot, BTREE_NODE, data);
+  const again = await openTransactionManager(new BlockManager(disk), root, 192);
+  const grown = DiskSpaceMap.open(again, root, 64);
+  await assert.rejects(grown.newBlock(), /none of 10 blocks is free/);
+  await grown.extend(20);
+  for (let i = 10; i < 30; i++) {
+    await commit(again, grown);
+    assert.equal(await grown.newBlock(), i);
+  }
+});
+
+test('a block made and freed in one transaction is not written, an abort leaves none', async () => {
+  const disk = new MetadataDisk(100);
+  const tm = await createTransactionManager(new BlockManager(disk));
+  const map = await DiskSpaceMap.create(tm, 10);
+  await commit(tm, map);
+  const dirty = tm.blocks.dirtyCount;
+  assert.equal(dirty, 0);
+  const block = await tm.newBlock(BTREE_NODE);
+  assert.equal(tm.blocks.tryDirty(block.number), block);
+  await tm.dec(block.number);
+  assert.equal(tm.blocks.tryDirty(block.number), undefined);
+  assert.ok(tm.blocks.dirtyCount > 0);
+  tm.abort();
+  assert.equal(tm.blocks.dirtyCount, 0);
 });

@@ -31,5 +31,8 @@ export { shrink } from './shrink.ts';
 export { type DiskFaults, SimDisk, type SimDiskOptions } from './sim/disk.ts';
 export { builtInTargets, type Lab, type LabOptions, makeLab } from './sim/lab.ts';
 export { Scheduler, StallError } from './sim/scheduler.ts';
+export { checkDataCounts } from './thin-counts.ts';
+export { MetadataDisk } from './metadata-disk.ts';
+export { runThinStorm, type ThinStormOptions } from './thin-storm.ts';
 export { VersionModel } from './version-model.ts';
 export { Prng } from '../base/prng.ts';

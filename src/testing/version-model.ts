@@ -54,11 +54,42 @@ export class VersionModel {
   readonly #sectors: Version[][];
   readonly #reads = new Set<ModelRead>();
   #time = 0;
-  #numbers = 0;
+  /** Numbers given out; shared with copies, so that each write has its own. */
+  readonly #numbers: { last: number };
 
-  constructor(lenSectors: number) {
+  constructor(lenSectors: number, numbers = { last: 0 }) {
     this.lenSectors = lenSectors;
+    this.#numbers = numbers;
     this.#sectors = Array.from({ length: lenSectors }, () => [original(0)]);
+  }
+
+  /**
+   * What a snapshot taken now holds, durable: what is on its way may be in it or not, and will not
+   * come later.
+   */
+  snapshot(): VersionModel {
+    const copy = new VersionModel(this.lenSectors, this.#numbers);
+    for (let s = 0; s < this.lenSectors; s++) {
+      const versions = this.#at(s);
+      copy.#sectors[s] = versions
+        .filter((v) => !versions.some((w) => w.isSure && w.sentAt > v.endedAt))
+        .map((v) => ({ ...v, sentAt: -1, endedAt: 0, durableAt: v.isSure ? 0 : NEVER }));
+    }
+    return copy;
+  }
+
+  /** What holds either what this model or the other one may hold. Both are of snapshots. */
+  merged(other: VersionModel): VersionModel {
+    const copy = new VersionModel(this.lenSectors, this.#numbers);
+    for (let s = 0; s < this.lenSectors; s++) {
+      const all = [...this.#at(s), ...other.#at(s)];
+      const isSame = all.every((v) => v.number === all[0]?.number);
+      // With a choice nothing is certain, so nothing rules anything out.
+      copy.#sectors[s] = isSame
+        ? [original((all[0] as Version).number)]
+        : all.map((v) => ({ ...v, isSure: false, durableAt: NEVER }));
+    }
+    return copy;
   }
 
   /** The data of write `number` for `lenSectors` sectors from `sector` on. */
@@ -70,7 +101,7 @@ export class VersionModel {
   }
 
   sendWrite(sector: number, lenSectors: number): ModelWrite {
-    return this.#send(sector, lenSectors, ++this.#numbers);
+    return this.#send(sector, lenSectors, ++this.#numbers.last);
   }
 
   sendZeroes(sector: number, lenSectors: number): ModelWrite {

@@ -306,4 +306,91 @@ export const MUTANTS: readonly Mutant[] = [
     find: 'boundarySectors: chunkSectors,',
     replace: '',
   },
+
+  // ---- thin ----
+  {
+    name: 'thin: metadata is committed before its data is durable',
+    file: 'machinery/thin/metadata.js',
+    find: 'await this.#options.beforeCommit?.();',
+    replace: '',
+  },
+  {
+    name: 'thin: the superblock is written before what it refers to',
+    file: 'persistent-data/transaction-manager.js',
+    find: 'await this.blocks.writeDirty(); await this.blocks.writeAlone(superblock.number, superblock.kind, superblock.data);',
+    replace:
+      'await this.blocks.writeAlone(superblock.number, superblock.kind, superblock.data); await this.blocks.writeDirty();',
+  },
+  {
+    name: 'thin: a block freed in a transaction is given out in it',
+    file: 'persistent-data/reference-counts.js',
+    find: 'if (!this.#freed.has(base + bit)) return base + bit;',
+    replace: 'return base + bit;',
+  },
+  {
+    name: 'thin: shared blocks are written in place',
+    file: 'machinery/thin/found-mapping.js',
+    find: 'this.isShared = mappedTime(place.view, place.offset) < device.snapshottedTime;',
+    replace: 'this.isShared = false;',
+  },
+  {
+    name: 'thin: a cell is let go while its block is being filled',
+    file: 'machinery/thin/thin-volume.js',
+    find: 'if (!keepsCell) this.release(cell);',
+    replace: 'this.release(cell);',
+  },
+  {
+    name: 'thin: blocks that others refer to are passed down',
+    file: 'machinery/thin/pool.js',
+    find: 'if ((await this.metadata.dataCount(block)) > 0) return false;',
+    replace: '',
+  },
+  {
+    name: 'thin: what is passed down is given out meanwhile',
+    file: 'machinery/thin/pool.js',
+    find: 'await this.metadata.incData(block, block + 1); this.#unsettled++; return true;',
+    replace: 'this.#unsettled++; return true;',
+  },
+  {
+    name: 'thin: a discard does not wait for I/O in flight',
+    file: 'machinery/thin/thin-ranges.js',
+    find: 'await pool.allIo.drained();',
+    replace: '',
+  },
+  {
+    name: 'thin: a snapshot is taken while writes are in flight',
+    file: 'targets/thin-pool.js',
+    find: 'await pool.quiesced(async () => {',
+    replace: 'await (async (run) => await run())(async () => {',
+  },
+  {
+    name: 'thin: whoever comes late shares the commit under way',
+    file: 'machinery/thin/pool.js',
+    find: 'this.#next ??= this.#running.then(async () => await this.#start()); return await this.#next;',
+    replace: 'return await this.#running;',
+  },
+  {
+    name: 'thin: a commit leaks blocks that are half given out',
+    file: 'machinery/thin/pool.js',
+    find: 'while (this.#unsettled > 0) {',
+    replace: 'while (false) {',
+  },
+  {
+    name: 'thin: FUA does not wait for the mapping to be durable',
+    file: 'machinery/thin/thin-volume.js',
+    find: '(bio.flags & BioFlag.Fua) !== 0 && pool.metadata.hasChanged) {',
+    replace: 'false) {',
+  },
+  {
+    name: 'thin: what a write leaves of a new block is not zeroed',
+    file: 'machinery/thin/thin-volume.js',
+    find: 'return copied === size ? Status.Ok : await pool.kcopyd.zero(rest, size - copied, bio.ctx);',
+    replace: 'return Status.Ok;',
+  },
+  {
+    name: 'thin: a flush does not commit',
+    file: 'machinery/thin/thin-volume.js',
+    find: 'if (!pool.metadata.hasChanged) { bio.device = pool.data;',
+    replace: 'if (true) { bio.device = pool.data;',
+  },
 ];

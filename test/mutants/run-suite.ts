@@ -8,9 +8,12 @@ type Testing = typeof import('../../src/testing/index.ts');
 
 const [root = '', seedText = '1', stacksText = '40'] = process.argv.slice(2);
 const entry = pathToFileURL(join(root, 'testing/index.js')).href;
-const { builtInTargets, drawStack, Prng, RECIPES, runSuite, StackSubject } = (await import(
-  entry
-)) as Testing;
+const testing = (await import(entry)) as Testing;
+const { builtInTargets, drawStack, Prng, RECIPES, runSuite, StackSubject } = testing;
+
+function fail(text: string): void {
+  process.stdout.write(`${text.split('\n')[0]}\n`, () => process.exit(1));
+}
 
 const targets = builtInTargets().filter((name) => name in RECIPES);
 const seed = Number(seedText);
@@ -22,10 +25,23 @@ for (let i = 0; i < Number(stacksText); i++) {
     shrinkRuns: 0,
     onOutcome: (outcome) => {
       if (outcome.result !== 'failed') return;
-      const failure = (outcome.failure ?? '').split('\n')[0];
-      process.stdout.write(`${outcome.check} (seed ${outcome.seed}): ${failure}\n`, () =>
-        process.exit(1),
-      );
+      fail(`${outcome.check} (seed ${outcome.seed}): ${outcome.failure}`);
     },
   });
+}
+
+// And the storm over a thin pool, which has snapshots.
+for (let i = 0; i < Number(stacksText); i++) {
+  try {
+    await testing.runThinStorm({
+      seed: seed + i,
+      judge: async (image) => {
+        await testing.checkDataCounts(new testing.MetadataDisk(image.length / 4096, image));
+        return '';
+      },
+    });
+  } catch (error) {
+    fail(`thin storm (seed ${seed + i}): ${(error as Error).message}`);
+    await new Promise(() => undefined);
+  }
 }

@@ -13,6 +13,7 @@ import type { BlockManager } from '../../persistent-data/block-manager.ts';
 import { BTree } from '../../persistent-data/btree.ts';
 import { NestedBTree } from '../../persistent-data/nested-btree.ts';
 import { createTransactionManager, openTransactionManager } from '../../persistent-data/open.ts';
+import { METADATA_BLOCKS_MAX } from '../../persistent-data/space-map.format.ts';
 import { DiskSpaceMap } from '../../persistent-data/space-map-disk.ts';
 import type { TransactionManager } from '../../persistent-data/transaction-manager.ts';
 import {
@@ -83,7 +84,7 @@ export class ThinMetadataStore {
       heldRoot: 0,
       mappingRoot: 0,
       detailsRoot: 0,
-      metadataNrBlocks: blocks.blockCount,
+      metadataNrBlocks: tm.metadataMap.blockCount,
       dataBlockSectors: options.dataBlockSectors,
       uuid: new Uint8Array(16),
       compatFlags: 0,
@@ -100,17 +101,19 @@ export class ThinMetadataStore {
     const { data, view } = await blocks.readRaw(THIN_SUPERBLOCK_LOCATION);
     verifyBlock(THIN_SUPERBLOCK, THIN_SUPERBLOCK_LOCATION, data, view);
     const state = decodeState(view);
-    if (ThinSuperblock.incompatFlags.get(view, 0) !== 0) {
-      throw invalid('thin metadata: it has features this version does not know');
-    }
-    if (state.metadataNrBlocks > blocks.blockCount) {
-      throw invalid(
-        `thin metadata: the device has ${blocks.blockCount} blocks of 4096 bytes, ` +
-          `expected at least ${state.metadataNrBlocks}`,
-      );
+    const features = ThinSuperblock.incompatFlags.get(view, 0) | state.compatRoFlags;
+    if (features !== 0) {
+      throw invalid(`thin metadata: it has features this version does not know (${features})`);
     }
     const at = ThinSuperblock.metadataSpaceMapRoot.offset;
     const tm = await openTransactionManager(blocks, view, at);
+    // The map's own count: the superblock's is not kept up to date by Linux when a device grows.
+    if (tm.metadataMap.blockCount > blocks.blockCount) {
+      throw invalid(
+        `thin metadata: the device has ${blocks.blockCount} blocks of 4096 bytes, ` +
+          `expected at least ${tm.metadataMap.blockCount}`,
+      );
+    }
     const dataMap = DiskSpaceMap.open(tm, view, ThinSuperblock.dataSpaceMapRoot.offset);
     return new ThinMetadataStore(tm, dataMap, state);
   }
@@ -150,8 +153,10 @@ export class ThinMetadataStore {
     return growth('data', this.dataMap.blockCount, blockCount);
   }
 
+  /** What is beyond the most that the format can use does not count. */
   growthOfMetadata(blockCount: number): number {
-    return growth('metadata', this.tm.metadataMap.blockCount, blockCount);
+    const usable = Math.min(blockCount, METADATA_BLOCKS_MAX);
+    return growth('metadata', this.tm.metadataMap.blockCount, usable);
   }
 
   async growData(blockCount: number): Promise<void> {
@@ -160,7 +165,7 @@ export class ThinMetadataStore {
 
   async growMetadata(blockCount: number): Promise<void> {
     await this.tm.metadataMap.extend(this.growthOfMetadata(blockCount));
-    this.state.metadataNrBlocks = blockCount;
+    this.state.metadataNrBlocks = this.tm.metadataMap.blockCount;
   }
 
   /**

@@ -4,6 +4,7 @@ import { DmError } from '../../base/errors.ts';
 import { Prng } from '../../base/prng.ts';
 import { Status } from '../../base/status.ts';
 import { CorruptBlockError, verifyBlock } from '../../persistent-data/block-kind.ts';
+import type { MetadataIo } from '../../persistent-data/block-manager.ts';
 import { BTREE_NODE } from '../../persistent-data/btree-node.format.ts';
 import { Lookup } from '../../persistent-data/btree-read.ts';
 import { SPACE_MAP_BITMAP, SPACE_MAP_INDEX } from '../../persistent-data/space-map.format.ts';
@@ -317,6 +318,71 @@ test('an abort takes back devices and changes, and says so', async () => {
   assert.equal(await metadata.allocateDataBlock(), 0);
 });
 
+test('mapping a block to where it is already moves no reference', async () => {
+  const { metadata } = await make();
+  await metadata.createThin(1);
+  const device = await metadata.openDevice(1);
+  const dataBlock = await metadata.allocateDataBlock();
+  await metadata.insert(device, 3, dataBlock);
+  await metadata.insert(device, 3, dataBlock);
+  await metadata.commit();
+  await metadata.insert(device, 3, dataBlock);
+  assert.equal(await metadata.dataCount(dataBlock), 1);
+  assert.equal(device.mappedBlocks, 1);
+});
+
+test('a metadata snapshot keeps what it had, and leaves nothing when it is released', async () => {
+  const { disk, metadata } = await make();
+  await metadata.createThin(1);
+  const device = await metadata.openDevice(1);
+  for (let i = 0; i < 500; i++)
+    await metadata.insert(device, i, await metadata.allocateDataBlock());
+  await metadata.commit();
+  const free = metadata.metadataBlocksFree;
+  await metadata.reserveSnapshot();
+  await assert.rejects(metadata.reserveSnapshot(), hasStatus(Status.Busy));
+  assert.equal(await metadata.removeRange(device, 0, 400), 400);
+  await metadata.commit();
+  assert.equal(metadata.dataBlocksFree, 500);
+  const again = await ThinMetadata.open(disk);
+  assert.notEqual(again.heldRoot, 0);
+  await again.releaseSnapshot();
+  await again.commit();
+  assert.equal(again.heldRoot, 0);
+  assert.equal(again.dataBlocksFree, 900);
+  const device2 = await again.openDevice(1);
+  for (let i = 0; i < 400; i++) await again.insert(device2, i, await again.allocateDataBlock());
+  await again.commit();
+  assert.equal(again.metadataBlocksFree, free);
+});
+
+test('after a commit whose last flush failed, the superblock is settled before anything', async () => {
+  const { disk, metadata } = await make();
+  await metadata.createThin(1);
+  disk.failFlushIn = 2;
+  await assert.rejects(metadata.commit(), /flush failed/);
+  await metadata.abort();
+  const log: string[] = [];
+  const write = disk.write.bind(disk);
+  const flush = disk.flush.bind(disk);
+  disk.write = async (blocks) => {
+    log.push(blocks.some(({ block }) => block === 0) ? 'superblock' : 'blocks');
+    await write(blocks);
+  };
+  disk.flush = async () => {
+    log.push('flush');
+    await flush();
+  };
+  await metadata.createThin(2);
+  await metadata.commit();
+  const usual = ['blocks', 'flush', 'superblock', 'flush'];
+  assert.deepEqual(log, ['superblock', 'flush', ...usual]);
+  log.length = 0;
+  await metadata.createThin(3);
+  await metadata.commit();
+  assert.deepEqual(log, usual);
+});
+
 test('needs_check can be set on a broken transaction and stays', async () => {
   const { disk, metadata } = await make();
   await metadata.createThin(1);
@@ -382,6 +448,29 @@ test('damage to any kind of block is an error that names the block, not a wrong 
     }
   }
   assert.equal(seen.size, 4, [...seen].join());
+});
+
+test('of a metadata device that is too large, what can be used is used', async () => {
+  const written = new Map<number, Uint8Array>();
+  const io: MetadataIo = {
+    blockCount: 5_000_000,
+    read: async (block, into) => {
+      await Promise.resolve();
+      into.set(written.get(block) ?? new Uint8Array(4096));
+    },
+    write: async (blocks) => {
+      await Promise.resolve();
+      for (const { block, data } of blocks) written.set(block, data.slice());
+    },
+    flush: () => Promise.resolve(),
+  };
+  const metadata = await ThinMetadata.format(io, POOL);
+  assert.equal(metadata.metadataBlocks, 255 * 16320);
+  await metadata.createThin(1);
+  await metadata.commit();
+  assert.deepEqual(await (await ThinMetadata.open(io)).deviceIds(), [1]);
+  await metadata.resizeMetadata(6_000_000);
+  assert.equal(metadata.hasChanged, false);
 });
 
 test('metadata that cannot be used says why', async () => {

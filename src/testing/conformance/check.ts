@@ -37,12 +37,15 @@ export class Stage {
   }
 }
 
+/** Of a subject: that it is simulated, can have its power cut, is not the worse for an error. */
+export type Need = 'simulation' | 'power cut' | 'steady';
+
 export interface Check {
   readonly name: string;
   /** One line: what must hold. */
   readonly about: string;
   /** What a subject must offer for it. */
-  readonly needs?: readonly ('simulation' | 'power cut')[];
+  readonly needs?: readonly Need[];
   /** The load; `scale` 1 is the usual length. */
   draw(rng: Prng, geometry: Geometry, scale: number): readonly LoadOp[];
   /** Throws CheckFailure, StallError or BugError. */

@@ -17,7 +17,7 @@ function disksOf(rig: Rig): SimDisk[] {
 const errors: Check = {
   name: 'errors',
   about: 'an error reaches the bio it belongs to, as it is, and no other',
-  needs: ['simulation'],
+  needs: ['simulation', 'steady'],
   draw: (rng, geometry, scale) => drawLoad(rng, geometry, { count: 80 * scale, mix: MIX }),
   async run(stage, ops) {
     await stage.withRig({}, async (rig) => {
@@ -48,7 +48,7 @@ function heal(disk: SimDisk): void {
 const noSpace: Check = {
   name: 'no-space',
   about: 'a full disk answers ENOSPC to the writes that do not fit, and stays readable',
-  needs: ['simulation'],
+  needs: ['simulation', 'steady'],
   draw: (rng, geometry, scale) =>
     drawLoad(rng, geometry, { count: 60 * scale, mix: { write: 5, read: 3, flush: 1 } }),
   async run(stage, ops) {
@@ -66,7 +66,7 @@ const noSpace: Check = {
 const gone: Check = {
   name: 'gone',
   about: 'while a disk is unplugged I/O to it fails and does not hang; afterwards all is as before',
-  needs: ['simulation'],
+  needs: ['simulation', 'steady'],
   draw: (rng, geometry, scale) => drawLoad(rng, geometry, { count: 60 * scale, mix: MIX }),
   async run(stage, ops) {
     await stage.withRig({}, async (rig) => {
@@ -100,7 +100,7 @@ const suspend: Check = {
       const before = later(load.run(ops.slice(0, half)));
       await rig.settle(lab.dm.suspend(rig.top, { noflush: stage.rng.chance(0.3) }));
       const seen = seenBy(rig);
-      const running = rig.flushedDisks.filter((d) => d.inFlight > 0);
+      const running = rig.flushedDisks.filter((d) => d.dataInFlight > 0);
       if (running.length > 0) fail(`suspended with I/O running on ${running[0]?.name ?? ''}`);
       const meanwhile = new Load(rig, { depth: ops.length }, load.model);
       const held = later(meanwhile.run(ops.slice(half)));
@@ -122,7 +122,12 @@ function later<T>(work: Promise<T>): Promise<T> {
 }
 
 function seenBy(rig: Rig): number {
-  return rig.flushedDisks.reduce((sum, disk) => sum + disk.seen.length, 0);
+  return rig.flushedDisks.reduce((sum, disk) => sum + dataSeen(disk), 0);
+}
+
+/** A pool below may commit what it has, which is a flush. */
+function dataSeen(disk: SimDisk): number {
+  return disk.seen.filter((b) => b.op !== Op.Flush).length;
 }
 
 const swap: Check = {
@@ -160,7 +165,7 @@ const stalls: Check = {
 const flushErrors: Check = {
   name: 'flush-errors',
   about: 'a flush that a disk fails is not reported as done',
-  needs: ['simulation'],
+  needs: ['simulation', 'steady'],
   draw: (rng, geometry) => drawLoad(rng, geometry, { count: 12, mix: { write: 1 } }),
   async run(stage, ops) {
     await stage.withRig({}, async (rig) => {

@@ -35,6 +35,7 @@ export class TableSubject implements Subject {
   readonly name: string;
   readonly description: string;
   readonly isSimulated = false;
+  readonly isSteady = false;
   readonly canCutPower = false;
   readonly #table: string;
   readonly #options: RealOptions;
@@ -66,6 +67,7 @@ export class BackendSubject implements Subject {
   readonly name: string;
   readonly description: string;
   readonly isSimulated = false;
+  readonly isSteady = false;
   readonly canCutPower = false;
   readonly #reference: string;
   readonly #options: RealOptions;

@@ -54,6 +54,8 @@ export interface Subject {
   readonly isSimulated: boolean;
   /** Its content survives `powerCut`, which can be asked for. */
   readonly canCutPower: boolean;
+  /** When a disk that failed works again, so does everything. */
+  readonly isSteady: boolean;
   open(seed: number, options: OpenOptions): Promise<Rig>;
   /** The power goes at once, and comes back. `rig` is done with. See SimDisk for `keep` and `tear`. */
   powerCut(rig: Rig, cut: PowerCut): Promise<PoweredOff>;

@@ -37,6 +37,7 @@ export class ServerSubject implements Subject {
   readonly name: string;
   readonly description: string;
   readonly isSimulated = false;
+  readonly isSteady = false;
   readonly canCutPower: boolean;
   readonly #options: ServerOptions;
   readonly #sizeBytes: number;

@@ -2,6 +2,7 @@
 
 import { DmError, errorText } from '../../base/errors.ts';
 import { MappedDevice } from '../../dm/mapped-device.ts';
+import { Status } from '../../base/status.ts';
 import type { QueueLimits } from '../../bio/limits.ts';
 import type { SimDisk } from '../sim/disk.ts';
 import { dropSharedArena, type Lab, makeLab } from '../sim/lab.ts';
@@ -24,15 +25,24 @@ export interface DiskSpec {
   readonly isAside?: boolean;
 }
 
+export interface StackDevice {
+  readonly name: string;
+  readonly table: string;
+  /** Sent when it has been made; that what they make is there already (EEXIST) is fine. */
+  readonly messages?: readonly string[];
+}
+
 export interface StackSpec {
   readonly disks: readonly DiskSpec[];
   /** In order; a table may name disks and devices before it. */
-  readonly devices: readonly { readonly name: string; readonly table: string }[];
+  readonly devices: readonly StackDevice[];
+  /** An error of a disk may leave the stack in a worse mode for good (a pool, read-only). */
+  readonly degrades?: boolean;
   /** The device that is checked. */
   readonly top: string;
 }
 
-/** Times 50 virtual ms for work behind the client's back. */
+/** Times half a virtual second for work behind the client's back. */
 const CALM_ROUNDS = 2000;
 
 /** Content of disks by name. */
@@ -43,6 +53,7 @@ export class StackSubject implements Subject {
   readonly spec: StackSpec;
   readonly isSimulated = true;
   readonly canCutPower = true;
+  readonly isSteady: boolean;
   /** Prepares a fresh lab: target types of one's own. */
   readonly #prepare: (lab: Lab) => void;
 
@@ -50,6 +61,7 @@ export class StackSubject implements Subject {
     this.name = name;
     this.spec = spec;
     this.#prepare = prepare;
+    this.isSteady = spec.degrades !== true;
   }
 
   get description(): string {
@@ -117,7 +129,10 @@ export class StackSubject implements Subject {
 
   async #build(lab: Lab): Promise<void> {
     const work = async (): Promise<void> => {
-      for (const device of this.spec.devices) await lab.dm.create(device);
+      for (const { name, table, messages = [] } of this.spec.devices) {
+        await lab.dm.create({ name, table });
+        for (const text of messages) await sendMessage(lab, name, text);
+      }
     };
     await lab.scheduler.settle(
       work(),
@@ -231,13 +246,21 @@ class StackRig implements Rig {
     const { scheduler, disks } = this.lab;
     for (let n = 0; n < CALM_ROUNDS; n++) {
       if ([...disks.values()].every((disk) => disk.inFlight === 0)) return;
-      await scheduler.settle(new Promise<void>((r) => scheduler.after(50, r)));
+      await scheduler.settle(new Promise<void>((r) => scheduler.after(500, r)));
     }
   }
 
   async abandon(): Promise<void> {
     await abandon(this.lab);
     if (this.arena.usedBytes !== this.#usedBefore) dropSharedArena();
+  }
+}
+
+async function sendMessage(lab: Lab, name: string, text: string): Promise<void> {
+  try {
+    await lab.dm.message(name, 0, text);
+  } catch (error) {
+    if (!(error instanceof DmError && error.status === Status.Exists)) throw error;
   }
 }
 

@@ -3,7 +3,7 @@
 
 import type { Prng } from '../../base/prng.ts';
 import type { QueueLimits } from '../../bio/limits.ts';
-import type { DiskSpec, StackSpec } from './stack-subject.ts';
+import type { DiskSpec, StackDevice, StackSpec } from './stack-subject.ts';
 
 /** Something a table can name, and how much of it there is. */
 export interface Part {
@@ -18,10 +18,14 @@ export interface Workbench {
   readonly blockSectors: number;
   /** A device or disk to stand on, nobody else's. */
   below(): Part;
+  /** A whole disk. */
+  disk(lenSectors: number): Part;
   /** A disk for what a target keeps beside the data: no part of what a flush has to reach. */
   diskAside(lenSectors: number): Part;
   /** Adds a device with this table. */
-  device(table: string, lenSectors: number): Part;
+  device(table: string, lenSectors: number, messages?: readonly string[]): Part;
+  /** An error may leave what is built in a worse mode. */
+  degrades(): void;
 }
 
 export type Recipe = (bench: Workbench) => Part;
@@ -94,12 +98,31 @@ export const RECIPES: Readonly<Record<string, Recipe>> = {
     const log = bench.diskAside(bench.rng.pick([1 << 9, 1 << 12]));
     return bench.device(`0 ${lenSectors} log-writes ${name} ${log.name}`, lenSectors);
   },
+  thin,
 };
+
+/** A pool with one thin device in it, which is what is used. */
+function thin(bench: Workbench): Part {
+  const { rng } = bench;
+  bench.degrades();
+  const block = 128;
+  const below = rng.chance(0.5) ? bench.below() : null;
+  const isEnough = below !== null && below.lenSectors >= block;
+  const data = isEnough ? below : bench.disk(block * rng.between(3, 14));
+  const metadata = bench.diskAside(8 * rng.pick([64, 256]));
+  const poolSectors = Math.floor(data.lenSectors / block) * block;
+  const words = `${block} 0${rng.chance(0.4) ? ' 1 no_discard_passdown' : ''}`;
+  const table = `0 ${poolSectors} thin-pool ${metadata.name} ${data.name} ${words}`;
+  const made = bench.device(table, poolSectors, ['create_thin 7']);
+  // Never more than the pool has, so that a full one does not change what a disk promises.
+  return bench.device(`0 ${poolSectors} thin ${made.name} 7`, poolSectors);
+}
 
 /** Targets without a recipe, and why. */
 export const NO_DISKS: Readonly<Record<string, string>> = {
   error: 'fails everything',
   zero: 'keeps nothing',
+  'thin-pool': 'is what thin is made of',
 };
 
 export interface DrawStackOptions {
@@ -114,7 +137,8 @@ export interface DrawStackOptions {
 export function drawStack(rng: Prng, options: DrawStackOptions = {}): StackSpec {
   const targets = options.targets ?? Object.keys(RECIPES);
   const disks: DiskSpec[] = [];
-  const devices: { name: string; table: string }[] = [];
+  const devices: StackDevice[] = [];
+  let degrades = false;
   const blockSectors = rng.pick([1, 1, 1, 8]);
   const limits = drawLimits(rng, blockSectors);
   const addDisk = (lenSectors: number, isAside = false): Part => {
@@ -135,17 +159,31 @@ export function drawStack(rng: Prng, options: DrawStackOptions = {}): StackSpec 
         const isDisk = layers <= 1 || disks.length > 8;
         return isDisk ? addDisk(rng.between(8, 48) * 8) : build(layers - 1, pick());
       },
+      disk: addDisk,
       diskAside: (lenSectors) => addDisk(lenSectors, true),
-      device: (table, lenSectors) => {
+      device: (table, lenSectors, messages = []) => {
         const name = `m${devices.length}`;
-        devices.push({ name, table });
+        devices.push({ name, table, messages });
         return { name, lenSectors };
       },
+      degrades: () => void (degrades = true),
     });
   const pick = (): Recipe => RECIPES[rng.pick(targets)] as Recipe;
   const first = options.topTarget === undefined ? pick() : (RECIPES[options.topTarget] as Recipe);
   const top = build(rng.between(1, options.layersMax ?? 4), first);
-  return { disks, devices, top: top.name };
+  return { ...used(disks, devices, top.name), top: top.name, degrades };
+}
+
+/** Without what a recipe has asked for and not used. */
+function used(
+  disks: readonly DiskSpec[],
+  devices: readonly StackDevice[],
+  top: string,
+): Pick<StackSpec, 'disks' | 'devices'> {
+  const words = new Set([top, ...devices.flatMap((d) => d.table.split(/\s+/))]);
+  const kept = devices.filter((d) => words.has(d.name));
+  if (kept.length < devices.length) return used(disks, kept, top);
+  return { disks: disks.filter((d) => words.has(d.name)), devices };
 }
 
 function drawLimits(rng: Prng, blockSectors: number): Partial<QueueLimits> {

@@ -82,9 +82,12 @@ export async function runCheck(
 }
 
 function applies(check: Check, subject: Subject): boolean {
-  return (check.needs ?? []).every((need) =>
-    need === 'simulation' ? subject.isSimulated : subject.canCutPower,
-  );
+  const offers = {
+    simulation: subject.isSimulated,
+    'power cut': subject.canCutPower,
+    steady: subject.isSteady,
+  };
+  return (check.needs ?? []).every((need) => offers[need]);
 }
 
 async function measure(subject: Subject, seed: number): Promise<Geometry> {

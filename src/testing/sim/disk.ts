@@ -154,6 +154,13 @@ export class SimDisk implements BackendDevice {
     return this.#requests.size;
   }
 
+  /** Those of them that are not flushes. */
+  get dataInFlight(): number {
+    let count = 0;
+    for (const request of this.#requests) if (request.op !== Op.Flush) count++;
+    return count;
+  }
+
   submit(bio: Bio): void {
     const { op, sector, lenBytes, lenSectors, flags } = bio;
     this.seen.push({ op, sector, lenSectors, flags });

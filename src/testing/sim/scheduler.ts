@@ -21,6 +21,8 @@ export class StallError extends Error {
   override readonly name = 'StallError';
 }
 
+/** Events this close may come in one batch. */
+const NEIGHBOURS_MS = 0.5;
 /** More events than any sane run has. */
 const EVENTS_MAX = 5_000_000;
 
@@ -95,6 +97,8 @@ export class Scheduler implements Clock {
       const batch = this.#rng.chance(0.3) ? this.#rng.between(2, 5) : 1;
       let isIdle = true;
       for (let n = 0; n < batch; n++) {
+        const next = this.#heap[0];
+        if (n > 0 && next !== undefined && next.atMs > this.#nowMs + NEIGHBOURS_MS) break;
         const event = this.#pop();
         if (event === null) break;
         isIdle = false;

@@ -1,0 +1,190 @@
+// Compares thin devices with a linear device of lamina's and with qemu-nbd on qcow2: mapped, on first
+// writes, and on writes behind a snapshot. `npm run bench:thin`.
+
+import { execFileSync } from 'node:child_process';
+import { copyFileSync, mkdirSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { Command } from 'commander';
+import { openStack } from '../src/index.ts';
+import { startServer, type ServerSpec, stopAllServers } from './servers.ts';
+
+const LOAD = fileURLToPath(new URL('../../bench/nbdload/nbdload', import.meta.url));
+const LAMINA = fileURLToPath(new URL('../../bin/lamina', import.meta.url));
+const MIB = 1 << 20;
+const SIZE = 1024 * MIB;
+const SECTORS = SIZE / 512;
+
+interface Image {
+  readonly name: string;
+  /** Makes it in the folder, empty. */
+  create(folder: string): Promise<void>;
+  snapshot(folder: string): Promise<void>;
+  command(folder: string, socket: string): string[];
+}
+
+function poolTable(folder: string): string {
+  const files = `${join(folder, 'meta')} ${join(folder, 'data')}`;
+  return `0 ${SECTORS * 2} thin-pool ${files} 128 0 1 skip_block_zeroing`;
+}
+
+async function onPool(folder: string, ...messages: string[]): Promise<void> {
+  const stack = await openStack(`pool,,,rw,${poolTable(folder)}`);
+  for (const text of messages) await stack.control.message('pool', 0, text);
+  await stack.close();
+}
+
+function sparse(path: string, bytes: number): void {
+  writeFileSync(path, '');
+  truncateSync(path, bytes);
+}
+
+const IMAGES: readonly Image[] = [
+  {
+    name: 'thin',
+    async create(folder) {
+      sparse(join(folder, 'meta'), 16 * MIB);
+      sparse(join(folder, 'data'), 2 * SIZE);
+      await onPool(folder, 'create_thin 0');
+    },
+    snapshot: async (folder) => await onPool(folder, 'create_snap 1 0'),
+    command: (folder, socket) => [
+      ...[process.execPath, LAMINA, 'serve', '--unix', socket, '--export', '=t', '--concise'],
+      `pool,,,rw,${poolTable(folder)};t,,,rw,0 ${SECTORS} thin pool 0`,
+    ],
+  },
+  {
+    name: 'linear',
+    create: (folder) => Promise.resolve(sparse(join(folder, 'data'), SIZE)),
+    snapshot: () => Promise.resolve(),
+    command: (folder, socket) => [
+      ...[process.execPath, LAMINA, 'serve', '--unix', socket, join(folder, 'data')],
+    ],
+  },
+  {
+    name: 'qcow2',
+    create(folder) {
+      execFileSync('qemu-img', ['create', '-q', '-f', 'qcow2', join(folder, 'data'), `${SIZE}`]);
+      return Promise.resolve();
+    },
+    snapshot(folder) {
+      execFileSync('qemu-img', ['snapshot', '-c', 'one', join(folder, 'data')]);
+      return Promise.resolve();
+    },
+    command: (folder, socket) => [
+      ...['qemu-nbd', '-t', '-e', '16', '-f', 'qcow2', '--aio=io_uring', '--cache=writeback'],
+      ...['--discard=unmap', '-k', socket, join(folder, 'data')],
+    ],
+  },
+];
+
+interface ThinCell {
+  readonly name: string;
+  readonly load: readonly string[];
+  readonly state: 'mapped' | 'empty' | 'snapshot';
+}
+
+const CELLS: readonly ThinCell[] = [
+  { name: 'mapped-4k-read', load: ['-b', '4k'], state: 'mapped' },
+  { name: 'mapped-4k-write', load: ['-b', '4k', '-r', '0'], state: 'mapped' },
+  { name: 'mapped-1m-read', load: ['-b', '1m', '-q', '8', '-s'], state: 'mapped' },
+  { name: 'mapped-1m-write', load: ['-b', '1m', '-q', '8', '-s', '-r', '0'], state: 'mapped' },
+  { name: 'first-4k-write', load: ['-b', '4k', '-r', '0', '-t', '1', '-w', '0'], state: 'empty' },
+  {
+    name: 'first-1m-write',
+    load: ['-b', '1m', '-q', '8', '-s', '-r', '0', '-t', '1', '-w', '0'],
+    state: 'empty',
+  },
+  {
+    name: 'shared-4k-write',
+    load: ['-b', '4k', '-r', '0', '-t', '1', '-w', '0'],
+    state: 'snapshot',
+  },
+];
+
+async function prepare(image: Image, state: ThinCell['state'], folder: string): Promise<string> {
+  const at = join(folder, image.name);
+  const mapped = join(folder, `${image.name}-mapped`);
+  rmSync(at, { recursive: true, force: true });
+  mkdirSync(at);
+  if (state === 'empty') {
+    await image.create(at);
+    return at;
+  }
+  for (const file of image.name === 'thin' ? ['meta', 'data'] : ['data']) {
+    copyFileSync(join(mapped, file), join(at, file));
+  }
+  if (state === 'snapshot') await image.snapshot(at);
+  return at;
+}
+
+async function load(image: Image, at: string, args: readonly string[]): Promise<number> {
+  const spec: ServerSpec = {
+    name: image.name,
+    command: (_image, where) => image.command(at, where),
+  };
+  const server = await startServer(spec, at, at, 'unix');
+  try {
+    const text = execFileSync(
+      LOAD,
+      ['-j', '-S', '768M', '-q', '32', '-t', '1', ...args, server.uri],
+      {
+        encoding: 'utf8',
+      },
+    );
+    return (JSON.parse(text) as { iops: number }).iops;
+  } finally {
+    await server.stop();
+  }
+}
+
+function median(values: readonly number[]): number {
+  const sorted = values.toSorted((a, b) => a - b);
+  return sorted[Math.floor(sorted.length / 2)] ?? 0;
+}
+
+async function main(options: { rounds: string; folder: string; cells?: string }): Promise<void> {
+  const folder = join(options.folder, `lamina-thin-${process.pid}`);
+  mkdirSync(folder);
+  try {
+    for (const image of IMAGES) {
+      const at = join(folder, `${image.name}-mapped`);
+      mkdirSync(at);
+      await image.create(at);
+      await load(image, at, ['-b', '1m', '-q', '8', '-s', '-r', '0', '-t', '2', '-w', '0']);
+    }
+    const chosen = CELLS.filter(
+      (c) => options.cells === undefined || c.name.includes(options.cells),
+    );
+    process.stdout.write(
+      'cell              thin      linear    qcow2     thin/linear  thin/qcow2\n',
+    );
+    for (const cell of chosen) {
+      const results = new Map<string, number[]>();
+      for (let round = 0; round < Number(options.rounds); round++) {
+        for (const image of IMAGES) {
+          const at = await prepare(image, cell.state, folder);
+          const iops = await load(image, at, cell.load);
+          results.set(image.name, [...(results.get(image.name) ?? []), iops]);
+        }
+      }
+      const of = (name: string): number => median(results.get(name) ?? []);
+      const ratio = (name: string): string => (of('thin') / of(name)).toFixed(2).padEnd(12);
+      const numbers = IMAGES.map((i) => of(i.name).toFixed(0).padEnd(9)).join(' ');
+      process.stdout.write(
+        `${cell.name.padEnd(17)} ${numbers} ${ratio('linear')} ${ratio('qcow2')}\n`,
+      );
+    }
+  } finally {
+    stopAllServers();
+    rmSync(folder, { recursive: true, force: true });
+  }
+}
+
+await new Command('bench:thin')
+  .description('Compares thin devices with linear ones and with qcow2; medians of paired runs.')
+  .option('--rounds <n>', 'runs of each', '3')
+  .option('--folder <path>', 'where images are made', '/dev/shm')
+  .option('--cells <text>', 'only cells whose name has this in it')
+  .action(main)
+  .parseAsync();

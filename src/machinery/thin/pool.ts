@@ -1,0 +1,495 @@
+// A thin pool: what its thin devices and its own target share. Metadata, the worker that does what cannot
+// be done in a `map`, commits, space, and the modes a pool degrades through.
+//
+// A bio that is for a mapped block of its own goes straight down from `map` (thin-volume.ts). Everything
+// else comes to the worker's queue: missing metadata, provisioning, breaking sharing, flushes with
+// something to commit. The worker takes what is queued, in order; what takes time (zeroing, copying, a
+// discard) goes on beside it under a cell of the prison. Behind each batch one commit serves all flushes
+// and FUA writes of it.
+//
+// Modes: `write`; `out of data space` (writes that need a block wait, then fail); `out of metadata space`
+// (they fail); `read only` (after an error of the metadata, which is then marked as in need of a check);
+// `fail` (nothing works). A better mode comes back only by resume, or when space appears.
+
+import type { Clock, Timer } from '../../base/clock.ts';
+import { DmError } from '../../base/errors.ts';
+import { spawn } from '../../base/spawn.ts';
+import { Status, statusName } from '../../base/status.ts';
+import type { Bio } from '../../bio/bio.ts';
+import type { BlockDevice } from '../../bio/device.ts';
+import { flushDevice } from '../../bio/send.ts';
+import { endBio } from '../../bio/submit.ts';
+import { Space } from '../../dm/bio-prison.ts';
+import { DeferredSet } from '../../dm/deferred-set.ts';
+import { Kcopyd } from '../../dm/kcopyd.ts';
+import type { Arena } from '../../io/arena.ts';
+import { DeviceMetadataIo } from './device-io.ts';
+import { ThinMetadata } from './metadata.ts';
+import { type Deferred, NoSpaceQueue, type PoolUser } from './no-space-queue.ts';
+import type { PoolOptions } from './pool-options.ts';
+
+export type PoolMode =
+  | 'write'
+  | 'out of data space'
+  | 'out of metadata space'
+  | 'read only'
+  | 'fail';
+
+/** What a pool's table gives it; changed by a new table. */
+export interface PoolBinding {
+  readonly data: BlockDevice;
+  /** Length of the pool's target: how much of the data device it may use. Sectors. */
+  readonly lenSectors: number;
+  readonly options: PoolOptions;
+  /** Something that `wait` waits for has happened. */
+  readonly event: () => void;
+}
+
+const COMMIT_MS = 1000;
+
+export class Pool {
+  readonly metadata: ThinMetadata;
+  readonly metadataDevice: BlockDevice;
+  readonly arena: Arena;
+  readonly kcopyd: Kcopyd;
+  /** Cells over data blocks: copied or passed down. */
+  readonly dataSpace = new Space();
+  /** All I/O below the thin devices, and of it the reads of shared blocks. */
+  readonly allIo = new DeferredSet();
+  readonly sharedReads = new DeferredSet();
+  users = 0;
+  #binding: PoolBinding;
+  readonly #io: DeviceMetadataIo;
+  readonly #clock: Clock;
+  #mode: PoolMode = 'write';
+  #isStopped = true;
+  #deferred: Deferred[] = [];
+  /** Flushes and FUA writes: a commit, then `after`. */
+  #afterCommit: ((status: Status) => void)[] = [];
+  #isCommitWanted = false;
+  #isWorking = false;
+  #jobs = 0;
+  #idleWaiters: (() => void)[] = [];
+  #commitTimer: Timer | null = null;
+  /** The commit under way, and the one that everybody who came since shares. */
+  #running: Promise<Status> | null = null;
+  #next: Promise<Status> | null = null;
+  #thens: (() => Promise<void>)[] = [];
+  /** Blocks allocated and neither mapped nor given back. */
+  #unsettled = 0;
+  #commitsWaiting = 0;
+  #allocationWaiters: (() => void)[] = [];
+  readonly #noSpace: NoSpaceQueue;
+  #isBelowLowWater = false;
+
+  private constructor(
+    metadata: ThinMetadata,
+    metadataDevice: BlockDevice,
+    io: DeviceMetadataIo,
+    binding: PoolBinding,
+    arena: Arena,
+    clock: Clock,
+  ) {
+    this.metadata = metadata;
+    this.metadataDevice = metadataDevice;
+    this.#io = io;
+    this.#binding = binding;
+    this.arena = arena;
+    this.#clock = clock;
+    this.kcopyd = new Kcopyd(arena);
+    this.#noSpace = new NoSpaceQueue(clock, () => this.#binding.event());
+  }
+
+  /** Opens the metadata, or makes it when the device is blank. Throws DmError. */
+  static async open(
+    metadataDevice: BlockDevice,
+    binding: PoolBinding,
+    arena: Arena,
+    clock: Clock,
+  ): Promise<Pool> {
+    const io = new DeviceMetadataIo(metadataDevice, arena);
+    try {
+      const { dataBlockSectors } = binding.options;
+      let pool: Pool | null = null;
+      const beforeCommit = async (): Promise<void> => {
+        if (pool !== null) await pool.#flushData();
+      };
+      const options = { beforeCommit };
+      const dataBlocks = Math.floor(binding.lenSectors / dataBlockSectors);
+      const isNew = await ThinMetadata.isBlank(io);
+      const metadata = isNew
+        ? await ThinMetadata.format(io, { dataBlockSectors, dataBlocks }, options)
+        : await ThinMetadata.open(io, options);
+      if (metadata.dataBlockSectors !== dataBlockSectors) {
+        throw new DmError(
+          Status.Invalid,
+          `Error creating metadata object: ${metadataDevice.name} is for data blocks of ` +
+            `${metadata.dataBlockSectors} sectors, the table says ${dataBlockSectors}`,
+        );
+      }
+      pool = new Pool(metadata, metadataDevice, io, binding, arena, clock);
+      return pool;
+    } catch (error) {
+      io.close();
+      throw error;
+    }
+  }
+
+  get options(): PoolOptions {
+    return this.#binding.options;
+  }
+
+  get data(): BlockDevice {
+    return this.#binding.data;
+  }
+
+  get mode(): PoolMode {
+    return this.#mode;
+  }
+
+  get isStopped(): boolean {
+    return this.#isStopped;
+  }
+
+  /** Discards of freed blocks reach the data device. */
+  get passesDiscards(): boolean {
+    return this.options.passesDiscards && this.data.limits.maxDiscardSectors > 0;
+  }
+
+  /** May metadata be changed now? */
+  get mayChange(): boolean {
+    return this.#mode !== 'read only' && this.#mode !== 'fail';
+  }
+
+  // ---- tables ----
+
+  /** Takes over a new table's devices and options. Stopped. */
+  async bind(binding: PoolBinding): Promise<void> {
+    this.#binding = binding;
+    const { metadata } = this;
+    if (binding.options.isReadOnly || metadata.needsCheck) {
+      this.#setMode('read only');
+      return;
+    }
+    if (this.#mode !== 'fail') this.#setMode('write');
+    this.#noSpace.reset();
+    const dataBlocks = Math.floor(binding.lenSectors / binding.options.dataBlockSectors);
+    await this.change(async () => await metadata.resizeData(dataBlocks));
+    await this.change(async () => await metadata.resizeMetadata(this.#io.blockCount));
+    if (metadata.hasChanged) await this.commit();
+  }
+
+  start(): void {
+    this.#isStopped = false;
+    this.#isBelowLowWater = false;
+    this.#retryNoSpace();
+    this.checkLowWater();
+    this.kick();
+  }
+
+  /** Takes nothing new; resolves when nothing is under way and everything is committed. */
+  async stop(): Promise<void> {
+    this.#isStopped = true;
+    // I/O that ends may start a job, and a job may start I/O.
+    while (this.#isWorking || this.#jobs > 0 || this.allIo.count > 0) {
+      await this.#idle();
+      await this.allIo.drained();
+    }
+    this.#cancelCommitTimer();
+    if (this.mayChange && this.metadata.hasChanged) await this.commit();
+  }
+
+  /** Runs `work` with nothing under way. What comes meanwhile waits. */
+  async quiesced<T>(work: () => Promise<T>): Promise<T> {
+    const wasStopped = this.#isStopped;
+    await this.stop();
+    try {
+      return await work();
+    } finally {
+      if (!wasStopped) this.start();
+    }
+  }
+
+  /** The last user has gone. */
+  async close(): Promise<void> {
+    await this.stop();
+    this.#noSpace.fail(Status.NoSpace);
+    this.kcopyd.close();
+    this.#io.close();
+  }
+
+  // ---- the worker ----
+
+  /** Gives a bio to the worker. */
+  defer(user: PoolUser, bio: Bio): void {
+    this.#deferred.push({ user, bio });
+    this.kick();
+  }
+
+  /** Calls `after` when everything changed so far is durable, or could not be made so. */
+  whenCommitted(after: (status: Status) => void): void {
+    this.#afterCommit.push(after);
+    this.kick();
+  }
+
+  kick(): void {
+    if (this.#isWorking || this.#isStopped) return;
+    if (this.#deferred.length === 0 && this.#afterCommit.length === 0 && !this.#isCommitWanted) {
+      return;
+    }
+    this.#isWorking = true;
+    spawn('thin pool', this.#work());
+  }
+
+  /** Work beside the worker that a stop has to wait for. */
+  job(work: () => Promise<void>): void {
+    this.#jobs++;
+    const run = async (): Promise<void> => {
+      try {
+        await work();
+      } finally {
+        this.#jobs--;
+        this.#tellIdle();
+      }
+    };
+    spawn('thin pool job', run());
+  }
+
+  async #work(): Promise<void> {
+    while (!this.#isStopped) {
+      const batch = this.#deferred;
+      const flushes = this.#afterCommit;
+      if (batch.length === 0 && flushes.length === 0 && !this.#isCommitWanted) break;
+      this.#deferred = [];
+      this.#afterCommit = [];
+      for (const { user, bio } of batch) await user.process(bio);
+      if (flushes.length === 0 && !this.#isCommitWanted) continue;
+      this.#isCommitWanted = false;
+      const status = await this.commit();
+      for (const after of flushes) after(status);
+    }
+    this.#isWorking = false;
+    this.#tellIdle();
+  }
+
+  async #idle(): Promise<void> {
+    while (this.#isWorking || this.#jobs > 0) {
+      await new Promise<void>((resolve) => this.#idleWaiters.push(resolve));
+    }
+  }
+
+  #tellIdle(): void {
+    if (this.#isWorking || this.#jobs > 0) return;
+    const waiters = this.#idleWaiters;
+    this.#idleWaiters = [];
+    for (const wake of waiters) wake();
+  }
+
+  // ---- metadata ----
+
+  /**
+   * Changes metadata. Refusals come back as they are; when the change broke the transaction, the
+   * pool goes back to its last commit and degrades. Throws DmError.
+   */
+  async change<T>(work: () => Promise<T>): Promise<T> {
+    if (!this.mayChange) throw this.#refusal();
+    try {
+      const result = await work();
+      if (this.metadata.hasChanged) this.#armCommitTimer();
+      return result;
+    } catch (error) {
+      if (this.metadata.isBroken) await this.#abort();
+      throw error;
+    }
+  }
+
+  /**
+   * Makes everything durable that was done when it was called. Never throws: what fails degrades
+   * the pool. Who comes while a commit is running shares the next one: the flush of the running one
+   * may have been sent too early for him. `then` runs right behind it, before anybody gets a data
+   * block that it freed; not when it failed.
+   */
+  async commit(then?: () => Promise<void>): Promise<Status> {
+    if (then !== undefined) this.#thens.push(then);
+    if (this.#running === null) return await this.#start();
+    this.#next ??= this.#running.then(async () => await this.#start());
+    return await this.#next;
+  }
+
+  async #start(): Promise<Status> {
+    this.#next = null;
+    this.#running = this.#commit();
+    try {
+      return await this.#running;
+    } finally {
+      this.#running = null;
+    }
+  }
+
+  async #commit(): Promise<Status> {
+    if (!this.mayChange) return this.#mode === 'fail' ? Status.Io : Status.Ok;
+    const thens = this.#thens;
+    this.#thens = [];
+    if (!this.metadata.hasChanged && thens.length === 0) return await this.#flushDataStatus();
+    try {
+      await this.#withoutAllocations(async () => {
+        await this.metadata.commit();
+        for (const then of thens) await then();
+      });
+    } catch (error) {
+      await this.#abort();
+      return error instanceof DmError ? error.status : Status.Io;
+    }
+    this.#cancelCommitTimer();
+    if (this.#mode === 'out of data space' && this.metadata.dataBlocksFree > 0) {
+      this.#setMode('write');
+      this.#retryNoSpace();
+    }
+    if (this.#mode === 'out of metadata space' && this.metadata.metadataBlocksFree > 0) {
+      this.#setMode('write');
+    }
+    return Status.Ok;
+  }
+
+  /**
+   * A data block. Frees what only a commit keeps from being free. `NoSpace` when there is none; the pool
+   * has changed its mode then. Throws DmError for errors of the metadata.
+   */
+  async allocate(): Promise<number | 'no data space' | 'no metadata space'> {
+    const { metadata } = this;
+    if (metadata.metadataBlocksFree === 0) {
+      if (metadata.hasChanged) await this.commit();
+      if (metadata.metadataBlocksFree === 0) {
+        this.#setMode('out of metadata space');
+        return 'no metadata space';
+      }
+    }
+    if (metadata.dataBlocksFree === 0) {
+      if (metadata.hasChanged) await this.commit();
+      if (!this.mayChange) throw this.#refusal();
+      if (metadata.dataBlocksFree === 0) {
+        this.#setMode('out of data space');
+        return 'no data space';
+      }
+    }
+    while (this.#commitsWaiting > 0) {
+      await new Promise<void>((resolve) => this.#allocationWaiters.push(resolve));
+    }
+    this.#unsettled++;
+    try {
+      const block = await this.change(async () => await metadata.allocateDataBlock());
+      this.checkLowWater();
+      return block;
+    } catch (error) {
+      this.allocationSettled();
+      throw error;
+    }
+  }
+
+  /** Takes a free data block out of use. For a commit's `then`; `allocationSettled` when it is back. */
+  async holdFree(block: number): Promise<boolean> {
+    if ((await this.metadata.dataCount(block)) > 0) return false;
+    await this.metadata.incData(block, block + 1);
+    this.#unsettled++;
+    return true;
+  }
+
+  /** A block that was allocated is mapped now, or has been given back. */
+  allocationSettled(): void {
+    this.#unsettled--;
+    if (this.#unsettled === 0) this.#wakeAllocations();
+  }
+
+  /** A commit with a block that is allocated and not mapped would leak it in a crash. */
+  async #withoutAllocations(work: () => Promise<void>): Promise<void> {
+    this.#commitsWaiting++;
+    try {
+      while (this.#unsettled > 0) {
+        await new Promise<void>((resolve) => this.#allocationWaiters.push(resolve));
+      }
+      await work();
+    } finally {
+      this.#commitsWaiting--;
+      this.#wakeAllocations();
+    }
+  }
+
+  #wakeAllocations(): void {
+    const waiters = this.#allocationWaiters;
+    this.#allocationWaiters = [];
+    for (const wake of waiters) wake();
+  }
+
+  /** Keeps a write until there is space, or fails it. */
+  outOfSpace(user: PoolUser, bio: Bio): void {
+    if (this.options.errorsIfNoSpace) endBio(bio, Status.NoSpace);
+    else this.#noSpace.add({ user, bio });
+  }
+
+  /** Fails the writes of `user` that wait for space. */
+  failNoSpace(user: PoolUser): void {
+    this.#noSpace.fail(Status.NoSpace, user);
+  }
+
+  checkLowWater(): void {
+    const isBelow = this.metadata.dataBlocksFree <= this.options.lowWaterBlocks;
+    if (isBelow && !this.#isBelowLowWater) this.#binding.event();
+    this.#isBelowLowWater = isBelow;
+  }
+
+  #retryNoSpace(): void {
+    for (const waiting of this.#noSpace.take()) this.#deferred.push(waiting);
+    this.kick();
+  }
+
+  #refusal(): DmError {
+    return new DmError(Status.Io, `thin pool: is in mode '${this.#mode}'; metadata stays as it is`);
+  }
+
+  /** Back to the last commit. What was written since and not flushed is as if it had not been. */
+  async #abort(): Promise<void> {
+    try {
+      await this.metadata.abort();
+    } catch {
+      this.#setMode('fail');
+      return;
+    }
+    this.#setMode('read only');
+    try {
+      await this.metadata.setNeedsCheck();
+    } catch {
+      // The mark could not be written: the pool is read-only all the same, until somebody looks.
+    }
+  }
+
+  #setMode(mode: PoolMode): void {
+    if (mode === this.#mode) return;
+    this.#mode = mode;
+    this.#binding.event();
+    if (mode !== 'read only' && mode !== 'fail') return;
+    this.#noSpace.fail(Status.Io);
+  }
+
+  #armCommitTimer(): void {
+    this.#commitTimer ??= this.#clock.after(COMMIT_MS, () => {
+      this.#commitTimer = null;
+      this.#isCommitWanted = true;
+      this.kick();
+    });
+  }
+
+  #cancelCommitTimer(): void {
+    this.#commitTimer?.cancel();
+    this.#commitTimer = null;
+  }
+
+  async #flushData(): Promise<void> {
+    const status = await this.#flushDataStatus();
+    if (status === Status.Ok) return;
+    throw new DmError(status, `data ${this.data.name}: flush: ${statusName(status)}`);
+  }
+
+  async #flushDataStatus(): Promise<Status> {
+    return await flushDevice(this.data);
+  }
+}

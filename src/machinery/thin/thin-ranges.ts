@@ -1,0 +1,186 @@
+// Discards and write-zeroes of a thin device. They take their time, so each is a job beside the worker,
+// under a cell over its blocks.
+
+import { DmError, errorText } from '../../base/errors.ts';
+import { Status } from '../../base/status.ts';
+import { SECTOR_BYTES } from '../../base/units.ts';
+import { type Bio, BioFlag, Op } from '../../bio/bio.ts';
+import { sendBio } from '../../bio/send.ts';
+import { endBio } from '../../bio/submit.ts';
+import { CorruptBlockError } from '../../persistent-data/block-kind.ts';
+import { FoundMapping, type MappedRange } from './found-mapping.ts';
+import type { ThinVolume } from './thin-volume.ts';
+
+export class ThinRanges {
+  readonly #volume: ThinVolume;
+  readonly #blockSectors: number;
+
+  constructor(volume: ThinVolume) {
+    this.#volume = volume;
+    this.#blockSectors = volume.pool.metadata.dataBlockSectors;
+  }
+
+  /** Takes a discard or a write-zeroes, and ends it. */
+  start(bio: Bio): void {
+    this.#volume.pool.job(async () => {
+      let status: Status;
+      try {
+        status = bio.op === Op.Discard ? await this.#discard(bio) : await this.#writeZeroes(bio);
+        const isFua = (bio.flags & BioFlag.Fua) !== 0;
+        if (status === Status.Ok && isFua) status = await this.#volume.pool.commit();
+      } catch (error) {
+        status = statusOf(error);
+      }
+      endBio(bio, status);
+    });
+  }
+
+  /** Unmaps the whole blocks of a range. */
+  async #discard(bio: Bio): Promise<Status> {
+    const size = this.#blockSectors;
+    const begin = Math.ceil(bio.sector / size);
+    const bioEnd = bio.sector + bio.lenSectors;
+    const atEnd = bioEnd === this.#volume.lenSectors;
+    const end = atEnd ? Math.ceil(bioEnd / size) : Math.floor(bioEnd / size);
+    if (end <= begin) return Status.Ok;
+    return await this.#unmap(begin, end);
+  }
+
+  async #unmap(begin: number, end: number): Promise<Status> {
+    const { pool } = this.#volume;
+    if (!pool.mayChange) return Status.Io;
+    const cell = await this.#volume.space.hold(begin, end);
+    try {
+      // What was sent before the cell was taken may still be going to these blocks.
+      await pool.allIo.drained();
+      for (let from = begin; from < end; ) {
+        const range = await pool.metadata.findMappedRange(this.#volume.device, from, end);
+        if (range === undefined) break;
+        await this.#unmapRange(range);
+        from = range.end;
+      }
+      await this.#volume.findHighest();
+      return Status.Ok;
+    } finally {
+      this.#volume.release(cell);
+    }
+  }
+
+  /**
+   * Passed down is only what a commit has made certain that nobody refers to, a crash included; and until
+   * that is done, nobody gets these blocks.
+   */
+  async #unmapRange(range: MappedRange): Promise<void> {
+    const { pool } = this.#volume;
+    const { metadata } = pool;
+    await pool.change(
+      async () => await metadata.removeRange(this.#volume.device, range.begin, range.end),
+    );
+    if (!pool.passesDiscards) return;
+    const first = range.dataBegin;
+    const count = range.end - range.begin;
+    const held: number[] = [];
+    await pool.commit(async () => {
+      for (let block = first; block < first + count; block++) {
+        if (await pool.holdFree(block)) held.push(block);
+      }
+    });
+    for (let i = 0; i < held.length; ) {
+      const begin = held[i] as number;
+      let end = begin;
+      while (held[i] === end) {
+        end++;
+        i++;
+      }
+      await this.#passDownRun(begin, end);
+      await this.#letGo(begin, end);
+    }
+  }
+
+  async #letGo(begin: number, end: number): Promise<void> {
+    const { pool } = this.#volume;
+    try {
+      await pool.change(async () => await pool.metadata.decData(begin, end));
+    } finally {
+      for (let block = begin; block < end; block++) pool.allocationSettled();
+    }
+  }
+
+  async #passDownRun(begin: number, end: number): Promise<void> {
+    const { pool } = this.#volume;
+    const cell = await pool.dataSpace.hold(begin, end);
+    const size = this.#blockSectors;
+    const max = Math.min(pool.data.limits.maxDiscardSectors, (end - begin) * size);
+    // A discard is a hint: that the data device refuses one changes nothing.
+    for (let sector = begin * size; sector < end * size; sector += max) {
+      const len = Math.min(max, end * size - sector) * SECTOR_BYTES;
+      await sendBio(Op.Discard, pool.data, sector, len);
+    }
+    pool.dataSpace.release(cell);
+  }
+
+  /** Whole blocks are unmapped when they may be; what is left is written, where something is mapped. */
+  async #writeZeroes(bio: Bio): Promise<Status> {
+    if ((bio.flags & BioFlag.FastOnly) !== 0) return Status.NotSupported;
+    const size = this.#blockSectors;
+    const { sector } = bio;
+    const end = sector + bio.lenSectors;
+    const mayUnmap = (bio.flags & BioFlag.NoUnmap) === 0 && !this.#volume.hasOrigin;
+    const begin = Math.ceil(sector / size);
+    const blocksEnd = Math.floor(end / size);
+    if (mayUnmap && blocksEnd > begin) {
+      // Both ends by writing, what is between by unmapping.
+      const status = await this.#unmap(begin, blocksEnd);
+      if (status !== Status.Ok) return status;
+      return (
+        (await this.#zeroRange(bio, sector, begin * size)) ||
+        (await this.#zeroRange(bio, blocksEnd * size, end))
+      );
+    }
+    return await this.#zeroRange(bio, sector, end);
+  }
+
+  async #zeroRange(bio: Bio, from: number, end: number): Promise<Status> {
+    const size = this.#blockSectors;
+    for (let sector = from; sector < end; ) {
+      const block = Math.floor(sector / size);
+      const to = Math.min(end, (block + 1) * size);
+      const status = await this.#zeroIn(bio, block, sector, to - sector);
+      if (status !== Status.Ok) return status;
+      sector = to;
+    }
+    return Status.Ok;
+  }
+
+  async #zeroIn(bio: Bio, block: number, sector: number, lenSectors: number): Promise<Status> {
+    const { pool } = this.#volume;
+    const size = this.#blockSectors;
+    const mayUnmap = (bio.flags & BioFlag.NoUnmap) === 0 && !this.#volume.hasOrigin;
+    const cell = await this.#volume.space.hold(block, block + 1);
+    try {
+      const found = new FoundMapping();
+      const isMapped = await pool.metadata.lookup(this.#volume.device, block, found);
+      if (!isMapped && mayUnmap) return Status.Ok;
+      if (!isMapped || found.isShared) {
+        if (!pool.mayChange) return Status.Io;
+        const dataBlock = await pool.allocate();
+        if (typeof dataBlock === 'string') return Status.NoSpace;
+        const filled = await this.#volume.fillData(bio, block, dataBlock, isMapped ? found : null);
+        if (filled !== Status.Ok) return await this.#volume.giveBack(dataBlock, filled);
+        if (isMapped) await pool.sharedReads.drained();
+        await this.#volume.insert(block, dataBlock);
+        found.dataBlock = dataBlock;
+      }
+      const at = found.dataBlock * size + (sector - block * size);
+      return await pool.kcopyd.zero({ device: pool.data, sector: at }, lenSectors, bio.ctx);
+    } finally {
+      this.#volume.release(cell);
+    }
+  }
+}
+
+/** What a bio ends with when metadata throws. Other errors are bugs. */
+export function statusOf(error: unknown): Status {
+  if (error instanceof DmError || error instanceof CorruptBlockError) return error.status;
+  throw new Error(`thin: ${errorText(error)}`, { cause: error });
+}

@@ -1,0 +1,441 @@
+// A thin device at work: where its bios go.
+//
+// `map` is the fast path. A block that is mapped, not shared (or only read) and under no cell is found in
+// cached metadata and sent on at once; nothing is awaited, so nothing can come in between. The rest is for
+// the pool's worker, which calls `process`.
+
+import { assert } from '../../base/assert.ts';
+import { Status } from '../../base/status.ts';
+import { SECTOR_BYTES } from '../../base/units.ts';
+import { type Bio, BioFlag, forEachSegment, Op } from '../../bio/bio.ts';
+import type { BlockDevice, Extent } from '../../bio/device.ts';
+import { sendBio } from '../../bio/send.ts';
+import { endBio } from '../../bio/submit.ts';
+import { type Cell, Space } from '../../dm/bio-prison.ts';
+import { EndIoResult, MapResult, submitMapped } from '../../dm/target.ts';
+import { Lookup } from '../../persistent-data/btree-read.ts';
+import { FoundMapping } from './found-mapping.ts';
+import type { PoolUser } from './no-space-queue.ts';
+import type { Pool } from './pool.ts';
+import { statusOf, ThinRanges } from './thin-ranges.ts';
+import type { ThinDevice } from './thin-device.ts';
+
+/** Bits of `bio.targetWord`: what has to happen when the bio comes back. The rest: entries of sets. */
+const COUNTED = 1 << 12;
+const SHARED_READ = 1 << 13;
+const OVERWRITE = 1 << 14;
+const ENTRY_MASK = 63;
+const SHARED_SHIFT = 6;
+
+/** A new block that one write fills entirely: mapped when the write has ended. */
+interface Overwrite {
+  readonly block: number;
+  readonly dataBlock: number;
+  readonly cell: Cell;
+}
+
+export class ThinVolume implements PoolUser {
+  readonly pool: Pool;
+  readonly device: ThinDevice;
+  readonly lenSectors: number;
+  /** Read where nothing is mapped; null for zeroes. */
+  readonly #origin: BlockDevice | null;
+  /** Cells over this device's blocks. */
+  readonly space = new Space();
+  readonly #found = new FoundMapping();
+  readonly #overwrites = new Map<Bio, Overwrite>();
+  readonly #blockSectors: number;
+  readonly #ranges: ThinRanges;
+  /** Highest mapped block; -1 for none. */
+  #highest: number;
+
+  private constructor(
+    pool: Pool,
+    device: ThinDevice,
+    lenSectors: number,
+    origin: BlockDevice | null,
+    highest: number,
+  ) {
+    this.pool = pool;
+    this.device = device;
+    this.lenSectors = lenSectors;
+    this.#origin = origin;
+    this.#highest = highest;
+    this.#blockSectors = pool.metadata.dataBlockSectors;
+    this.#ranges = new ThinRanges(this);
+  }
+
+  /** Throws DmError. */
+  static async open(
+    pool: Pool,
+    id: number,
+    lenSectors: number,
+    origin: BlockDevice | null,
+  ): Promise<ThinVolume> {
+    const device = await pool.metadata.openDevice(id);
+    const highest = (await pool.metadata.highestMapped(device)) ?? -1;
+    return new ThinVolume(pool, device, lenSectors, origin, highest);
+  }
+
+  close(): void {
+    this.pool.metadata.closeDevice(this.device);
+  }
+
+  /** Where nothing is mapped, there is an origin's data, not zeroes. */
+  get hasOrigin(): boolean {
+    return this.#origin !== null;
+  }
+
+  /** Blocks were unmapped: looks again which is the highest. */
+  async findHighest(): Promise<void> {
+    this.#highest = (await this.pool.metadata.highestMapped(this.device)) ?? -1;
+  }
+
+  get mappedSectors(): number {
+    return this.device.mappedBlocks * this.#blockSectors;
+  }
+
+  /** The last sector of the highest mapped block; undefined when nothing is mapped. */
+  get highestSector(): number | undefined {
+    return this.#highest < 0 ? undefined : (this.#highest + 1) * this.#blockSectors - 1;
+  }
+
+  // ---- the fast path ----
+
+  map(bio: Bio): MapResult {
+    const { pool } = this;
+    bio.targetWord = 0;
+    if (pool.mode === 'fail') return MapResult.Kill;
+    if (pool.isStopped) return this.#defer(bio);
+    if (!bio.hasData) return bio.op === Op.Flush ? this.#flush(bio) : this.#defer(bio);
+    const block = Math.floor(bio.sector / this.#blockSectors);
+    if (!this.space.isFree(block, block + 1)) return this.#defer(bio);
+    const found = this.#found;
+    const result = pool.metadata.tryLookup(this.device, block, found);
+    if (result === Lookup.Found && this.#mayPass(bio, found)) {
+      this.#aim(bio, block, found);
+      return MapResult.Remapped;
+    }
+    if (result !== Lookup.WouldBlock && result !== Lookup.Found && bio.op === Op.Read) {
+      return this.#readNothing(bio);
+    }
+    return this.#defer(bio);
+  }
+
+  endIo(bio: Bio): EndIoResult {
+    const word = bio.targetWord;
+    this.#uncount(word);
+    if ((word & OVERWRITE) === 0) return EndIoResult.Done;
+    this.#overwriteEnded(bio);
+    return EndIoResult.Incomplete;
+  }
+
+  #uncount(word: number): void {
+    if ((word & COUNTED) === 0) return;
+    this.pool.allIo.dec(word & ENTRY_MASK);
+    if ((word & SHARED_READ) !== 0) {
+      this.pool.sharedReads.dec((word >> SHARED_SHIFT) & ENTRY_MASK);
+    }
+  }
+
+  /** A mapped block that needs no change, and no commit before the bio may end. */
+  #mayPass(bio: Bio, found: FoundMapping): boolean {
+    if (!this.pool.dataSpace.isFree(found.dataBlock, found.dataBlock + 1)) return false;
+    if (bio.op === Op.Read) return true;
+    return !found.isShared && ((bio.flags & BioFlag.Fua) === 0 || !this.pool.metadata.hasChanged);
+  }
+
+  /** Points a bio at the data device, and counts it. */
+  #aim(bio: Bio, block: number, found: FoundMapping): void {
+    const { pool } = this;
+    const inBlock = bio.sector - block * this.#blockSectors;
+    bio.device = pool.data;
+    bio.sector = found.dataBlock * this.#blockSectors + inBlock;
+    bio.targetWord |= COUNTED | pool.allIo.inc();
+    if (found.isShared && bio.op === Op.Read) {
+      bio.targetWord |= SHARED_READ | (pool.sharedReads.inc() << SHARED_SHIFT);
+    }
+  }
+
+  #defer(bio: Bio): MapResult {
+    this.pool.defer(this, bio);
+    return MapResult.Submitted;
+  }
+
+  #flush(bio: Bio): MapResult {
+    const { pool } = this;
+    if (!pool.metadata.hasChanged) {
+      bio.device = pool.data;
+      bio.sector = 0;
+      return MapResult.Remapped;
+    }
+    pool.whenCommitted((status) => endBio(bio, status));
+    return MapResult.Submitted;
+  }
+
+  /** Where nothing is mapped. */
+  #readNothing(bio: Bio): MapResult {
+    const origin = this.#origin;
+    if (origin !== null && bio.sector < origin.lenSectors) return this.#readOrigin(bio, origin);
+    this.#zero(bio, 0);
+    endBio(bio, Status.Ok);
+    return MapResult.Submitted;
+  }
+
+  #readOrigin(bio: Bio, origin: BlockDevice): MapResult {
+    if (bio.sector + bio.lenSectors > origin.lenSectors) {
+      // Across the end of the origin: the part behind it is zeroes.
+      const inside = (origin.lenSectors - bio.sector) * SECTOR_BYTES;
+      this.#zero(bio, inside);
+      this.pool.job(async () => {
+        const { sector, vec, ctx } = bio;
+        if (bio.segment === 0 && bio.segmentDone === 0) {
+          endBio(bio, await sendBio(Op.Read, origin, sector, inside, vec, { ctx }));
+        } else endBio(bio, Status.Io);
+      });
+      return MapResult.Submitted;
+    }
+    bio.device = origin;
+    return MapResult.Remapped;
+  }
+
+  #zero(bio: Bio, fromBytes: number): void {
+    const { u8 } = this.pool.arena;
+    forEachSegment(bio, (mem, len, done) => {
+      const skip = Math.max(0, fromBytes - done);
+      if (skip < len) u8.fill(0, mem + skip, mem + len);
+    });
+  }
+
+  // ---- the worker's side ----
+
+  async process(bio: Bio): Promise<void> {
+    try {
+      await this.#process(bio);
+    } catch (error) {
+      endBio(bio, statusOf(error));
+    }
+  }
+
+  async #process(bio: Bio): Promise<void> {
+    const { pool } = this;
+    if (bio.op === Op.Flush) {
+      pool.whenCommitted((status) => endBio(bio, status));
+      return;
+    }
+    if (!bio.hasData) {
+      this.#ranges.start(bio);
+      return;
+    }
+    const block = Math.floor(bio.sector / this.#blockSectors);
+    const cell = this.space.detain(block, block + 1, bio);
+    if (cell === null) return;
+    let keepsCell = false;
+    try {
+      keepsCell = await this.#processIn(bio, block, cell);
+    } finally {
+      if (!keepsCell) this.release(cell);
+    }
+  }
+
+  /** True when a job or an overwrite has the cell now. */
+  async #processIn(bio: Bio, block: number, cell: Cell): Promise<boolean> {
+    const { pool } = this;
+    const found = new FoundMapping();
+    const isMapped = await pool.metadata.lookup(this.device, block, found);
+    if (isMapped && !(bio.op === Op.Write && found.isShared)) {
+      await this.#issue(bio, block, found);
+      return false;
+    }
+    if (bio.op === Op.Read) {
+      if (this.#readNothing(bio) === MapResult.Remapped) submitMapped(bio);
+      return false;
+    }
+    if (!pool.mayChange) {
+      endBio(bio, Status.Io);
+      return false;
+    }
+    const dataBlock = await pool.allocate();
+    if (typeof dataBlock === 'string') {
+      if (dataBlock === 'no data space') pool.outOfSpace(this, bio);
+      else endBio(bio, Status.NoSpace);
+      return false;
+    }
+    const fills = bio.lenSectors === this.#blockSectors;
+    if (fills && (isMapped || !pool.options.skipsZeroing || this.#origin !== null)) {
+      this.#overwrite(bio, { block, dataBlock, cell });
+      return true;
+    }
+    const needsData = isMapped || this.#origin !== null || !pool.options.skipsZeroing;
+    if (!needsData) {
+      await this.insert(block, dataBlock);
+      await this.#issue(bio, block, mapped(dataBlock));
+      return false;
+    }
+    pool.job(
+      async () => await this.#fill(bio, { block, dataBlock, cell }, isMapped ? found : null),
+    );
+    return true;
+  }
+
+  /** Sends a bio to its block; a FUA write only when its mapping is durable. */
+  async #issue(bio: Bio, block: number, found: FoundMapping): Promise<void> {
+    const { pool } = this;
+    if (bio.op === Op.Write && (bio.flags & BioFlag.Fua) !== 0 && pool.metadata.hasChanged) {
+      const status = await pool.commit();
+      if (status !== Status.Ok) {
+        endBio(bio, status);
+        return;
+      }
+    }
+    while (!pool.dataSpace.isFree(found.dataBlock, found.dataBlock + 1)) {
+      const cell = await pool.dataSpace.hold(found.dataBlock, found.dataBlock + 1);
+      pool.dataSpace.release(cell);
+    }
+    this.#aim(bio, block, found);
+    submitMapped(bio);
+  }
+
+  async insert(block: number, dataBlock: number): Promise<void> {
+    const { pool } = this;
+    try {
+      await pool.change(async () => await pool.metadata.insert(this.device, block, dataBlock));
+    } finally {
+      pool.allocationSettled();
+    }
+    this.#highest = Math.max(this.#highest, block);
+  }
+
+  /** A write of a whole new block: it goes there first, and counts when it has ended. */
+  #overwrite(bio: Bio, overwrite: Overwrite): void {
+    this.#overwrites.set(bio, overwrite);
+    bio.targetWord |= OVERWRITE;
+    this.#aim(bio, overwrite.block, mapped(overwrite.dataBlock));
+    submitMapped(bio);
+  }
+
+  /** It will end once more, when its block is mapped. */
+  #overwriteEnded(bio: Bio): void {
+    const overwrite = this.#overwrites.get(bio);
+    assert(overwrite !== undefined, 'thin: an overwrite ended twice');
+    this.#overwrites.delete(bio);
+    const { block, dataBlock, cell } = overwrite;
+    this.pool.job(async () => {
+      const written = bio.status;
+      const status =
+        written === Status.Ok
+          ? await this.#mapFilled(bio, block, dataBlock)
+          : await this.giveBack(dataBlock, written);
+      this.release(cell);
+      endBio(bio, status);
+    });
+  }
+
+  /** Maps a block whose data is there; for FUA, durably. */
+  async #mapFilled(bio: Bio, block: number, dataBlock: number): Promise<Status> {
+    try {
+      await this.pool.sharedReads.drained();
+      await this.insert(block, dataBlock);
+      return (bio.flags & BioFlag.Fua) === 0 ? Status.Ok : await this.pool.commit();
+    } catch (error) {
+      return statusOf(error);
+    }
+  }
+
+  /** The block was not used after all. */
+  async giveBack(dataBlock: number, status: Status): Promise<Status> {
+    const { pool } = this;
+    try {
+      await pool.change(async () => await pool.metadata.decData(dataBlock, dataBlock + 1));
+    } catch {
+      // The transaction was broken and is gone, and with it the block's reference.
+    } finally {
+      pool.allocationSettled();
+    }
+    return status;
+  }
+
+  /** Brings what the write does not cover into the new block: a copy, the origin's data, zeroes. */
+  async #fill(
+    bio: Bio,
+    { block, dataBlock, cell }: Overwrite,
+    shared: FoundMapping | null,
+  ): Promise<void> {
+    const { pool } = this;
+    let status = await this.fillData(bio, block, dataBlock, shared);
+    if (status !== Status.Ok) await this.giveBack(dataBlock, status);
+    else {
+      try {
+        if (shared !== null) await pool.sharedReads.drained();
+        await this.insert(block, dataBlock);
+        await this.#issue(bio, block, mapped(dataBlock));
+        this.release(cell);
+        return;
+      } catch (error) {
+        status = statusOf(error);
+      }
+    }
+    this.release(cell);
+    endBio(bio, status);
+  }
+
+  async fillData(
+    bio: Bio,
+    block: number,
+    dataBlock: number,
+    shared: FoundMapping | null,
+  ): Promise<Status> {
+    const { pool } = this;
+    const size = this.#blockSectors;
+    const to = { device: pool.data, sector: dataBlock * size };
+    if (shared !== null) {
+      // This device's mapping still refers to the source: nobody gets or discards it meanwhile, and
+      // nobody writes to it, because it is shared.
+      const from = { device: pool.data, sector: shared.dataBlock * size };
+      return await pool.kcopyd.copy(from, to, size, bio.ctx);
+    }
+    const origin = this.#origin;
+    const inOrigin = origin === null ? 0 : Math.max(0, origin.lenSectors - block * size);
+    const copied = Math.min(size, inOrigin);
+    if (origin !== null && copied > 0) {
+      const from = { device: origin, sector: block * size };
+      const status = await pool.kcopyd.copy(from, to, copied, bio.ctx);
+      if (status !== Status.Ok) return status;
+    }
+    const rest = { device: pool.data, sector: to.sector + copied };
+    return copied === size ? Status.Ok : await pool.kcopyd.zero(rest, size - copied, bio.ctx);
+  }
+
+  /** Lets a cell go; who waited in it starts over. */
+  release(cell: Cell): void {
+    for (const bio of this.space.release(cell)) this.pool.defer(this, bio);
+  }
+
+  // ---- allocation ----
+
+  async extents(sector: number, lenSectors: number, maxExtents: number): Promise<Extent[]> {
+    const size = this.#blockSectors;
+    const result: Extent[] = [];
+    const end = sector + lenSectors;
+    const hole = this.#origin === null;
+    for (let at = sector; at < end && result.length < maxExtents; ) {
+      const blockEnd = Math.ceil(end / size);
+      const from = Math.floor(at / size);
+      const range = await this.pool.metadata.findMappedRange(this.device, from, blockEnd);
+      const next = Math.min(end, range === undefined ? end : Math.max(at, range.begin * size));
+      if (next > at) result.push({ lenSectors: next - at, isHole: hole, isZero: hole });
+      at = next;
+      if (range === undefined || at >= end || result.length >= maxExtents) continue;
+      const to = Math.min(end, range.end * size);
+      result.push({ lenSectors: to - at, isHole: false, isZero: false });
+      at = to;
+    }
+    return result;
+  }
+}
+
+function mapped(dataBlock: number): FoundMapping {
+  const found = new FoundMapping();
+  found.dataBlock = dataBlock;
+  return found;
+}

@@ -1,0 +1,175 @@
+// Storms over a thin pool, judged by Debian's thin_check after every power cut.
+
+import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
+import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { makeTestFolder } from '../../src/testing/lamina-server.ts';
+import { checkDataCounts, makeLab, MetadataDisk, runThinStorm } from '../../src/testing/index.ts';
+import { BioDriver } from '../../src/testing/bio-driver.ts';
+import { Status } from '../../src/base/status.ts';
+
+const SEED = Number(process.env['LAMINA_SEED'] ?? Date.now() & 0x7fffffff);
+const STORMS = Number(process.env['LAMINA_ROUNDS'] ?? 40);
+
+test(`${STORMS} storms with power cuts, LAMINA_SEED=${SEED}`, async () => {
+  const folder = makeTestFolder();
+  try {
+    for (let i = 0; i < STORMS; i++) {
+      const seed = SEED + i;
+      const file = join(folder.path, 'meta');
+      await runThinStorm({
+        seed,
+        judge: async (image) => {
+          await checkDataCounts(new MetadataDisk(image.length / 4096, image));
+          writeFileSync(file, image);
+          const { status, stdout, stderr } = spawnSync('thin_check', [file], { encoding: 'utf8' });
+          const said = `${stdout}${stderr}`;
+          return status === 0 && !/leak/i.test(said) ? '' : `seed ${seed}: ${said}`;
+        },
+      });
+    }
+  } finally {
+    folder.remove();
+  }
+});
+
+interface PoolLab {
+  readonly lab: ReturnType<typeof makeLab>;
+  readonly driver: BioDriver;
+  readonly poolStatus: () => Promise<string>;
+  readonly settle: <T>(work: Promise<T>) => Promise<T>;
+  readonly close: () => Promise<void>;
+}
+
+/** A pool of `blocks` data blocks of 64 KiB, and a thin device of 64 blocks. */
+async function makePool(blocks: number, features: string): Promise<PoolLab> {
+  const lab = makeLab({ seed: 5 });
+  lab.disk('meta', 1024);
+  lab.disk('data', 64 * 128);
+  const settle = async <T>(work: Promise<T>): Promise<T> => await lab.scheduler.settle(work);
+  const table = `0 ${blocks * 128} thin-pool test:meta test:data 128 2 ${features}`;
+  await settle(lab.dm.create({ name: 'pool', table }));
+  await settle(lab.dm.message('pool', 0, 'create_thin 0'));
+  await settle(lab.dm.create({ name: 't', table: '0 8192 thin pool 0' }));
+  const open = await lab.dm.openDevice('t');
+  return {
+    lab,
+    driver: new BioDriver(open.device, lab.arena, { guards: true }),
+    poolStatus: async () => (await lab.dm.status('pool'))[0]?.params ?? '',
+    settle,
+    async close() {
+      await open.close();
+      await settle(lab.dm.close());
+    },
+  };
+}
+
+const BLOCK = new Uint8Array(65536).fill(7);
+
+test('a full pool answers ENOSPC, tells of it, and goes on when it grows', async () => {
+  const { lab, driver, poolStatus, settle, close } = await makePool(4, '1 error_if_no_space');
+  const events = async (): Promise<number> => (await lab.dm.info('pool')).eventNr;
+  const before = await events();
+  for (let i = 0; i < 4; i++) assert.equal(await settle(driver.write(i * 65536, BLOCK)), Status.Ok);
+  assert.ok((await events()) > before, 'low water');
+  assert.equal(await settle(driver.write(4 * 65536, BLOCK)), Status.NoSpace);
+  assert.match(
+    await poolStatus(),
+    / 4\/4 - out_of_data_space discard_passdown error_if_no_space - /,
+  );
+  assert.ok((await settle(driver.read(0, 65536))).equals(BLOCK), 'what is there can be read');
+  assert.equal(await settle(driver.write(512, BLOCK.subarray(0, 512))), Status.Ok, 'and written');
+  const table = '0 1024 thin-pool test:meta test:data 128 2 1 error_if_no_space';
+  await settle(lab.dm.load('pool', table));
+  await settle(lab.dm.resume('pool'));
+  assert.match(await poolStatus(), / 4\/8 - rw /);
+  assert.equal(await settle(driver.write(4 * 65536, BLOCK)), Status.Ok);
+  await close();
+});
+
+test('a queueing pool keeps writes until it grows, or for a minute', async () => {
+  const { lab, driver, poolStatus, settle, close } = await makePool(2, '0');
+  for (let i = 0; i < 2; i++) await settle(driver.write(i * 65536, BLOCK));
+  const waiting = driver.write(5 * 65536, BLOCK);
+  const { scheduler } = lab;
+  await settle(new Promise<void>((r) => scheduler.after(30_000, r)));
+  assert.match(await poolStatus(), /out_of_data_space/);
+  await settle(lab.dm.load('pool', '0 512 thin-pool test:meta test:data 128 0'));
+  await settle(lab.dm.resume('pool'));
+  assert.equal(await settle(waiting), Status.Ok);
+  await settle(driver.write(6 * 65536, BLOCK));
+  const late = driver.write(7 * 65536, BLOCK);
+  const from = scheduler.nowMs();
+  assert.equal(await settle(late), Status.NoSpace);
+  assert.ok(scheduler.nowMs() - from >= 60_000, `after ${scheduler.nowMs() - from} ms`);
+  // A discard makes room, and what comes then finds it.
+  assert.equal(await settle(driver.discard(0, 65536)), Status.Ok);
+  assert.equal(await settle(driver.write(7 * 65536, BLOCK)), Status.Ok);
+  await close();
+});
+
+test('metadata that cannot be written makes the pool read-only, marked, and still readable', async () => {
+  const { lab, driver, poolStatus, settle, close } = await makePool(16, '0');
+  assert.equal(await settle(driver.write(0, BLOCK)), Status.Ok);
+  assert.equal(await settle(driver.flush()), Status.Ok);
+  const meta = lab.disks.get('test:meta');
+  if (meta === undefined) throw new Error('no metadata disk');
+  assert.equal(await settle(driver.write(65536, BLOCK)), Status.Ok);
+  meta.faults.writeErrorRate = 1;
+  assert.equal(await settle(driver.flush()), Status.Io);
+  meta.faults.writeErrorRate = 0;
+  assert.match(await poolStatus(), / ro .* (needs_check|-) /);
+  assert.ok((await settle(driver.read(0, 65536))).equals(BLOCK));
+  assert.equal(await settle(driver.write(512, BLOCK.subarray(0, 512))), Status.Ok);
+  assert.equal(await settle(driver.write(2 * 65536, BLOCK)), Status.Io);
+  await assert.rejects(settle(lab.dm.message('pool', 0, 'create_thin 3')), /mode 'read only'/);
+  await close();
+});
+
+test('messages, status and refusals speak as the kernel does', async () => {
+  const { lab, driver, poolStatus, settle, close } = await makePool(16, '0');
+  const tell = async (text: string): Promise<string> =>
+    await settle(lab.dm.message('pool', 0, text));
+  assert.match(
+    await poolStatus(),
+    /^0 \d+\/128 0\/16 - rw discard_passdown queue_if_no_space - 32 $/,
+  );
+  assert.equal((await lab.dm.table('pool'))[0]?.params, 'test:meta test:data 128 2 0 ');
+  await settle(driver.write(65536, BLOCK));
+  assert.equal((await lab.dm.status('t'))[0]?.params, '128 255');
+  await assert.rejects(tell('create_thin 0'), { name: 'DmError', status: Status.Exists });
+  await tell('create_snap 1 0');
+  await tell('set_transaction_id 0 5');
+  await assert.rejects(tell('set_transaction_id 0 6'), /transaction id is 5, expected 0/);
+  await assert.rejects(tell('delete 0'), { status: Status.Busy });
+  await assert.rejects(tell('delete 9'), { status: Status.NoDevice });
+  await assert.rejects(tell('create_snap 2 9'), { status: Status.NoDevice });
+  await assert.rejects(tell('create_thin'), /1 arguments instead of 2/);
+  await assert.rejects(tell('create_thin x'), /'x': expected a number/);
+  await assert.rejects(tell('sing'), /Unrecognised thin pool target message received: 'sing'/);
+  await tell('reserve_metadata_snap');
+  assert.match(await poolStatus(), /^5 \d+\/128 1\/16 \d+ rw /);
+  await tell('release_metadata_snap');
+  await tell('delete 1');
+  const bad: readonly (readonly [string, RegExp])[] = [
+    ['thin-pool test:meta test:data 128', /Invalid argument count: 3/],
+    ['thin-pool test:meta test:data 100 0', /Invalid block size: 100 sectors/],
+    ['thin-pool test:meta test:data x 0', /Invalid block size: 'x'/],
+    ['thin-pool test:meta test:data 128 x', /Invalid low water mark: 'x'/],
+    ['thin-pool test:meta test:data 128 0 1 sing', /Unrecognised pool feature requested: 'sing'/],
+    ['thin-pool test:meta test:data 128 0 2 read_only', /Invalid number of pool feature arguments/],
+    ['thin-pool test:none test:data 128 0', /Error opening metadata block device/],
+    ['thin-pool test:data test:meta 256 0', /magic is \d+, expected 27022010|length|Error/],
+    ['thin pool', /thin: Invalid argument count: 1/],
+    ['thin pool x', /Invalid device id: 'x'/],
+    ['thin pool 77', /Couldn't open thin internal device: .*no device 77/],
+    ['thin t 0', /Couldn't get pool object: t is no active thin-pool/],
+  ];
+  for (const [words, message] of bad) {
+    const table = `0 2048 ${words}`;
+    await assert.rejects(settle(lab.dm.create({ name: 'x', table })), { message }, words);
+  }
+  await close();
+});
