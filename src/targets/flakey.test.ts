@@ -176,6 +176,7 @@ test('table lines come back; bad ones are refused in the kernel’s words', asyn
     ['5 5 1 drop_writes', '5 5 1 drop_writes'],
     ['5 0 2 error_reads drop_writes', '5 0 2 error_reads drop_writes'],
     ['5 5 5 corrupt_bio_byte 32 r 1 0', '5 5 5 corrupt_bio_byte 32 r 1 0'],
+    ['5 5 5 corrupt_bio_byte 32 W 1 0', '5 5 5 corrupt_bio_byte 32 w 1 0'],
     ['5 5 2 random_read_corrupt 9', '5 5 2 random_read_corrupt 9'],
   ];
   for (const [given, printed] of good) {

@@ -158,17 +158,15 @@ async function create(args: readonly string[], host: TargetHost): Promise<Target
   if (countText === undefined || chunkText === undefined) {
     throw invalid(`Not enough arguments: expected <stripes> <chunk sectors> <device> <start>...`);
   }
-  const count = parseSectors(countText, 'Invalid stripe count');
-  if (count === 0) throw invalid('Invalid stripe count: 0: need 1 or more');
-  const chunkSectors = parseSectors(chunkText, 'Invalid chunk_size');
-  if (chunkSectors === 0) throw invalid('Invalid chunk_size: 0: need 1 sector or more');
+  const count = parseCount(countText, 'Invalid stripe count');
+  const chunkSectors = parseCount(chunkText, 'Invalid chunk_size');
+  checkLength(host.lenSectors, count, chunkSectors);
   if (pairs.length !== count * 2) {
     throw invalid(
       `Not enough destinations specified: ${count} stripes need ${count * 2} arguments, ` +
         `found ${pairs.length}`,
     );
   }
-  checkLength(host.lenSectors, count, chunkSectors);
   const stripes: Stripe[] = [];
   for (let i = 0; i < count; i++) {
     const startSector = parseSectors(pairs[2 * i + 1] as string, `stripe ${i}: start sector`);
@@ -177,6 +175,13 @@ async function create(args: readonly string[], host: TargetHost): Promise<Target
     stripes.push({ device, startSector, errors: 0 });
   }
   return new Striped(stripes, chunkSectors, host.lenSectors);
+}
+
+/** As the kernel: 32 bits, and not 0. */
+function parseCount(text: string, what: string): number {
+  const value = parseSectors(text, what);
+  if (value >= 1 && value <= 0xffffffff) return value;
+  throw invalid(`${what}: ${text}: expected 1 to 4294967295`);
 }
 
 function checkLength(lenSectors: number, count: number, chunkSectors: number): void {

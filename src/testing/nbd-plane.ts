@@ -19,7 +19,7 @@ export interface TestPlane {
 }
 
 export async function startTestPlane(
-  engine: EngineName,
+  engine: EngineName | 'auto',
   bufferBytes: number = 64 << 20,
 ): Promise<TestPlane> {
   const folder = makeTestFolder();

@@ -1,4 +1,5 @@
 // The same files under the same table: written here and read by the kernel, written there and read here.
+// One stack with a file system, and many drawn ones, of which every sector must be at the same place.
 
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
@@ -12,6 +13,7 @@ import { makeTestFolder } from '../../src/testing/lamina-server.ts';
 import { inKernel } from './vm.ts';
 
 const SEED = Number(process.env['LAMINA_SEED'] ?? Date.now() & 0x7fffffff);
+const STACKS = Number(process.env['LAMINA_STACKS'] ?? 25);
 const MIB = 1 << 20;
 /** 32 MiB over three files of 16: two stripes between the halves of the third, exchanged. */
 const LINES = (a: string, b: string, c: string): string[] => [
@@ -95,6 +97,122 @@ dmsetup --noudevsync remove d`,
       execFileSync('/sbin/debugfs', ['-R', `dump ${name} ${copy}`, fs], { stdio: 'pipe' });
       assert.equal(sha256(readFileSync(copy)), sum, name);
     }
+  } finally {
+    folder.remove();
+  }
+});
+
+interface DrawnStack {
+  /** Device names and table lines; LOW, A, B and C stand for the devices. The last one is the top. */
+  readonly low: readonly string[];
+  readonly top: readonly string[];
+  readonly sectors: number;
+}
+
+const DRAWN_DISK_SECTORS = 2048;
+
+/** Lines of linear, striped and zero over A, B and C, and a second device over that one and more. */
+function drawStack(rng: Prng): DrawnStack {
+  const low = drawTable(rng, ['A', 'B'], DRAWN_DISK_SECTORS);
+  const top = drawTable(rng, ['LOW', 'C'], Math.min(low.sectors, DRAWN_DISK_SECTORS));
+  return { low: low.lines, top: top.lines, sectors: top.sectors };
+}
+
+/** No sector of a device is named twice, so that what is written through it has one place. */
+function drawTable(
+  rng: Prng,
+  devices: readonly string[],
+  deviceSectors: number,
+): { readonly lines: string[]; readonly sectors: number } {
+  const lines: string[] = [];
+  const used = new Map(devices.map((name) => [name, rng.below(20)]));
+  let sectors = 0;
+  for (let count = rng.between(1, 5); count > 0; count--) {
+    const room = Math.min(...devices.map((name) => deviceSectors - (used.get(name) ?? 0)));
+    const place = (len: number, name = rng.pick(devices)): string => {
+      const start = used.get(name) ?? 0;
+      used.set(name, start + len + rng.below(9));
+      return `${name} ${start}`;
+    };
+    if (room < 64) break;
+    const chunk = rng.pick([1, 3, 8, 17]);
+    const each = chunk * rng.between(1, Math.max(1, Math.floor(room / 3 / chunk)));
+    const isStriped = rng.chance(0.5);
+    const stripes = rng.between(1, devices.length);
+    const len = isStriped ? each * stripes : rng.between(1, Math.floor(room / 2));
+    const legs = devices.slice(0, stripes).map((name) => place(each, name));
+    const params = isStriped ? `striped ${stripes} ${chunk} ${legs.join(' ')}` : undefined;
+    const other = rng.chance(0.15) ? 'zero' : `linear ${place(len)}`;
+    lines.push(`${sectors} ${len} ${params ?? other}`);
+    sectors += len;
+  }
+  return { lines, sectors };
+}
+
+test(`${STACKS} drawn stacks map every sector as the kernel does, LAMINA_SEED=${SEED}`, async () => {
+  const folder = makeTestFolder();
+  try {
+    const rng = new Prng(SEED);
+    const stacks = Array.from({ length: STACKS }, () => drawStack(rng));
+    const sizeBytes = DRAWN_DISK_SECTORS * 512;
+    const at = (name: string): string => join(folder.path, name);
+    const fill = (name: string, bytes: number): Uint8Array => {
+      const data = new Uint8Array(bytes);
+      rng.fill(data);
+      writeFileSync(at(name), data);
+      return data;
+    };
+    for (const name of ['A', 'B', 'C']) {
+      fill(name, sizeBytes);
+      writeFileSync(at(`kernel-${name}`), readFileSync(at(name)));
+    }
+    const data = fill('data', Math.max(...stacks.map((stack) => stack.sectors)) * 512);
+    const there: Record<string, string> = { A: '/dev/vda', B: '/dev/vdb', C: '/dev/vdc' };
+    const quote = (lines: readonly string[]): string =>
+      lines
+        .map((line) => line.replaceAll(/\b[ABC]\b/g, (name) => there[name] ?? ''))
+        .map((line) => `'${line.replaceAll('LOW', '/dev/mapper/low')}'`)
+        .join(' ');
+    const output = await inKernel({
+      disks: ['kernel-A', 'kernel-B', 'kernel-C', 'data'].map(at),
+      timeoutSeconds: 600,
+      script: `modprobe dm-zero
+sum() { echo 3 >/proc/sys/vm/drop_caches; cat "$@" | sha256sum | cut -d' ' -f1; }
+${stacks
+  .map(
+    ({ low, top, sectors }) => `printf '%s\\n' ${quote(low)} | dmsetup --noudevsync create low
+printf '%s\\n' ${quote(top)} | dmsetup --noudevsync create top
+echo "read $(sum /dev/mapper/top)"
+dd if=/dev/vdd of=/dev/mapper/top bs=512 count=${sectors} conv=fsync,notrunc 2>/dev/null
+dmsetup --noudevsync remove top; dmsetup --noudevsync remove low
+sync; echo "disks $(sum /dev/vda /dev/vdb /dev/vdc)"`,
+  )
+  .join('\n')}`,
+    });
+    const said = output.trim().split('\n');
+    assert.equal(said.length, 2 * STACKS, output);
+    for (const [i, { low, top, sectors }] of stacks.entries()) {
+      const here = (lines: readonly string[]): string =>
+        lines
+          .map((line) => line.replaceAll(/\b[ABC]\b/g, (name) => at(name)))
+          .map((line) => line.replaceAll('LOW', 'low'))
+          .join(',');
+      const opened = await openStack(`low,,,rw,${here(low)};top,,,rw,${here(top)}`);
+      const disk = await opened.open('top');
+      assert.equal(disk.sizeBytes, sectors * 512);
+      const what = `stack ${i}:\n${low.join('\n')}\n--\n${top.join('\n')}`;
+      const content = await disk.read(0, disk.sizeBytes);
+      assert.equal(`read ${sha256(content)}`, said[2 * i], `reading, ${what}`);
+      await disk.write(0, data.subarray(0, disk.sizeBytes));
+      await disk.flush();
+      await disk.close();
+      await opened.close();
+      const disks = Buffer.concat(['A', 'B', 'C'].map((name) => readFileSync(at(name))));
+      assert.equal(`disks ${sha256(disks)}`, said[2 * i + 1], `writing, ${what}`);
+    }
+    process.stdout.write(
+      `    ${STACKS} stacks, ${stacks.flatMap((s) => s.top).length} lines on top\n`,
+    );
   } finally {
     folder.remove();
   }

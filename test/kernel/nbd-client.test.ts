@@ -5,6 +5,7 @@ import { truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { makeTestFolder, startLamina } from '../../src/testing/lamina-server.ts';
+import { FLUSH, FUA, readPlainLog } from './plain-log.ts';
 import { inKernel } from './vm.ts';
 
 const WORK = `mkdir -p /mnt
@@ -37,6 +38,8 @@ for (const engine of ['uring', 'node']) {
         script: `modprobe nbd max_part=0
 modprobe ext4; modprobe xfs
 nbd-client 10.0.2.2 ${port} /dev/nbd0 -C 2 -b 512 >/dev/null 2>&1
+echo "connections $(netstat -tn | grep -c '10.0.2.2:${port} *ESTABLISHED')"
+cat /sys/block/nbd0/queue/write_cache /sys/block/nbd0/queue/fua
 blockdev --getsize64 /dev/nbd0
 mkfs.ext4 -q /dev/nbd0
 ${work('ext4', '/dev/nbd0')}
@@ -52,6 +55,9 @@ xfs_repair -n /dev/nbd0 >/dev/null 2>&1 && echo "xfs clean"
 nbd-client -d /dev/nbd0 >/dev/null`,
       });
       assert.deepEqual(output.trim().split('\n'), [
+        'connections 2',
+        'write back',
+        '1',
         String(400 << 20),
         'sums agree',
         'ext4 clean',
@@ -67,6 +73,41 @@ nbd-client -d /dev/nbd0 >/dev/null`,
   });
 }
 
+test("the kernel's flushes and FUA writes reach the device", async () => {
+  const folder = makeTestFolder();
+  const [data, log] = ['data', 'log'].map((n) => join(folder.path, n)) as [string, string];
+  writeFileSync(data, '');
+  truncateSync(data, 64 << 20);
+  writeFileSync(log, '');
+  truncateSync(log, 512 << 20);
+  const table = `0 ${(64 << 20) / 512} log-writes ${data} ${log}`;
+  const server = await startLamina(['--table', table], ['--tcp', '127.0.0.1:0']);
+  try {
+    const port = new URL(server.uri).port;
+    await inKernel({
+      script: `modprobe nbd max_part=0; modprobe ext4; mkdir -p /mnt
+nbd-client 10.0.2.2 ${port} /dev/nbd0 -b 512 >/dev/null 2>&1
+dd if=/dev/zero of=/dev/nbd0 bs=4k seek=100 count=1 conv=notrunc 2>/dev/null
+for i in 1 2 3 4 5; do dd if=/dev/zero of=/dev/nbd0 bs=4k seek=$((i * 7)) count=1 conv=notrunc,fsync 2>/dev/null; done
+mkfs.ext4 -q /dev/nbd0
+mount -t ext4 /dev/nbd0 /mnt
+for i in 1 2 3 4 5; do echo $i >/mnt/f$i; sync /mnt/f$i; done
+umount /mnt
+nbd-client -d /dev/nbd0 >/dev/null`,
+    });
+    assert.equal(await server.stop(), 0, server.stderr());
+    const entries = readPlainLog(log);
+    const flushed = entries.filter((entry) => (entry.flags & FLUSH) !== 0).length;
+    const fua = entries.filter((entry) => (entry.flags & FUA) !== 0).length;
+    // One for each dd, one or two for each sync (a commit of the journal is FLUSH and FUA).
+    assert.ok(flushed >= 10, `${flushed} flushes`);
+    assert.ok(fua >= 5, `${fua} FUA writes`);
+  } finally {
+    await server.kill();
+    folder.remove();
+  }
+});
+
 test("QEMU's client over a unix socket: xfs on a striped device", async () => {
   const folder = makeTestFolder();
   const files = ['a', 'b'].map((n) => join(folder.path, `${n}.img`));
@@ -78,7 +119,7 @@ test("QEMU's client over a unix socket: xfs on a striped device", async () => {
   const server = await startLamina(['--table', table], join(folder.path, 's.sock'));
   try {
     const output = await inKernel({
-      disks: [server.uri],
+      nbd: [server.uri],
       script: `modprobe xfs
 mkfs.xfs -q -f /dev/vda
 ${work('xfs', '/dev/vda')}

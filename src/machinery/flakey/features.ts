@@ -101,14 +101,15 @@ function conflict(one: string, other: string): Error {
 }
 
 function parseCorruptByte(words: string[]): CorruptByte {
-  const [byte, direction, value, flags] = words.splice(0, 4);
-  if (byte === undefined || direction === undefined || value === undefined || flags === undefined) {
+  const [byte, way, value, flags] = words.splice(0, 4);
+  if (byte === undefined || way === undefined || value === undefined || flags === undefined) {
     throw invalid(
       'Feature corrupt_bio_byte requires parameters: expected <byte, from 1> <r|w> <value> <flags>',
     );
   }
+  const direction = way.toLowerCase();
   if (direction !== 'r' && direction !== 'w') {
-    throw invalid(`Invalid corrupt bio direction (r or w): found '${direction}'`);
+    throw invalid(`Invalid corrupt bio direction (r or w): found '${way}'`);
   }
   return {
     byte: parseNumber(byte, 1, 0xffffffff, 'Invalid corrupt bio byte'),
