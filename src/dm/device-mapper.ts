@@ -231,7 +231,9 @@ export class DeviceMapper implements DmControl {
     let failure: unknown;
     while (this.#nodes.size > 0) {
       const nodes = [...this.#nodes.values()];
-      const node = nodes.find((n) => n.openCount === 0) ?? nodes[0];
+      const isUsed = (n: DeviceNode): boolean =>
+        nodes.some((m) => m !== n && this.#usesOf(m).has(n.device));
+      const node = nodes.find((n) => !isUsed(n)) ?? nodes[0];
       if (node === undefined) break;
       this.#nodes.delete(node.name);
       try {

@@ -8,6 +8,7 @@ import { test } from 'node:test';
 import { makeTestFolder } from '../../src/testing/lamina-server.ts';
 import { checkDataCounts, makeLab, MetadataDisk, runThinStorm } from '../../src/testing/index.ts';
 import { BioDriver } from '../../src/testing/bio-driver.ts';
+import { Prng } from '../../src/base/prng.ts';
 import { Status } from '../../src/base/status.ts';
 
 const SEED = Number(process.env['LAMINA_SEED'] ?? Date.now() & 0x7fffffff);
@@ -126,6 +127,72 @@ test('metadata that cannot be written makes the pool read-only, marked, and stil
   assert.equal(await settle(driver.write(2 * 65536, BLOCK)), Status.Io);
   await assert.rejects(settle(lab.dm.message('pool', 0, 'create_thin 3')), /mode 'read only'/);
   await close();
+});
+
+test(`filled to the last block of either kind, a pool can be emptied and grown, LAMINA_SEED=${SEED}`, async () => {
+  for (let i = 0; i < 6; i++) {
+    const rng = new Prng(SEED + i);
+    const lab = makeLab({ seed: SEED + i });
+    const { dm, scheduler } = lab;
+    const settle = async <T>(work: Promise<T>): Promise<T> => await scheduler.settle(work);
+    const metadataBlocks = rng.pick([48, 64, 96]);
+    lab.disk('meta', metadataBlocks * 8);
+    lab.disk('data', 400 * 128);
+    const table = '0 25600 thin-pool test:meta test:data 128 0 1 error_if_no_space';
+    await settle(dm.create({ name: 'pool', table }));
+    const drivers: BioDriver[] = [];
+    const opened: { readonly close: () => Promise<void> }[] = [];
+    const add = async (id: number, verb: string): Promise<void> => {
+      await settle(dm.message('pool', 0, verb));
+      await settle(dm.create({ name: `t${id}`, table: `0 1048576 thin pool ${id}` }));
+      const open = await dm.openDevice(`t${id}`);
+      opened.push(open);
+      drivers.push(new BioDriver(open.device, lab.arena));
+    };
+    await add(0, 'create_thin 0');
+    // Far apart, so that every write costs metadata; snapshots in between, so that it is shared.
+    let refusals = 0;
+    let id = 1;
+    for (let n = 0; n < 3000 && refusals < 30; n++) {
+      if (rng.chance(0.05) && id < 20) {
+        try {
+          await add(id, `create_snap ${id} ${rng.below(id)}`);
+          id++;
+        } catch (error) {
+          assert.match(String(error), /ENOSPC|no free|space/i);
+          refusals++;
+        }
+        continue;
+      }
+      const at = rng.below(8192) * 65536;
+      const status = await settle(rng.pick(drivers).write(at, BLOCK.subarray(0, 4096)));
+      assert.ok(status === Status.Ok || status === Status.NoSpace, `seed ${SEED + i}: ${status}`);
+      if (status === Status.NoSpace) refusals++;
+      if (rng.chance(0.05))
+        assert.equal(await settle(drivers[0]?.flush() ?? Promise.resolve(0)), 0);
+    }
+    assert.ok(refusals >= 30, 'it was filled');
+    const status = (await dm.status('pool'))[0]?.params ?? '';
+    assert.match(status, / - $| - \d+ $/, `seed ${SEED + i}: not marked: ${status}`);
+    // Deleting and discarding make room for a write, in metadata and in data.
+    for (let n = 1; n < id; n++) {
+      await opened[n]?.close();
+      await settle(dm.remove(`t${n}`));
+      await settle(dm.message('pool', 0, `delete ${n}`));
+    }
+    assert.equal(
+      await settle(drivers[0]?.discard(0, 8192 * 65536) ?? Promise.resolve(5)),
+      Status.Ok,
+    );
+    assert.equal(await settle(drivers[0]?.flush() ?? Promise.resolve(5)), Status.Ok);
+    assert.equal(
+      await settle(drivers[0]?.write(0, BLOCK) ?? Promise.resolve(5)),
+      Status.Ok,
+      `seed ${SEED + i}: ${(await dm.status('pool'))[0]?.params}`,
+    );
+    await opened[0]?.close();
+    await settle(dm.close());
+  }
 });
 
 test('messages, status and refusals speak as the kernel does', async () => {

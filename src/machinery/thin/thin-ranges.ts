@@ -80,11 +80,16 @@ export class ThinRanges {
     const first = range.dataBegin;
     const count = range.end - range.begin;
     const held: number[] = [];
-    await pool.commit(async () => {
+    const status = await pool.commit(async () => {
       for (let block = first; block < first + count; block++) {
         if (await pool.holdFree(block)) held.push(block);
       }
     });
+    if (status !== Status.Ok) {
+      // It was undone, and with it the references.
+      for (const _ of held) pool.allocationSettled();
+      return;
+    }
     for (let i = 0; i < held.length; ) {
       const begin = held[i] as number;
       let end = begin;
