@@ -8,6 +8,7 @@ import { addDaemon } from './daemon.ts';
 import { addDeviceCommands } from './dm.ts';
 import { EXIT_FAILED, EXIT_USAGE, reportError } from './errors.ts';
 import { addExport } from './export.ts';
+import { addPool } from './pool.ts';
 import { addReplay } from './replay.ts';
 import { addServe } from './serve.ts';
 import { addUp } from './up.ts';
@@ -44,6 +45,7 @@ async function main(): Promise<void> {
   addExport(program);
   addConformance(program);
   addReplay(program);
+  addPool(program);
   addCompletion(program);
   for (const command of program.commands) {
     command.exitOverride();
