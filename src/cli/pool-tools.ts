@@ -1,16 +1,28 @@
 // lamina pool check, dump, restore, repair: the metadata of a pool that does not run.
 
+import { open } from 'node:fs/promises';
 import { type Command, Option } from 'commander';
+import { DmError, errorText } from '../base/errors.ts';
+import { Status, statusOfError } from '../base/status.ts';
 import { checkPool, clearNeedsCheck } from '../machinery/thin-tools/check.ts';
 import { DUMP_FORMATS, type DumpFormat, dumpPool } from '../machinery/thin-tools/dump.ts';
 import { MetadataFile } from '../machinery/thin-tools/metadata-file.ts';
 import { PoolReader } from '../machinery/thin-tools/pool-reader.ts';
+import { repairPool } from '../machinery/thin-tools/repair.ts';
+import { restorePool } from '../machinery/thin-tools/restore.ts';
+import { METADATA_BLOCK_BYTES } from '../persistent-data/block-kind.ts';
 import { EXIT_FAILED } from './errors.ts';
+import { notNegative, positive } from './option-values.ts';
 import { printAll } from './text-out.ts';
+
+/** Repaired, but not all could be saved. */
+const EXIT_LOST = 3;
 
 export function addPoolTools(pool: Command): void {
   addCheck(pool);
   addDump(pool);
+  addRestore(pool);
+  addRepair(pool);
 }
 
 interface CheckFlags {
@@ -83,6 +95,93 @@ function addDump(pool: Command): void {
         });
       },
     );
+}
+
+function addRestore(pool: Command): void {
+  pool
+    .command('restore')
+    .summary('make metadata from XML')
+    .description(
+      'Makes metadata from XML, as `lamina pool dump` or thin_dump print it. META must be there, and\n' +
+        'large enough.',
+    )
+    .argument('<xml>', "a file; '-' is stdin")
+    .argument('<meta>', 'where the metadata goes: a file or a block device')
+    .option('--force', 'even if META holds something already')
+    .action(async (xml: string, meta: string, flags: { force?: true }) => {
+      const text = await openText(xml);
+      await withMetadata(meta, { isReadOnly: false }, async (file) => {
+        if (flags.force !== true) await refuseUsed(file);
+        const { devices, mappedBlocks } = await restorePool(file, text);
+        process.stdout.write(`restored ${devices} devices, ${mappedBlocks} mapped blocks\n`);
+      });
+    });
+}
+
+interface RepairFlags {
+  readonly json?: true;
+  readonly force?: true;
+  readonly transactionId?: number;
+  readonly dataBlockSize?: number;
+  readonly nrDataBlocks?: number;
+}
+
+function addRepair(pool: Command): void {
+  pool
+    .command('repair')
+    .summary('make clean metadata of damaged metadata')
+    .description(
+      'Makes clean metadata in OUT of what can be read of META, and says what is lost. META is only\n' +
+        'read. OUT must be there, and large enough. The last three options are for a lost superblock.',
+    )
+    .argument('<meta>', 'the damaged metadata: a file or a block device')
+    .argument('<out>', 'where the clean metadata goes: another one')
+    .option('--json', 'print the result as JSON')
+    .option('--force', 'even if OUT holds something already')
+    .option('--data-block-size <sectors>', 'of the pool', positive)
+    .option('--nr-data-blocks <n>', 'in the data device', positive)
+    .option('--transaction-id <id>', 'of the pool', notNegative)
+    .action(async (meta: string, out: string, flags: RepairFlags) => {
+      await withMetadata(meta, { isReadOnly: true }, async (from) => {
+        await withMetadata(out, { isReadOnly: false }, async (to) => {
+          if (flags.force !== true) await refuseUsed(to);
+          await repair(from, to, flags);
+        });
+      });
+    });
+}
+
+async function repair(from: MetadataFile, to: MetadataFile, flags: RepairFlags): Promise<void> {
+  const { transactionId, dataBlockSize: dataBlockSectors, nrDataBlocks: dataBlocks } = flags;
+  const result = await repairPool(from, to, { transactionId, dataBlockSectors, dataBlocks });
+  const { devices, mappedBlocks, losses, notes } = result;
+  if (losses.length > 0) process.exitCode = EXIT_LOST;
+  if (flags.json === true) {
+    process.stdout.write(`${JSON.stringify(result, null, 2)}\n`);
+    return;
+  }
+  for (const text of notes) process.stderr.write(`note: ${text}\n`);
+  for (const text of losses) process.stderr.write(`lost: ${text}\n`);
+  const end = losses.length === 0 ? 'nothing is lost' : 'some is lost, see above';
+  process.stdout.write(`repaired ${devices} devices, ${mappedBlocks} mapped blocks; ${end}\n`);
+}
+
+/** Opened before anything is overwritten. */
+async function openText(path: string): Promise<AsyncIterable<string>> {
+  if (path === '-') return process.stdin.setEncoding('utf8');
+  try {
+    return (await open(path)).createReadStream({ encoding: 'utf8' }) as AsyncIterable<string>;
+  } catch (error) {
+    throw new DmError(statusOfError(error), `${path}: cannot open: ${errorText(error)}`);
+  }
+}
+
+async function refuseUsed(file: MetadataFile): Promise<void> {
+  const first = new Uint8Array(METADATA_BLOCK_BYTES);
+  await file.read(0, first);
+  if (first.every((byte) => byte === 0)) return;
+  const text = `${file.path}: its first block is not empty; --force overwrites what is there`;
+  throw new DmError(Status.Exists, text);
 }
 
 export async function withMetadata<T>(

@@ -22,14 +22,21 @@ import { DEPTH_MAX } from '../../persistent-data/btree-read.ts';
 import type { Findings } from './findings.ts';
 import { UseCounts } from './use-counts.ts';
 
-/** A kind of tree; two trees of one kind may share nodes. */
-export interface TreeKind {
+/** What a tree's nodes must be like. */
+export interface TreeShape {
   /** As it reads in a finding: `mapping tree`. */
   readonly name: string;
   readonly leaf: { readonly name: string; readonly sizeBytes: number };
   readonly keyMax: number;
-  /** Called once for every good leaf. Returns what its entries count in `Subtree.total`. */
-  readonly visit: (leaf: Block) => Promise<number>;
+}
+
+/** A kind of tree; two trees of one kind may share nodes. */
+export interface TreeKind extends TreeShape {
+  /**
+   * Called once for every good leaf. Returns what its entries count in `Subtree.total`; undefined if
+   * they cannot be used, which makes the tree not whole.
+   */
+  readonly visit: (leaf: Block) => Promise<number | undefined>;
 }
 
 /** What is known of a tree, or the part below a node. */
@@ -112,7 +119,7 @@ export class TreeChecker {
     if (!claim.isFirst) return this.#again(number, place);
     if (claim.block === undefined) return NOTHING;
     const node = claim.block;
-    const complaint = complaintAbout(node.view, kind, at.level > DEPTH_MAX);
+    const complaint = nodeComplaint(node.view, kind, at.level > DEPTH_MAX);
     if (complaint !== undefined) {
       this.#complain(number, at, complaint);
       this.#known.set(number, NOTHING);
@@ -191,7 +198,8 @@ async function leafOf(node: Block, kind: TreeKind): Promise<Subtree> {
   const count = entryCount(view);
   const low = count === 0 ? 0 : keyAt(view, 0);
   const high = count === 0 ? 0 : keyAt(view, count - 1);
-  return { isWhole: true, isEmpty: count === 0, low, high, depth: 1, total };
+  const isWhole = total !== undefined;
+  return { isWhole, isEmpty: count === 0, low, high, depth: 1, total: total ?? 0 };
 }
 
 function misfit(
@@ -211,7 +219,12 @@ function misfit(
   return undefined;
 }
 
-function complaintAbout(view: DataView, kind: TreeKind, isTooDeep: boolean): string | undefined {
+/** What is wrong with a verified node as one of such a tree, if anything is. */
+export function nodeComplaint(
+  view: DataView,
+  kind: TreeShape,
+  isTooDeep = false,
+): string | undefined {
   if (isTooDeep) return `is more than ${DEPTH_MAX} levels below its root`;
   if (isLeaf(view) && valueBytes(view) !== kind.leaf.sizeBytes) {
     const found = `leaf with values of ${valueBytes(view)} bytes`;
