@@ -11,6 +11,7 @@ import { addExport } from './export.ts';
 import { addPool } from './pool.ts';
 import { addReplay } from './replay.ts';
 import { addServe } from './serve.ts';
+import { addThin } from './thin.ts';
 import { addUp } from './up.ts';
 
 const ABOUT = `The device mapper in userspace: stacks of virtual block devices from dm table lines, served over NBD,
@@ -46,6 +47,7 @@ async function main(): Promise<void> {
   addConformance(program);
   addReplay(program);
   addPool(program);
+  addThin(program);
   addCompletion(program);
   for (const command of program.commands) {
     command.exitOverride();
