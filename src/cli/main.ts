@@ -8,9 +8,10 @@ import { addDaemon } from './daemon.ts';
 import { addDeviceCommands } from './dm.ts';
 import { EXIT_FAILED, EXIT_USAGE, reportError } from './errors.ts';
 import { addExport } from './export.ts';
+import { addPool } from './pool.ts';
 import { addReplay } from './replay.ts';
 import { addServe } from './serve.ts';
-import { addPoolVerbs, addThinVerbs } from './thin-verbs.ts';
+import { addThin } from './thin.ts';
 import { addUp } from './up.ts';
 
 const ABOUT = `The device mapper in userspace: stacks of virtual block devices from dm table lines, served over NBD,
@@ -45,8 +46,8 @@ async function main(): Promise<void> {
   addExport(program);
   addConformance(program);
   addReplay(program);
-  addPoolVerbs(program.command('pool').description('thin pools: make, grow, look at'));
-  addThinVerbs(program.command('thin').description('volumes and snapshots of a thin pool'));
+  addPool(program);
+  addThin(program);
   addCompletion(program);
   for (const command of program.commands) {
     command.exitOverride();

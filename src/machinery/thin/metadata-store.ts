@@ -48,6 +48,19 @@ export interface PoolState {
 const BLOCK_SECTORS_MIN = 128;
 const BLOCK_SECTORS_MAX = 2097152;
 
+/** What is wrong with a data block size, if anything is. */
+export function blockSectorsComplaint(sectors: number): string | undefined {
+  const isRight =
+    sectors >= BLOCK_SECTORS_MIN &&
+    sectors <= BLOCK_SECTORS_MAX &&
+    sectors % BLOCK_SECTORS_MIN === 0;
+  if (isRight) return undefined;
+  return (
+    `data block size ${sectors}: need a multiple of ${BLOCK_SECTORS_MIN} ` +
+    `in ${BLOCK_SECTORS_MIN}..${BLOCK_SECTORS_MAX} sectors`
+  );
+}
+
 export class ThinMetadataStore {
   readonly tm: TransactionManager;
   readonly dataMap: DiskSpaceMap;
@@ -209,15 +222,8 @@ function growth(what: string, before: number, after: number): number {
 }
 
 function checkBlockSectors(sectors: number): void {
-  const isRight =
-    sectors >= BLOCK_SECTORS_MIN &&
-    sectors <= BLOCK_SECTORS_MAX &&
-    sectors % BLOCK_SECTORS_MIN === 0;
-  if (isRight) return;
-  throw invalid(
-    `thin metadata: data block size ${sectors}: need a multiple of ${BLOCK_SECTORS_MIN} ` +
-      `in ${BLOCK_SECTORS_MIN}..${BLOCK_SECTORS_MAX} sectors`,
-  );
+  const complaint = blockSectorsComplaint(sectors);
+  if (complaint !== undefined) throw invalid(`thin metadata: ${complaint}`);
 }
 
 function decodeState(view: DataView): PoolState {

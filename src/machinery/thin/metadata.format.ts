@@ -9,6 +9,8 @@ import { SPACE_MAP_ROOT_FIELD_BYTES } from '../../persistent-data/space-map.form
 
 export const THIN_MAGIC = 27022010;
 export const THIN_VERSION = 2;
+/** What thin_restore writes for XML without a version; nothing else is different. */
+const THIN_VERSION_MIN = 1;
 export const THIN_SUPERBLOCK_LOCATION = 0;
 /** Metadata blocks in sectors, as the superblock has it. */
 export const METADATA_BLOCK_SECTORS = 8;
@@ -24,7 +26,7 @@ export const ThinSuperblock = struct('thin superblock', METADATA_BLOCK_BYTES, {
   blocknr: u64(8), // 0, or where a held copy is
   uuid: bytes(16, 16),
   magic: u64(32), // 27022010
-  version: u32(40), // 2
+  version: u32(40), // 2, or 1
   time: u32(44), // counts snapshots
   transactionId: u64(48), // the operator's
   heldRoot: u64(56), // block of the metadata snapshot, or 0
@@ -49,7 +51,9 @@ export const THIN_SUPERBLOCK: BlockKind = {
     const magic = ThinSuperblock.magic.get(view, 0);
     if (magic !== THIN_MAGIC) return `magic is ${magic}, expected ${THIN_MAGIC}`;
     const version = ThinSuperblock.version.get(view, 0);
-    if (version !== THIN_VERSION) return `version is ${version}, expected ${THIN_VERSION}`;
+    if (version < THIN_VERSION_MIN || version > THIN_VERSION) {
+      return `version is ${version}, expected ${THIN_VERSION_MIN} or ${THIN_VERSION}`;
+    }
     return undefined;
   },
 };
@@ -81,7 +85,7 @@ export interface Mapping {
   readonly time: number;
 }
 
-const MAPPING_BYTES = 8;
+export const MAPPING_BYTES = 8;
 const BLOCK_LOW = 256;
 const DATA_BLOCK_LIMIT = 2 ** 40;
 

@@ -1,0 +1,198 @@
+// lamina pool check, dump, restore, repair: the metadata of a pool that does not run.
+
+import { open } from 'node:fs/promises';
+import { type Command, Option } from 'commander';
+import { DmError, errorText } from '../base/errors.ts';
+import { Status, statusOfError } from '../base/status.ts';
+import { checkPool, clearNeedsCheck } from '../machinery/thin-tools/check.ts';
+import { DUMP_FORMATS, type DumpFormat, dumpPool } from '../machinery/thin-tools/dump.ts';
+import { MetadataFile } from '../machinery/thin-tools/metadata-file.ts';
+import { PoolReader } from '../machinery/thin-tools/pool-reader.ts';
+import { repairPool } from '../machinery/thin-tools/repair.ts';
+import { restorePool } from '../machinery/thin-tools/restore.ts';
+import { METADATA_BLOCK_BYTES } from '../persistent-data/block-kind.ts';
+import { EXIT_FAILED } from './errors.ts';
+import { notNegative, positive } from './option-values.ts';
+import { printAll } from './text-out.ts';
+
+/** Repaired, but not all could be saved. */
+const EXIT_LOST = 3;
+
+export function addPoolTools(pool: Command): void {
+  addCheck(pool);
+  addDump(pool);
+  addRestore(pool);
+  addRepair(pool);
+}
+
+interface CheckFlags {
+  readonly json?: true;
+  readonly strict?: true;
+  readonly clearNeedsCheck?: true;
+}
+
+function addCheck(pool: Command): void {
+  pool
+    .command('check')
+    .summary('check every block and every reference count')
+    .description(
+      'Checks all of the metadata: every block, every tree, every reference count. Errors make the\n' +
+        'metadata unfit for use; notes (space that is lost, hints that are off) do not.',
+    )
+    .argument('<meta>', 'the metadata: a file or a block device')
+    .option('--json', 'print the result as JSON')
+    .option('--strict', 'notes count as errors, too')
+    .option('--clear-needs-check', 'once all is good, take away the flag that asks for a check')
+    .action(async (meta: string, flags: CheckFlags) => {
+      const isReadOnly = flags.clearNeedsCheck !== true;
+      await withMetadata(meta, { isReadOnly }, async (file) => await check(file, flags));
+    });
+}
+
+async function check(file: MetadataFile, flags: CheckFlags): Promise<void> {
+  const result = await checkPool(file);
+  const isGood = result.isGood && (flags.strict !== true || result.noteCount === 0);
+  const clears = isGood && flags.clearNeedsCheck === true && result.needsCheck;
+  if (clears) await clearNeedsCheck(file);
+  if (!isGood) process.exitCode = EXIT_FAILED;
+  if (flags.json === true) {
+    const needsCheck = result.needsCheck && !clears;
+    process.stdout.write(`${JSON.stringify({ ...result, isGood, needsCheck }, null, 2)}\n`);
+    return;
+  }
+  for (const { severity, text } of result.findings) {
+    process.stderr.write(`${severity}: ${text}\n`);
+  }
+  const { errorCount, noteCount, devices, mappedBlocks } = result;
+  const left = errorCount + noteCount - result.findings.length;
+  if (left > 0) process.stderr.write(`and ${left} more\n`);
+  const counts = `${errorCount} errors, ${noteCount} notes`;
+  process.stdout.write(
+    `${isGood ? 'good' : 'bad'}: ${counts}; ${devices} devices, ${mappedBlocks} mapped blocks, ` +
+      `${result.metadataBlocksUsed} metadata blocks and ${result.dataBlocksUsed} data blocks in use\n`,
+  );
+  if (clears) process.stdout.write('the needs-check flag is cleared\n');
+  else if (result.needsCheck) process.stdout.write('the needs-check flag is set\n');
+}
+
+function addDump(pool: Command): void {
+  pool
+    .command('dump')
+    .summary('print the devices and their mappings')
+    .description('Prints the devices of a pool and their mappings, as the XML of thin_dump.')
+    .argument('<meta>', 'the metadata: a file or a block device')
+    .addOption(
+      new Option('--format <format>', 'of what is printed').choices(DUMP_FORMATS).default('xml'),
+    )
+    .option('--json', 'the same as --format json')
+    .option('--metadata-snap', 'what the metadata snapshot holds; the pool may be running')
+    .action(
+      async (meta: string, flags: { format: DumpFormat; json?: true; metadataSnap?: true }) => {
+        const isSnapshot = flags.metadataSnap === true;
+        await withMetadata(meta, { isReadOnly: true, isShared: isSnapshot }, async (file) => {
+          const reader = await PoolReader.open(file, { isSnapshot });
+          await printAll(dumpPool(reader, flags.json === true ? 'json' : flags.format));
+        });
+      },
+    );
+}
+
+function addRestore(pool: Command): void {
+  pool
+    .command('restore')
+    .summary('make metadata from XML')
+    .description(
+      'Makes metadata from XML, as `lamina pool dump` or thin_dump print it. META must be there, and\n' +
+        'large enough.',
+    )
+    .argument('<xml>', "a file; '-' is stdin")
+    .argument('<meta>', 'where the metadata goes: a file or a block device')
+    .option('--force', 'even if META holds something already')
+    .action(async (xml: string, meta: string, flags: { force?: true }) => {
+      const text = await openText(xml);
+      await withMetadata(meta, { isReadOnly: false }, async (file) => {
+        if (flags.force !== true) await refuseUsed(file);
+        const { devices, mappedBlocks } = await restorePool(file, text);
+        process.stdout.write(`restored ${devices} devices, ${mappedBlocks} mapped blocks\n`);
+      });
+    });
+}
+
+interface RepairFlags {
+  readonly json?: true;
+  readonly force?: true;
+  readonly transactionId?: number;
+  readonly dataBlockSize?: number;
+  readonly nrDataBlocks?: number;
+}
+
+function addRepair(pool: Command): void {
+  pool
+    .command('repair')
+    .summary('make clean metadata of damaged metadata')
+    .description(
+      'Makes clean metadata in OUT of what can be read of META, and says what is lost. META is only\n' +
+        'read. OUT must be there, and large enough. The last three options are for a lost superblock.',
+    )
+    .argument('<meta>', 'the damaged metadata: a file or a block device')
+    .argument('<out>', 'where the clean metadata goes: another one')
+    .option('--json', 'print the result as JSON')
+    .option('--force', 'even if OUT holds something already')
+    .option('--data-block-size <sectors>', 'of the pool', positive)
+    .option('--nr-data-blocks <n>', 'in the data device', positive)
+    .option('--transaction-id <id>', 'of the pool', notNegative)
+    .action(async (meta: string, out: string, flags: RepairFlags) => {
+      await withMetadata(meta, { isReadOnly: true }, async (from) => {
+        await withMetadata(out, { isReadOnly: false }, async (to) => {
+          if (flags.force !== true) await refuseUsed(to);
+          await repair(from, to, flags);
+        });
+      });
+    });
+}
+
+async function repair(from: MetadataFile, to: MetadataFile, flags: RepairFlags): Promise<void> {
+  const { transactionId, dataBlockSize: dataBlockSectors, nrDataBlocks: dataBlocks } = flags;
+  const result = await repairPool(from, to, { transactionId, dataBlockSectors, dataBlocks });
+  const { devices, mappedBlocks, losses, notes } = result;
+  if (losses.length > 0) process.exitCode = EXIT_LOST;
+  if (flags.json === true) {
+    process.stdout.write(`${JSON.stringify(result, null, 2)}\n`);
+    return;
+  }
+  for (const text of notes) process.stderr.write(`note: ${text}\n`);
+  for (const text of losses) process.stderr.write(`lost: ${text}\n`);
+  const end = losses.length === 0 ? 'nothing is lost' : 'some is lost, see above';
+  process.stdout.write(`repaired ${devices} devices, ${mappedBlocks} mapped blocks; ${end}\n`);
+}
+
+/** Opened before anything is overwritten. */
+async function openText(path: string): Promise<AsyncIterable<string>> {
+  if (path === '-') return process.stdin.setEncoding('utf8');
+  try {
+    return (await open(path)).createReadStream({ encoding: 'utf8' }) as AsyncIterable<string>;
+  } catch (error) {
+    throw new DmError(statusOfError(error), `${path}: cannot open: ${errorText(error)}`);
+  }
+}
+
+async function refuseUsed(file: MetadataFile): Promise<void> {
+  const first = new Uint8Array(METADATA_BLOCK_BYTES);
+  await file.read(0, first);
+  if (first.every((byte) => byte === 0)) return;
+  const text = `${file.path}: its first block is not empty; --force overwrites what is there`;
+  throw new DmError(Status.Exists, text);
+}
+
+export async function withMetadata<T>(
+  path: string,
+  options: { readonly isReadOnly: boolean; readonly isShared?: boolean },
+  use: (file: MetadataFile) => Promise<T>,
+): Promise<T> {
+  const file = MetadataFile.open(path, options);
+  try {
+    return await use(file);
+  } finally {
+    file.close();
+  }
+}
