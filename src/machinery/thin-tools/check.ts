@@ -240,12 +240,13 @@ class PoolCheck {
       name: 'mapping tree of devices',
       leaf: { name: 'root of a mapping tree', sizeBytes: U64_VALUE.sizeBytes },
       keyMax: THIN_ID_MAX,
-      visit: async ({ view }) => {
+      visit: async ({ view, number }) => {
         const count = entryCount(view);
         for (let i = 0; i < count; i++) {
           const root = childOf(view, valueAt(view, i));
           const place = `device ${keyAt(view, i)}${whose}`;
-          this.#mappings.set(root, await this.#checker.walk(root, this.#mappingTree, place));
+          const tree = await this.#checker.walk(root, this.#mappingTree, place, number);
+          this.#mappings.set(root, tree);
         }
         return count;
       },

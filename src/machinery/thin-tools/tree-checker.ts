@@ -66,9 +66,9 @@ export class TreeChecker {
     this.findings = findings;
   }
 
-  /** `place` says whose root it is: `device 3`. */
-  async walk(root: number, kind: TreeKind, place: string): Promise<Subtree> {
-    return await this.#walk(root, { kind, place, level: 0, parent: undefined });
+  /** `place` says whose root it is: `device 3`; `parent` is the block that names the root. */
+  async walk(root: number, kind: TreeKind, place: string, parent?: number): Promise<Subtree> {
+    return await this.#walk(root, { kind, place, level: 0, parent });
   }
 
   /** Was the node found good, apart from what is below it? */
