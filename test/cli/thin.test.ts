@@ -74,7 +74,7 @@ test('what the daemon leaves, thin_check finds clean, and a new daemon finds aga
     qemuIo(uri, 'write -P 3 1M 3M', 'flush', 'write -P 4 8M 1M');
     first.kill('SIGKILL');
     await new Promise((resolve) => first.once('exit', resolve));
-    const check = spawnSync('thin_check', [join(d.path, 'meta')], { encoding: 'utf8' });
+    const check = spawnSync('/usr/sbin/thin_check', [join(d.path, 'meta')], { encoding: 'utf8' });
     assert.equal(check.status, 0, check.stdout + check.stderr);
     await d.start();
     const status = d.ok(['status', 'vol']);

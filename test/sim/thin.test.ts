@@ -25,7 +25,9 @@ test(`${STORMS} storms with power cuts, LAMINA_SEED=${SEED}`, async () => {
         judge: async (image) => {
           await checkDataCounts(new MetadataDisk(image.length / 4096, image));
           writeFileSync(file, image);
-          const { status, stdout, stderr } = spawnSync('thin_check', [file], { encoding: 'utf8' });
+          const { status, stdout, stderr } = spawnSync('/usr/sbin/thin_check', [file], {
+            encoding: 'utf8',
+          });
           const said = `${stdout}${stderr}`;
           return status === 0 && !/leak/i.test(said) ? '' : `seed ${seed}: ${said}`;
         },
