@@ -56,6 +56,23 @@ function sendPiece(
   });
 }
 
+/** Reads or writes the first `lenBytes` of what `bio` has left, at another place; its status. */
+export function sendPart(
+  bio: Bio,
+  device: BlockDevice,
+  sector: number,
+  lenBytes: number,
+): Promise<Status> {
+  return new Promise((resolve) => {
+    const owner: BioOwner = { bioEnd: (ended) => resolve(ended.status) };
+    const part = new Bio();
+    part.init(bio.op, device, sector, lenBytes, bio.vec, bio.ctx, owner);
+    part.segment = bio.segment;
+    part.segmentDone = bio.segmentDone;
+    submitBio(part);
+  });
+}
+
 /** Flushes a device; its status. */
 export function flushDevice(device: BlockDevice): Promise<Status> {
   return sendBio(Op.Flush, device, 0, 0);

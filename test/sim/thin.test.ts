@@ -71,6 +71,52 @@ async function makePool(blocks: number, features: string): Promise<PoolLab> {
 
 const BLOCK = new Uint8Array(65536).fill(7);
 
+test(`an external origin is read until it is written over, and never written, LAMINA_SEED=${SEED}`, async () => {
+  const rng = new Prng(SEED);
+  const lab = makeLab({ seed: SEED, clonesMax: 2 });
+  const settle = async <T>(work: Promise<T>): Promise<T> => await lab.scheduler.settle(work);
+  // Ends inside a block, and before the thin device does.
+  const origin = lab.disk('origin', 1000);
+  rng.fill(origin.bytes);
+  lab.disk('meta', 1024);
+  lab.disk('data', 32 * 128);
+  await settle(
+    lab.dm.create({ name: 'pool', table: '0 4096 thin-pool test:meta test:data 128 0' }),
+  );
+  await settle(lab.dm.message('pool', 0, 'create_thin 0'));
+  await settle(lab.dm.create({ name: 't', table: '0 1280 thin pool 0 test:origin' }));
+  const open = await lab.dm.openDevice('t');
+  const driver = new BioDriver(open.device, lab.arena, { guards: true });
+  const model = new Uint8Array(1280 * 512);
+  model.set(origin.bytes);
+  const before = Buffer.from(origin.bytes);
+  const read = async (sector: number, sectors: number, cut: number): Promise<void> => {
+    const segments = [cut, sectors * 512 - cut];
+    const data = await settle(driver.read(sector * 512, sectors * 512, { segments }));
+    const expected = model.subarray(sector * 512, (sector + sectors) * 512);
+    assert.ok(data.equals(expected), `read ${sector}+${sectors}, cut at ${cut}`);
+  };
+  await read(900, 300, 77);
+  for (let i = 0; i < 60; i++) {
+    const sectors = rng.between(1, 200);
+    const sector = rng.below(1280 - sectors);
+    if (rng.chance(0.5)) await read(sector, sectors, rng.between(1, sectors * 512 - 1));
+    else if (rng.chance(0.2)) {
+      assert.equal(await settle(driver.zero(sector * 512, sectors * 512)), Status.Ok);
+      model.fill(0, sector * 512, (sector + sectors) * 512);
+    } else {
+      const data = new Uint8Array(sectors * 512);
+      rng.fill(data);
+      assert.equal(await settle(driver.write(sector * 512, data)), Status.Ok);
+      model.set(data, sector * 512);
+    }
+  }
+  await read(0, 1280, 512);
+  assert.ok(before.equals(origin.bytes), 'the origin is as it was');
+  await open.close();
+  await settle(lab.dm.close());
+});
+
 test('a full pool answers ENOSPC, tells of it, and goes on when it grows', async () => {
   const { lab, driver, poolStatus, settle, close } = await makePool(4, '1 error_if_no_space');
   const events = async (): Promise<number> => (await lab.dm.info('pool')).eventNr;

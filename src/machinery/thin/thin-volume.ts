@@ -9,7 +9,7 @@ import { Status } from '../../base/status.ts';
 import { SECTOR_BYTES } from '../../base/units.ts';
 import { type Bio, BioFlag, forEachSegment, Op } from '../../bio/bio.ts';
 import type { BlockDevice, Extent } from '../../bio/device.ts';
-import { sendBio } from '../../bio/send.ts';
+import { sendPart } from '../../bio/send.ts';
 import { endBio } from '../../bio/submit.ts';
 import { type Cell, Space } from '../../dm/bio-prison.ts';
 import { EndIoResult, MapResult, submitMapped } from '../../dm/target.ts';
@@ -187,12 +187,7 @@ export class ThinVolume implements PoolUser {
       // Across the end of the origin: the part behind it is zeroes.
       const inside = (origin.lenSectors - bio.sector) * SECTOR_BYTES;
       this.#zero(bio, inside);
-      this.pool.job(async () => {
-        const { sector, vec, ctx } = bio;
-        if (bio.segment === 0 && bio.segmentDone === 0) {
-          endBio(bio, await sendBio(Op.Read, origin, sector, inside, vec, { ctx }));
-        } else endBio(bio, Status.Io);
-      });
+      this.pool.job(async () => endBio(bio, await sendPart(bio, origin, bio.sector, inside)));
       return MapResult.Submitted;
     }
     bio.device = origin;
