@@ -75,8 +75,18 @@ export function verifyBlock(
   if (csum !== expected) {
     throw corrupt(kind, block, `checksum is ${hex(csum)}, expected ${hex(expected)}`);
   }
-  const complaint = kind.check?.(view);
+  const complaint = complaintOf(kind, view);
   if (complaint !== undefined) throw corrupt(kind, block, complaint);
+}
+
+/** A field that is no sane number is a complaint, too. */
+function complaintOf(kind: BlockKind, view: DataView): string | undefined {
+  try {
+    return kind.check?.(view);
+  } catch (error) {
+    if (!(error instanceof RangeError)) throw error;
+    return error.message;
+  }
 }
 
 export function corrupt(kind: BlockKind, block: number, complaint: string): CorruptBlockError {

@@ -1,8 +1,9 @@
 // A thin pool's metadata in a file or on a block device, for tools that run while no pool uses it.
 //
 // Who writes excludes everybody, who reads excludes writers, by flock; a block device is also opened
-// exclusively for writing. So a pool in use is refused with EBUSY. A reader that knows what it does (of the
-// metadata snapshot of a live pool) may go without (`isShared`).
+// exclusively, which the kernel refuses while a pool of its own has it. So a pool in use is refused with
+// EBUSY. A reader that knows what it does (of the metadata snapshot of a live pool) may go without
+// (`isShared`).
 //
 // Reads are of the page cache and synchronous: a tool has nothing else to do, and a promise a block costs
 // more than the read.
@@ -37,7 +38,7 @@ export class MetadataFile implements MetadataIo {
 
   /** Throws DmError. */
   static open(path: string, options: MetadataFileOptions): MetadataFile {
-    const fd = openFile(path, options.isReadOnly);
+    const fd = openFile(path, options);
     try {
       if (options.isShared !== true) lock(fd, path, options.isReadOnly);
       const sizeBytes = fileSizeBytes(path, fd);
@@ -83,7 +84,8 @@ export class MetadataFile implements MetadataIo {
   }
 }
 
-function openFile(path: string, isReadOnly: boolean): number {
+function openFile(path: string, options: MetadataFileOptions): number {
+  const { isReadOnly } = options;
   const found = statSync(path, { throwIfNoEntry: false });
   if (found === undefined) {
     const hint = isReadOnly ? '' : '; make it first (truncate -s SIZE)';
@@ -92,7 +94,8 @@ function openFile(path: string, isReadOnly: boolean): number {
   if (!found.isFile() && !found.isBlockDevice()) {
     throw invalid(`${path}: need a file or a block device`);
   }
-  const exclusive = !isReadOnly && found.isBlockDevice() ? constants.O_EXCL : 0;
+  const isExclusive = options.isShared !== true && found.isBlockDevice();
+  const exclusive = isExclusive ? constants.O_EXCL : 0;
   try {
     return openSync(path, (isReadOnly ? constants.O_RDONLY : constants.O_RDWR) | exclusive);
   } catch (error) {

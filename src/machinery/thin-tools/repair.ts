@@ -59,6 +59,7 @@ export async function repairPool(
 interface NewTree {
   readonly root: number;
   readonly mapped: number;
+  readonly isDamaged: boolean;
 }
 
 class Repair {
@@ -69,7 +70,7 @@ class Repair {
   readonly #losses: string[] = [];
   /** Nodes that were copied: old number to new. */
   readonly #copies = new Map<number, number>();
-  /** Damaged trees that were built anew, by their old roots. */
+  /** Damaged or sparse trees that were built anew, by their old roots. */
   readonly #rebuilt = new Map<number, NewTree>();
 
   constructor(blocks: BlockManager, pool: FoundPool, builder: PoolBuilder) {
@@ -158,15 +159,20 @@ class Repair {
     const rebuilt = this.#rebuilt.get(root);
     if (rebuilt !== undefined) {
       await tm.inc(rebuilt.root);
-      this.#losses.push(`device ${id}: shares a damaged mapping tree with a device before it`);
-      this.#tellLost(id, rebuilt, details);
+      if (rebuilt.isDamaged) {
+        this.#losses.push(`device ${id}: shares a damaged mapping tree with a device before it`);
+        this.#tellLost(id, rebuilt, details);
+      }
       return rebuilt;
     }
     const tree = await this.#checker.walk(root, this.#mappingTree, `device ${id}`);
-    if (tree.isWhole) return { root: await this.#copy(root), mapped: tree.total };
-    const made = await this.#rebuild(id, root);
+    const isDamaged = !tree.isWhole;
+    if (!isDamaged && !tree.isSparse) {
+      return { root: await this.#copy(root), mapped: tree.total, isDamaged };
+    }
+    const made = { ...(await this.#rebuild(id, root)), isDamaged };
     this.#rebuilt.set(root, made);
-    this.#tellLost(id, made, details);
+    if (isDamaged) this.#tellLost(id, made, details);
     return made;
   }
 
@@ -176,7 +182,7 @@ class Repair {
     this.#losses.push(`device ${id}: ${lost} of ${details.mappedBlocks} mapped blocks are lost`);
   }
 
-  async #rebuild(id: number, root: number): Promise<NewTree> {
+  async #rebuild(id: number, root: number): Promise<Omit<NewTree, 'isDamaged'>> {
     let tree = await this.#builder.emptyTree();
     let mapped = 0;
     await salvageTree(this.#blocks, root, {

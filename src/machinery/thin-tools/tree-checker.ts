@@ -43,6 +43,8 @@ export interface TreeKind extends TreeShape {
 export interface Subtree {
   /** All of it was read. */
   readonly isWhole: boolean;
+  /** Some node in it has fewer entries than it should: good for reading, not for keeping. */
+  readonly isSparse: boolean;
   readonly isEmpty: boolean;
   readonly low: number;
   readonly high: number;
@@ -51,7 +53,15 @@ export interface Subtree {
   readonly total: number;
 }
 
-const NOTHING: Subtree = { isWhole: false, isEmpty: true, low: 0, high: 0, depth: 0, total: 0 };
+const NOTHING: Subtree = {
+  isWhole: false,
+  isSparse: false,
+  isEmpty: true,
+  low: 0,
+  high: 0,
+  depth: 0,
+  total: 0,
+};
 
 export class TreeChecker {
   readonly blocks: BlockManager;
@@ -125,11 +135,13 @@ export class TreeChecker {
       this.#known.set(number, NOTHING);
       return NOTHING;
     }
-    if (at.level > 0 && entryCount(node.view) < entryMin(node.view)) {
+    const isSparse = at.level > 0 && entryCount(node.view) < entryMin(node.view);
+    if (isSparse) {
       const text = `has ${entryCount(node.view)} entries, usually at least ${entryMin(node.view)}`;
       this.findings.note(number, `${block(number)}: ${kind.name}, ${place}: ${text}`);
     }
-    const found = isLeaf(node.view) ? await leafOf(node, kind) : await this.#below(node, at);
+    const below = isLeaf(node.view) ? await leafOf(node, kind) : await this.#below(node, at);
+    const found = isSparse ? { ...below, isSparse } : below;
     this.#known.set(number, found);
     return found;
   }
@@ -149,6 +161,7 @@ export class TreeChecker {
     const { view, number } = node;
     const count = entryCount(view);
     let isWhole = true;
+    let isSparse = false;
     let depth = 0;
     let total = 0;
     let last = -1;
@@ -156,6 +169,7 @@ export class TreeChecker {
       const child = childAt(view, i);
       const found = await this.#walk(child, { ...at, level: at.level + 1, parent: number });
       isWhole &&= found.isWhole;
+      isSparse ||= found.isSparse;
       total += found.total;
       if (found.depth === 0) continue;
       if (depth === 0) depth = found.depth;
@@ -173,7 +187,8 @@ export class TreeChecker {
       }
     }
     const low = keyAt(view, 0);
-    return { isWhole, isEmpty: last < 0, low, high: Math.max(last, low), depth: depth + 1, total };
+    const high = Math.max(last, low);
+    return { isWhole, isSparse, isEmpty: last < 0, low, high, depth: depth + 1, total };
   }
 
   #complain(number: number, at: Position, text: string): void {
@@ -199,7 +214,8 @@ async function leafOf(node: Block, kind: TreeKind): Promise<Subtree> {
   const low = count === 0 ? 0 : keyAt(view, 0);
   const high = count === 0 ? 0 : keyAt(view, count - 1);
   const isWhole = total !== undefined;
-  return { isWhole, isEmpty: count === 0, low, high, depth: 1, total: total ?? 0 };
+  const isEmpty = count === 0;
+  return { isWhole, isSparse: false, isEmpty, low, high, depth: 1, total: total ?? 0 };
 }
 
 function misfit(
