@@ -49,6 +49,7 @@ class ThinStorm {
   readonly #rng: Prng;
   readonly #volumes = new Map<number, Volume>();
   readonly #numbers = { last: 0 };
+  readonly #dataBlocks: number;
   #images: Map<string, Uint8Array> | null = null;
   #nextId = 1;
   #isCut = false;
@@ -58,18 +59,23 @@ class ThinStorm {
   constructor(options: ThinStormOptions) {
     this.#options = options;
     this.#rng = new Prng(options.seed ^ 0x7417);
+    // The fewer there are the sooner a freed one is in use again.
+    this.#dataBlocks = options.dataBlocks ?? this.#rng.pick([10, 16, 30]);
   }
 
   async round(seed: number): Promise<void> {
-    const { dataBlocks = 30, metadataBlocks = 128, operations = 120 } = this.#options;
+    const { metadataBlocks = 128, operations = 120 } = this.#options;
+    const dataBlocks = this.#dataBlocks;
     const lab = makeLab({ seed, clonesMax: this.#rng.pick([1, 4, 256]) });
     const add = (name: string, lenSectors: number): void => {
       const image = this.#images?.get(name);
       const disk = { name, lenSectors, ...(image === undefined ? {} : { image: image.slice() }) };
-      const { faults } = lab.addDisk(disk);
+      const added = lab.addDisk(disk);
+      added.forbidsDiscardRaces = true;
+      const { faults } = added;
       // Now and then a request that everything else overtakes.
       faults.stallRate = this.#rng.pick([0, 0.1, 0.3]);
-      faults.stallMs = 300;
+      faults.stallMs = this.#rng.pick([60, 300]);
     };
     add('test:meta', metadataBlocks * 8);
     add('test:data', dataBlocks * BLOCK_SECTORS);
@@ -154,8 +160,14 @@ class ThinStorm {
     if (origin === undefined) await lab.dm.message('pool', 0, `create_thin ${id}`);
     else {
       const before = origin.model.snapshot();
+      const disk = lab.disks.get('test:data');
+      const early = disk?.writesInFlight() ?? new Set();
       await lab.dm.message('pool', 0, `create_snap ${id} ${origin.id}`);
       if (this.#isCut) return;
+      for (const write of disk?.writesInFlight() ?? []) {
+        if (!early.has(write)) continue;
+        lab.violations.push(`snapshot ${id}: a write sent before it was made is still under way`);
+      }
       // What ended while the snapshot was made may be in it.
       volume.model = before.merged(origin.model.snapshot());
     }
@@ -206,9 +218,16 @@ class ThinStorm {
   }
 
   #drawOp(device: BlockDevice): LoadOp {
-    const mix = { read: 8, write: 10, discard: 2, zero: 1, flush: 1 };
+    const mix = { read: 8, write: 10, discard: 4, zero: 1, flush: 1 };
     const options = { count: 1, mix, maxSectors: this.#rng.pick([16, 200]) };
-    return drawLoad(this.#rng, geometryOf(device), options)[0] as LoadOp;
+    const op = drawLoad(this.#rng, geometryOf(device), options)[0] as LoadOp;
+    const isWhole = op.kind === 'discard' ? this.#rng.chance(0.8) : this.#rng.chance(0.1);
+    if (!isWhole || op.kind === 'flush') return op;
+    // Whole blocks: only they are unmapped, and a write of one provisions it at once.
+    const blocks = this.#rng.between(1, 3);
+    const from = this.#rng.below(VOLUME_BLOCKS - blocks + 1);
+    const lenSectors = blocks * BLOCK_SECTORS;
+    return { ...op, sector: from * BLOCK_SECTORS, lenSectors, segments: [] };
   }
 
   async #settle<T>(lab: Lab, work: Promise<T>): Promise<T> {

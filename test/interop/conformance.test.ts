@@ -80,7 +80,8 @@ test(`nbdkit's error filter is found, LAMINA_SEED=${SEED}`, async () => {
   const result = await conformance('--serve', command);
   assert.equal(result.code, 1);
   assert.ok(result.failed.includes('data'), result.text);
-  assert.match(result.text, /ended with EIO/);
+  // Where it shows up depends on which requests it hits.
+  assert.match(result.text, /(ended with|:) EIO/);
 });
 
 test('a simulated table passes everything, a wrong call changes nothing', async () => {

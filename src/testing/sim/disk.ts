@@ -112,6 +112,8 @@ export class SimDisk implements BackendDevice {
   callDepthMax = 0;
   measuresDepth = false;
   isClosed = false;
+  /** Whoever uses it must not discard where other I/O is in flight, nor the other way round. */
+  forbidsDiscardRaces = false;
 
   readonly #arena: Arena;
   readonly #scheduler: Scheduler;
@@ -161,6 +163,11 @@ export class SimDisk implements BackendDevice {
     return count;
   }
 
+  /** The writes under way, to be compared with those of another time. */
+  writesInFlight(): Set<object> {
+    return new Set([...this.#requests].filter((request) => request.op === Op.Write));
+  }
+
   submit(bio: Bio): void {
     const { op, sector, lenBytes, lenSectors, flags } = bio;
     this.seen.push({ op, sector, lenSectors, flags });
@@ -173,11 +180,24 @@ export class SimDisk implements BackendDevice {
     const written = this.#isWrite(op)
       ? { sector, lenSectors, data: op === Op.Write ? this.#dataOf(bio) : null, order: 0 }
       : null;
+    if (this.forbidsDiscardRaces) this.#checkDiscardRaces(op, sector, sector + lenSectors);
     const covers = this.#order;
     const request = { bio, root, op, sector, lenBytes, flags, written, covers };
     this.#requests.add(request);
     if (this.isHeld) this.#held.push(request);
     else this.#schedule(request);
+  }
+
+  #checkDiscardRaces(op: Op, sector: number, end: number): void {
+    if (op === Op.Flush) return;
+    for (const other of this.#requests) {
+      const isRace = (op === Op.Discard) !== (other.op === Op.Discard) && other.op !== Op.Flush;
+      const otherEnd = other.sector + other.lenBytes / SECTOR_BYTES;
+      if (!isRace || otherEnd <= sector || end <= other.sector) continue;
+      const at = Math.max(sector, other.sector);
+      const names = `${OP_NAMES[op]} sent while a ${OP_NAMES[other.op]}`;
+      this.#watch.violation(`${this.name}: sector ${at}: ${names} is in flight`);
+    }
   }
 
   /** Lets held requests go. */
