@@ -183,15 +183,20 @@ async function removeAll(): Promise<void> {
 
 interface LineFlags extends Json {
   readonly inactive?: boolean;
+  readonly showkeys?: boolean;
   readonly target?: string;
 }
 
 function addLooking(program: Command): void {
   for (const verb of ['table', 'status'] as const) {
-    program
+    const command = program
       .command(`${verb} [name]`)
       .description(verb === 'table' ? 'show tables' : "show the targets' status")
-      .option('--inactive', 'of the inactive table')
+      .option('--inactive', 'of the inactive table');
+    if (verb === 'table') {
+      command.option('--showkeys', 'with the keys of encrypted devices, not zeroes in their place');
+    }
+    command
       .option('--target <type>', 'only targets of this type')
       .option('--json', 'as JSON')
       .action(async (name: string | undefined, o: LineFlags) => {
@@ -204,7 +209,10 @@ async function showLines(verb: string, only: string | undefined, o: LineFlags): 
   const names = only === undefined ? (await call<DeviceInfo[]>('list')).map((d) => d.name) : [only];
   const all: { readonly name: string; readonly lines: TargetLine[] }[] = [];
   for (const name of names) {
-    const lines = await call<TargetLine[]>(verb, name, { inactive: o.inactive === true });
+    const lines = await call<TargetLine[]>(verb, name, {
+      inactive: o.inactive === true,
+      showKeys: o.showkeys === true,
+    });
     all.push({ name, lines: lines.filter((l) => o.target === undefined || l.type === o.target) });
   }
   if (o.json === true) {

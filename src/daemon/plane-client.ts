@@ -69,7 +69,10 @@ export class PlaneClient implements Plane {
   deps(name: string): Promise<{ readonly name: string; readonly isMapped: boolean }[]> {
     return this.#call('deps', name);
   }
-  table(name: string, options?: { readonly inactive?: boolean }): Promise<TargetLine[]> {
+  table(
+    name: string,
+    options?: { readonly inactive?: boolean; readonly showKeys?: boolean },
+  ): Promise<TargetLine[]> {
     return this.#call('table', name, options);
   }
   status(

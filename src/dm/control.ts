@@ -72,7 +72,11 @@ export interface DmControl {
   info(name: string): Promise<DeviceInfo>;
   /** Names of the devices its live table uses, mapped ones and backends. */
   deps(name: string): Promise<{ readonly name: string; readonly isMapped: boolean }[]>;
-  table(name: string, options?: { readonly inactive?: boolean }): Promise<TargetLine[]>;
+  /** Keys are zeroes unless `showKeys`. */
+  table(
+    name: string,
+    options?: { readonly inactive?: boolean; readonly showKeys?: boolean },
+  ): Promise<TargetLine[]>;
   status(
     name: string,
     options?: { readonly inactive?: boolean; readonly noflush?: boolean },

@@ -15,7 +15,7 @@ import type { CreateOptions, DeviceInfo, DmControl, TargetLine } from './control
 import { DeviceNode, withDevice } from './device-node.ts';
 import { MappedDevice } from './mapped-device.ts';
 import { type Holdings, makeEntry, Table, type TableEntry } from './table.ts';
-import { escapeArg, parseTable, splitArgs, type TableLine } from './table-text.ts';
+import { escapeArg, hideKeys, parseTable, splitArgs, type TableLine } from './table-text.ts';
 import type { TargetHost, TargetType } from './target.ts';
 
 const NAME_BYTES_MAX = 127;
@@ -42,6 +42,11 @@ interface SharedBackend {
 export interface OpenMappedDevice {
   readonly device: BlockDevice;
   close(): Promise<void>;
+}
+
+interface LineOptions {
+  readonly inactive?: boolean;
+  readonly showKeys?: boolean;
 }
 
 export class DeviceMapper implements DmControl {
@@ -158,15 +163,13 @@ export class DeviceMapper implements DmControl {
     );
   }
 
-  async table(name: string, options: { readonly inactive?: boolean } = {}): Promise<TargetLine[]> {
-    return await Promise.resolve(this.#lines(name, options.inactive === true, 'table'));
+  async table(name: string, options: LineOptions = {}): Promise<TargetLine[]> {
+    const kind = options.showKeys === true ? 'keys' : 'table';
+    return await Promise.resolve(this.#lines(name, options, kind));
   }
 
-  async status(
-    name: string,
-    options: { readonly inactive?: boolean; readonly noflush?: boolean } = {},
-  ): Promise<TargetLine[]> {
-    return await Promise.resolve(this.#lines(name, options.inactive === true, 'info'));
+  async status(name: string, options: LineOptions = {}): Promise<TargetLine[]> {
+    return await Promise.resolve(this.#lines(name, options, 'info'));
   }
 
   async message(name: string, sector: number, text: string): Promise<string> {
@@ -181,7 +184,9 @@ export class DeviceMapper implements DmControl {
     if (argv.length === 0) throw invalid(`device ${name}: message: empty`);
     const { target, line } = live.find(sector);
     if (target.message === undefined) {
-      throw invalid(`device ${name}: target ${line.type} takes no messages, got '${text}'`);
+      throw invalid(
+        `device ${name}: target ${line.type} takes no messages, got '${hideKeys(text)}'`,
+      );
     }
     return await target.message(argv);
   }
@@ -334,14 +339,16 @@ export class DeviceMapper implements DmControl {
     };
   }
 
-  #lines(name: string, isInactive: boolean, kind: 'info' | 'table'): TargetLine[] {
+  #lines(name: string, options: LineOptions, kind: 'info' | 'table' | 'keys'): TargetLine[] {
     const node = this.#find(name);
-    const table = isInactive ? node.inactive : node.device.live;
+    const table = options.inactive === true ? node.inactive : node.device.live;
     return (table?.entries ?? []).map(({ line, target }) => ({
       startSector: line.startSector,
       lenSectors: line.lenSectors,
       type: line.type,
-      params: target.status(kind),
+      params:
+        (kind === 'keys' ? target.tableWithKeys?.() : undefined) ??
+        target.status(kind === 'info' ? 'info' : 'table'),
     }));
   }
 

@@ -22,6 +22,11 @@ export interface ConciseDevice {
   readonly table: string;
 }
 
+/** Text for an error message: long hexadecimal words may be keys. */
+export function hideKeys(text: string): string {
+  return text.replaceAll(/\b[0-9a-fA-F]{16,}\b/g, '...');
+}
+
 /** Splits at white space; `\ ` is a space within a word. */
 export function splitArgs(text: string): string[] {
   const words: string[] = [];
@@ -79,16 +84,16 @@ function parseLine(text: string, number: number): TableLine {
   const [start, len, type, ...args] = splitArgs(text);
   if (start === undefined || len === undefined || type === undefined) {
     throw invalid(
-      `table line ${number}: '${text}': expected <start sector> <sectors> <target type> <args>`,
+      `table line ${number}: '${hideKeys(text)}': expected <start sector> <sectors> <target type> <args>`,
     );
   }
   const startSector = parseSectors(start, `table line ${number}: start sector`);
   const lenSectors = parseSectors(len, `table line ${number}: length`);
   if (lenSectors === 0) {
-    throw invalid(`table line ${number}: zero-length target: '${text}'`);
+    throw invalid(`table line ${number}: zero-length target: '${hideKeys(text)}'`);
   }
   if (!Number.isSafeInteger(startSector + lenSectors)) {
-    throw invalid(`table line ${number}: ends at a sector above 2^53 - 1: '${text}'`);
+    throw invalid(`table line ${number}: ends at a sector above 2^53 - 1: '${hideKeys(text)}'`);
   }
   return { startSector, lenSectors, type, args };
 }
@@ -138,7 +143,7 @@ function parseConciseDevice(text: string, number: number): ConciseDevice {
   const where = `concise device ${number}`;
   if (fields.length < 5) {
     throw invalid(
-      `${where}: ${fields.length} fields in '${text}': expected name,uuid,minor,flags,table[,table]...`,
+      `${where}: ${fields.length} fields in '${hideKeys(text)}': expected name,uuid,minor,flags,table[,table]...`,
     );
   }
   const [name, uuid, minor, flags, ...lines] = fields.map(unescapeConcise) as [

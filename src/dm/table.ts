@@ -6,7 +6,7 @@ import { SECTOR_BYTES } from '../base/units.ts';
 import type { BlockDevice } from '../bio/device.ts';
 import { DEFAULT_LIMITS, type QueueLimits, stackLimits } from '../bio/limits.ts';
 import type { Target, TargetType } from './target.ts';
-import { joinArgs, type TableLine } from './table-text.ts';
+import { hideKeys, joinArgs, type TableLine } from './table-text.ts';
 
 /** A target in its place, with what the hot path asks of it worked out once. */
 export interface TableEntry {
@@ -101,7 +101,7 @@ export async function makeEntry(
     };
   } catch (error) {
     const status = error instanceof DmError ? error.status : statusOfError(error);
-    const shown = `${line.startSector} ${line.lenSectors} ${type.name} ${joinArgs(line.args)}`;
+    const shown = `${line.startSector} ${line.lenSectors} ${type.name} ${hideKeys(joinArgs(line.args))}`;
     throw new DmError(status, `table: ${type.name}: ${errorText(error)} (in '${shown.trim()}')`, {
       cause: error,
     });

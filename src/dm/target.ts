@@ -70,6 +70,8 @@ export interface Target {
   endIo?(bio: Bio): EndIoResult;
   /** The kernel's status line after `<start> <len> <type>`: INFO (`dmsetup status`) or TABLE (`table`). */
   status(kind: 'info' | 'table'): string;
+  /** The TABLE line with keys in it, for a target whose `status` hides them. */
+  tableWithKeys?(): string;
   devices(): readonly DeviceRange[];
   readonly traits?: TargetTraits;
   /** May tighten or loosen what stacking the devices of `devices()` gave. */

@@ -11,16 +11,7 @@
 import koffi from 'koffi';
 import { assert, bug, debugBuild } from '../base/assert.ts';
 import { MIB } from '../base/units.ts';
-
-declare const WebAssembly: {
-  Memory: new (d: {
-    initial: number;
-    maximum: number;
-    shared: boolean;
-  }) => {
-    readonly buffer: SharedArrayBuffer;
-  };
-};
+import { allocateShared, type SharedMemory } from '../base/wasm.ts';
 
 /** The largest chunk, bytes. Longer buffers are vectors of several chunks. */
 export const CHUNK_BYTES_MAX = MIB;
@@ -42,6 +33,8 @@ export class Arena {
   readonly sizeBytes: number;
   /** Address of byte 0 in this process. Below 2^47, so exact as a number. */
   readonly address: number;
+  /** The same bytes, for WebAssembly and other threads. */
+  readonly memory: SharedMemory;
   readonly buffer: SharedArrayBuffer;
   readonly u8: Uint8Array;
   readonly i32: Int32Array;
@@ -63,8 +56,8 @@ export class Arena {
   constructor(sizeBytes: number) {
     const slabs = Math.ceil(sizeBytes / MIB);
     assert(slabs >= 1 && slabs <= 2047, `arena of ${sizeBytes} bytes: need 1 MiB to 2047 MiB`);
-    const pages = slabs * 16;
-    this.buffer = new WebAssembly.Memory({ initial: pages, maximum: pages, shared: true }).buffer;
+    this.memory = allocateShared(slabs * MIB);
+    this.buffer = this.memory.buffer;
     this.sizeBytes = slabs * MIB;
     this.u8 = new Uint8Array(this.buffer);
     this.i32 = new Int32Array(this.buffer);

@@ -10,6 +10,7 @@
 import type { Duplex } from 'node:stream';
 import type { Clock } from '../base/clock.ts';
 import type { Arena } from './arena.ts';
+import type { Compute } from './compute.ts';
 
 export type EngineName = 'uring' | 'node';
 
@@ -80,6 +81,8 @@ export interface IoEngine {
   readonly name: EngineName;
   readonly arena: Arena;
   readonly clock: Clock;
+  /** Threads for work on what is in the arena. */
+  readonly compute: Compute;
   read(
     file: IoFile,
     offBytes: number,

@@ -18,6 +18,7 @@ import { InlineIo } from './inline-io.ts';
 import { fallocateAsync } from './pool-calls.ts';
 import { MADV_HUGEPAGE, madvise } from './posix.ts';
 import { SocketStream } from './socket-stream.ts';
+import { ThreadCompute } from './thread-compute.ts';
 
 const NO_BYTES = new Uint8Array(0);
 
@@ -39,6 +40,7 @@ export class NodeEngine implements IoEngine {
   readonly name = 'node';
   readonly arena: Arena;
   readonly clock: Clock = realClock;
+  readonly compute: ThreadCompute;
   readonly #inline: InlineIo;
   readonly #free: PoolIo[] = [];
   #outstanding = 0;
@@ -52,6 +54,7 @@ export class NodeEngine implements IoEngine {
     // Large pages for the buffers: fewer TLB misses in the kernel's copies. Refusal costs nothing.
     madvise(arena.address, arena.sizeBytes, MADV_HUGEPAGE);
     this.#inline = new InlineIo(arena);
+    this.compute = new ThreadCompute(arena);
   }
 
   read(
@@ -125,6 +128,7 @@ export class NodeEngine implements IoEngine {
   close(): void {
     assert(this.#outstanding === 0, `node engine: closed with ${this.#outstanding} outstanding`);
     this.#batch = [];
+    this.compute.close();
   }
 
   #take(done: IoDone, arg: object): PoolIo {

@@ -35,6 +35,7 @@ export const mmap = libc.func(
   'int64_t mmap(long addr, size_t len, int prot, int flags, int fd, long off)',
 ) as unknown as Fn;
 export const munmap = libc.func('int munmap(long addr, size_t len)') as unknown as Fn;
+export const mlock = libc.func('int mlock(long addr, size_t len)') as unknown as Fn;
 export const madvise = libc.func('int madvise(long addr, size_t len, int advice)') as unknown as Fn;
 export const dup = libc.func('int dup(int fd)') as unknown as Fn;
 export const closeFd = libc.func('int close(int fd)') as unknown as Fn;
@@ -80,6 +81,7 @@ export const SEEK_DATA = process.platform === 'darwin' ? 4 : 3;
 export const SEEK_HOLE = process.platform === 'darwin' ? 3 : 4;
 export const SHUT_RDWR = 2;
 export const MADV_HUGEPAGE = 14;
+export const MADV_DONTDUMP = 16;
 export const FALLOC_KEEP_SIZE = 1;
 export const FALLOC_PUNCH_HOLE = 2;
 export const FALLOC_ZERO_RANGE = 16;

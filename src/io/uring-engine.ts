@@ -14,6 +14,7 @@ import { slowPathsRunning } from '../base/spawn.ts';
 import type { Arena } from './arena.ts';
 import type { BatchTask, IoDone, IoEngine, IoFile, IoStream } from './engine.ts';
 import { closeFd, errno, eventfd, MADV_HUGEPAGE, madvise, preadAt, pwriteAt } from './posix.ts';
+import { ThreadCompute } from './thread-compute.ts';
 import { TimerHeap } from './timer-heap.ts';
 import { type CompletionSink, FSYNC_DATASYNC, UringOp, UringRing } from './uring-ring.ts';
 import { UringStream } from './uring-stream.ts';
@@ -49,6 +50,7 @@ export class UringEngine implements IoEngine, CompletionSink, IoDone {
   readonly name = 'uring';
   readonly arena: Arena;
   readonly clock: Clock;
+  readonly compute: ThreadCompute;
   readonly #ring: UringRing;
   readonly #timers = new TimerHeap();
   // What is under way, by slot; the slot is the entry's user data.
@@ -74,6 +76,7 @@ export class UringEngine implements IoEngine, CompletionSink, IoDone {
   /** Throws UringUnavailable. The clock is the ring's own once the engine owns its thread. */
   constructor(arena: Arena) {
     this.arena = arena;
+    this.compute = new ThreadCompute(arena);
     this.#ring = new UringRing(SQ_ENTRIES);
     const slots = this.#ring.completionsMax;
     this.#done = Array.from({ length: slots }, () => null);
@@ -205,6 +208,7 @@ export class UringEngine implements IoEngine, CompletionSink, IoDone {
     this.#onWake = onWake;
     this.#wakeFd = eventfd(0, 0);
     assert(this.#wakeFd >= 0, `uring engine: eventfd: errno ${errno()}`);
+    this.compute.useWakeFd(this.#wakeFd);
     this.#wakeMem = this.arena.tryAlloc(8);
     this.#armWake();
   }
@@ -230,6 +234,7 @@ export class UringEngine implements IoEngine, CompletionSink, IoDone {
   }
 
   #release(): void {
+    this.compute.close();
     this.#ring.close();
     if (this.#wakeFd >= 0) closeFd(this.#wakeFd);
     if (this.#wakeMem >= 0) this.arena.free(this.#wakeMem, 8);
@@ -278,6 +283,7 @@ export class UringEngine implements IoEngine, CompletionSink, IoDone {
       mayBlock = false;
       if (!this.#reap()) return;
       this.#timers.fireDue(performance.now());
+      if (this.compute.pending > 0) this.compute.poll();
       if (this.#isClosed) return;
     }
     if (this.#ring.hasUnsubmitted) this.#ring.enter(0, 0);
@@ -296,7 +302,11 @@ export class UringEngine implements IoEngine, CompletionSink, IoDone {
       const left = Math.max(0.001, nextMs - performance.now());
       timeoutMs = timeoutMs === 0 ? left : Math.min(left, timeoutMs);
     }
-    ring.enter(1, timeoutMs);
+    if (this.compute.pending === 0) ring.enter(1, timeoutMs);
+    else {
+      ring.enter(this.compute.mayDoze() ? 1 : 0, timeoutMs);
+      this.compute.awake();
+    }
   }
 
   #guestTurn(): void {

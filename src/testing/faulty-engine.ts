@@ -4,6 +4,7 @@
 import type { Duplex } from 'node:stream';
 import type { Clock } from '../base/clock.ts';
 import type { Arena } from '../io/arena.ts';
+import type { Compute } from '../io/compute.ts';
 import type { BatchTask, IoDone, IoEngine, IoFile, IoStream } from '../io/engine.ts';
 
 export type FileOpKind = 'read' | 'write' | 'sync' | 'fallocate';
@@ -22,6 +23,7 @@ export class FaultyEngine implements IoEngine {
   readonly name = 'node';
   readonly arena: Arena;
   readonly clock: Clock;
+  readonly compute: Compute;
   /** `write 4096+512`, `sync`, `fallocate 3 0+4096`, in the order they were asked for. */
   readonly log: string[] = [];
   /** Each is used for the next operation of its kind, in order. */
@@ -33,6 +35,7 @@ export class FaultyEngine implements IoEngine {
     this.#engine = engine;
     this.arena = engine.arena;
     this.clock = engine.clock;
+    this.compute = engine.compute;
   }
 
   /** Lets what is held go on. */

@@ -6,6 +6,7 @@ import type { Duplex } from 'node:stream';
 import { join } from 'node:path';
 import { type Clock, realClock } from '../base/clock.ts';
 import { type NbdDevice, open } from '../backends/nbd.ts';
+import type { Compute } from '../io/compute.ts';
 import { Arena } from '../io/arena.ts';
 import type { BatchTask, EngineName, IoDone, IoEngine, IoFile, IoStream } from '../io/engine.ts';
 import { NodeEngine } from '../io/node-engine.ts';
@@ -20,6 +21,7 @@ export class ClockedEngine implements IoEngine {
   readonly name: EngineName;
   readonly arena: Arena;
   readonly clock: Clock;
+  readonly compute: Compute;
   readonly #engine: IoEngine;
 
   constructor(engine: IoEngine, clock: Clock) {
@@ -27,6 +29,7 @@ export class ClockedEngine implements IoEngine {
     this.name = engine.name;
     this.arena = engine.arena;
     this.clock = clock;
+    this.compute = engine.compute;
   }
 
   read(file: IoFile, off: number, mem: number, len: number, done: IoDone, arg: object): void {

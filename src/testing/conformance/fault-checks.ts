@@ -202,7 +202,7 @@ const readOnly: Check = {
       if (lab === null) return;
       const load = new Load(rig, { depth: 4 });
       await load.run(ops);
-      const table = await lab.dm.table(rig.top);
+      const table = await lab.dm.table(rig.top, { showKeys: true });
       const lines = table.map((t) => `${t.startSector} ${t.lenSectors} ${t.type} ${t.params}`);
       await lab.dm.load(rig.top, lines.join('\n'), { isReadOnly: true });
       await rig.settle(lab.dm.resume(rig.top));

@@ -2,7 +2,8 @@
 
 import { DmError, errorText } from '../../base/errors.ts';
 import { MappedDevice } from '../../dm/mapped-device.ts';
-import { Status } from '../../base/status.ts';
+import { Status, statusName } from '../../base/status.ts';
+import { SECTOR_BYTES } from '../../base/units.ts';
 import type { QueueLimits } from '../../bio/limits.ts';
 import type { SimDisk } from '../sim/disk.ts';
 import { dropSharedArena, type Lab, makeLab } from '../sim/lab.ts';
@@ -38,6 +39,8 @@ export interface StackSpec {
   readonly devices: readonly StackDevice[];
   /** An error of a disk may leave the stack in a worse mode for good (a pool, read-only). */
   readonly degrades?: boolean;
+  /** On disks of zeroes the stack is not zeroes: it is filled with them first. */
+  readonly isScrambled?: boolean;
   /** The device that is checked. */
   readonly top: string;
 }
@@ -56,6 +59,7 @@ export class StackSubject implements Subject {
   readonly isSteady: boolean;
   /** Prepares a fresh lab: target types of one's own. */
   readonly #prepare: (lab: Lab) => void;
+  #zeroed: Images | null = null;
 
   constructor(name: string, spec: StackSpec, prepare: (lab: Lab) => void = () => undefined) {
     this.name = name;
@@ -71,8 +75,29 @@ export class StackSubject implements Subject {
   }
 
   async open(seed: number, options: OpenOptions): Promise<Rig> {
-    const lab = this.#lab(seed, options, null);
+    if (this.spec.isScrambled === true) this.#zeroed ??= await this.#makeZeroed();
+    const lab = this.#lab(seed, options, this.#zeroed);
     return await this.#rig(lab);
+  }
+
+  /** What the disks hold when the stack is all zeroes. */
+  async #makeZeroed(): Promise<Images> {
+    const lab = this.#lab(0, {}, null);
+    const rig = await this.#rig(lab);
+    const step = 256 * 1024;
+    const total = rig.device.lenSectors * SECTOR_BYTES;
+    for (let at = 0; at < total; at += step) {
+      const status = await rig.settle(
+        rig.driver.write(at, new Uint8Array(Math.min(step, total - at))),
+      );
+      if (status !== Status.Ok) fail(`filling it with zeroes: byte ${at}: ${statusName(status)}`);
+    }
+    const status = await rig.settle(rig.driver.flush());
+    if (status !== Status.Ok) fail(`filling it with zeroes: flush: ${statusName(status)}`);
+    const images = new Map<string, Uint8Array>();
+    for (const disk of lab.disks.values()) images.set(disk.name, disk.bytes.slice());
+    await rig.abandon();
+    return images;
   }
 
   async powerCut(rig: Rig, cut: PowerCut): Promise<PoweredOff> {

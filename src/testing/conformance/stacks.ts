@@ -24,6 +24,8 @@ export interface Workbench {
   diskAside(lenSectors: number): Part;
   /** Adds a device with this table. */
   device(table: string, lenSectors: number, messages?: readonly string[]): Part;
+  /** Disks of zeroes are not zeroes seen through it. */
+  scrambles(): void;
   /** An error may leave what is built in a worse mode. */
   degrades(): void;
 }
@@ -98,8 +100,38 @@ export const RECIPES: Readonly<Record<string, Recipe>> = {
     const log = bench.diskAside(bench.rng.pick([1 << 9, 1 << 12]));
     return bench.device(`0 ${lenSectors} log-writes ${name} ${log.name}`, lenSectors);
   },
+  crypt(bench) {
+    const { rng, blockSectors } = bench;
+    const { name, lenSectors } = bench.below();
+    bench.scrambles();
+    const [cipher, keyBytes] = rng.pick(CRYPT_CIPHERS);
+    const key = Array.from({ length: keyBytes * 2 }, () => rng.below(16).toString(16)).join('');
+    const options = CRYPT_OPTIONS.filter(() => rng.chance(0.2));
+    // A disk may tear at 512 bytes, and in CBC what is behind the tear depends on what is before it.
+    const max = cipher.includes('xts') ? blockSectors * 512 : 512;
+    const sizes = [512, 1024, 2048, 4096].filter((bytes) => bytes <= max);
+    const sectorBytes = rng.pick(sizes);
+    if (sectorBytes > 512) options.push(`sector_size:${sectorBytes}`);
+    const line = `crypt ${cipher} ${key} ${rng.pick([0, 8, 2 ** 33])} ${name} 0`;
+    const table = `0 ${lenSectors} ${line} ${options.length} ${options.join(' ')}`;
+    return bench.device(table.trim(), lenSectors);
+  },
   thin,
 };
+
+const CRYPT_CIPHERS = [
+  ['aes-xts-plain64', 64],
+  ['aes-cbc-essiv:sha256', 32],
+  ['aes:2-cbc-plain', 32],
+] as const;
+const CRYPT_OPTIONS = [
+  'same_cpu_crypt',
+  'submit_from_crypt_cpus',
+  'no_read_workqueue',
+  'no_write_workqueue',
+  'high_priority',
+  'iv_large_sectors',
+];
 
 /** A pool with one thin device in it, which is what is used. */
 function thin(bench: Workbench): Part {
@@ -139,6 +171,7 @@ export function drawStack(rng: Prng, options: DrawStackOptions = {}): StackSpec 
   const disks: DiskSpec[] = [];
   const devices: StackDevice[] = [];
   let degrades = false;
+  let isScrambled = false;
   const blockSectors = rng.pick([1, 1, 1, 8]);
   const limits = drawLimits(rng, blockSectors);
   const addDisk = (lenSectors: number, isAside = false): Part => {
@@ -167,11 +200,12 @@ export function drawStack(rng: Prng, options: DrawStackOptions = {}): StackSpec 
         return { name, lenSectors };
       },
       degrades: () => void (degrades = true),
+      scrambles: () => void (isScrambled = true),
     });
   const pick = (): Recipe => RECIPES[rng.pick(targets)] as Recipe;
   const first = options.topTarget === undefined ? pick() : (RECIPES[options.topTarget] as Recipe);
   const top = build(rng.between(1, options.layersMax ?? 4), first);
-  return { ...used(disks, devices, top.name), top: top.name, degrades };
+  return { ...used(disks, devices, top.name), top: top.name, degrades, isScrambled };
 }
 
 /** Without what a recipe has asked for and not used. */

@@ -2,18 +2,22 @@
 // disks are what a stack stands on.
 
 import { bug } from '../../base/assert.ts';
+import { Prng } from '../../base/prng.ts';
 import type { Arena } from '../../io/arena.ts';
 import type { BatchTask, IoEngine, IoStream } from '../../io/engine.ts';
+import { SimCompute } from './compute.ts';
 import type { Scheduler } from './scheduler.ts';
 
 export class SimEngine implements IoEngine {
   readonly name = 'node';
   readonly arena: Arena;
   readonly clock: Scheduler;
+  readonly compute: SimCompute;
 
-  constructor(arena: Arena, clock: Scheduler) {
+  constructor(arena: Arena, clock: Scheduler, seed: number) {
     this.arena = arena;
     this.clock = clock;
+    this.compute = new SimCompute(arena, clock, new Prng(seed ^ 0xc0de));
   }
 
   read(): void {

@@ -85,7 +85,7 @@ export function makeLab(options: LabOptions): Lab {
     },
   };
   const dm = new DeviceMapper({
-    engine: new SimEngine(arena, scheduler),
+    engine: new SimEngine(arena, scheduler, seed),
     clock: options.clock ?? scheduler,
     random: () => rng.unit(),
     ...(options.clonesMax === undefined ? {} : { clonesMax: options.clonesMax }),

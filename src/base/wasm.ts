@@ -1,0 +1,30 @@
+// What the program uses of WebAssembly: memory that threads share, and small modules over it. Node has
+// it; the type library that knows it is a browser's.
+
+declare const WebAssembly: {
+  Memory: new (d: { initial: number; maximum: number; shared: boolean }) => SharedMemory;
+  Module: new (bytes: Uint8Array) => object;
+  Instance: new (
+    module: object,
+    imports: Record<string, Record<string, unknown>>,
+  ) => { readonly exports: object };
+};
+
+/** Can be passed to other threads, which then see the same bytes. */
+export interface SharedMemory {
+  readonly buffer: SharedArrayBuffer;
+}
+
+const PAGE_BYTES = 65536;
+
+/** Fixed in size, `lenBytes` a multiple of 64 KiB; page-aligned, and it never moves. */
+export function allocateShared(lenBytes: number): SharedMemory {
+  const pages = lenBytes / PAGE_BYTES;
+  return new WebAssembly.Memory({ initial: pages, maximum: pages, shared: true });
+}
+
+/** What a module exports that imports nothing but `memory.shared`. */
+export function instantiate(bytes: Uint8Array, memory: SharedMemory): object {
+  return new WebAssembly.Instance(new WebAssembly.Module(bytes), { memory: { shared: memory } })
+    .exports;
+}
