@@ -79,7 +79,7 @@ export class Cryptor implements ComputeHandler {
     this.#base = addressOf(memory);
     this.#scratch = scratch;
     this.bounce = scratch + BOUNCE_AT;
-    this.#mixer = xtsMixer(memory);
+    this.#mixer = xtsMixer(memory, recipe.sectorBytes);
     this.#legacy = recipe.legacy === null ? null : new LegacyIv(recipe.legacy, this.#u8);
   }
 
@@ -130,7 +130,7 @@ export class Cryptor implements ComputeHandler {
     const tweaks = this.#scratch + TWEAKS_AT;
     const sectors = len / sectorBytes;
     this.#update(key.tweak, ivs, ivs, sectors * IV_BYTES);
-    this.#mixer.mix(ivs, tweaks, src, dst, sectors, sectorBytes / 16);
+    this.#mixer.mix(ivs, tweaks, src, dst, sectors);
     this.#update(isEncrypt ? key.encrypt : key.decrypt, dst, dst, len);
     this.#mixer.unmix(tweaks, dst, len);
   }

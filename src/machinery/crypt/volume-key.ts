@@ -13,7 +13,7 @@ export interface SectorFormat {
 }
 
 /** Sectors from this size on go through OpenSSL's own XTS, one call each; smaller ones in batches. */
-const WHOLE_XTS_SECTOR_BYTES = 2048;
+const WHOLE_XTS_SECTOR_BYTES = 4096;
 const TCW_WHITENING_BYTES = 16;
 
 /** A key cut into its parts. */

@@ -8,17 +8,10 @@ import { instantiate, type SharedMemory } from '../../base/wasm.ts';
 
 export interface XtsMixer {
   /**
-   * For `sectors` sectors of `blocks` 16-byte blocks: writes the tweak of each block to `tweaks` and
-   * source ^ tweak to `dst`. `first` holds the tweak of each sector's first block. Arena places.
+   * For `sectors` sectors: writes the tweak of each 16-byte block to `tweaks` and source ^ tweak to
+   * `dst`. `first` holds the tweak of each sector's first block. Arena places.
    */
-  mix(
-    first: number,
-    tweaks: number,
-    src: number,
-    dst: number,
-    sectors: number,
-    blocks: number,
-  ): void;
+  mix(first: number, tweaks: number, src: number, dst: number, sectors: number): void;
   /** `dst` ^= `tweaks`, over `lenBytes`, a multiple of 16 above 0. */
   unmix(tweaks: number, dst: number, lenBytes: number): void;
 }
@@ -48,12 +41,20 @@ const set = (local: number): Code => [0x21, ...unsigned(local)];
 const tee = (local: number): Code => [0x22, ...unsigned(local)];
 /** One byte of signed LEB128: -64 to 63. */
 const i32 = (value: number): Code => [0x41, value];
+/** Any constant that is not negative. */
+const large = (value: number): Code => {
+  const bytes = unsigned(value);
+  // The top bit of the last group is the sign.
+  const last = bytes.pop() as number;
+  return [0x41, ...bytes, ...(last < 64 ? [last] : [last | 128, 0])];
+};
 const ADD: Code = [0x6a];
 const SUB: Code = [0x6b];
+const LESS_UNSIGNED: Code = [0x49];
 const simd = (op: number): Code => [0xfd, ...unsigned(op)];
-const MEMORY_ARGUMENT = [4, 0] as const;
-const LOAD: Code = [...simd(0), ...MEMORY_ARGUMENT];
-const STORE: Code = [...simd(11), ...MEMORY_ARGUMENT];
+/** At the address on the stack plus `offset`; the 4 says aligned to 16 bytes. */
+const load = (offset = 0): Code => [...simd(0), 4, ...unsigned(offset)];
+const store = (offset = 0): Code => [...simd(11), 4, ...unsigned(offset)];
 const constant = (bytes: readonly number[]): Code => [...simd(12), ...bytes];
 const shuffle = (lanes: readonly number[]): Code => [...simd(13), ...lanes];
 const AND = simd(78);
@@ -83,26 +84,52 @@ function double(tweak: number): Code {
   );
 }
 
-function mixBody(): Code {
-  const [first, tweaks, src, dst, sectors, blocks, left, tweak] = [0, 1, 2, 3, 4, 5, 6, 7] as const;
-  const block = code(
-    code(get(tweaks), get(tweak), STORE),
-    code(get(dst), get(src), LOAD, get(tweak), XOR, STORE),
-    double(tweak),
-    code(step(tweaks), step(src), step(dst)),
+// Locals of `mix`: its parameters, then its own.
+const FIRST = 0;
+const TWEAKS = 1;
+const SRC = 2;
+const DST = 3;
+const SECTORS = 4;
+const LEFT = 5;
+/** The tweaks of the sectors that are done side by side. */
+const LANES = [6, 7, 8, 9] as const;
+
+/** One block of each lane: lane i is i sectors further on. */
+function mixBlocks(lanes: readonly number[], sectorBytes: number): Code {
+  const blocks = lanes.map((tweak, lane) => {
+    const offset = lane * sectorBytes;
+    return code(
+      code(get(TWEAKS), get(tweak), store(offset)),
+      code(get(DST), get(SRC), load(offset), get(tweak), XOR, store(offset)),
+      double(tweak),
+    );
+  });
+  return code(...blocks, step(TWEAKS), step(SRC), step(DST));
+}
+
+/**
+ * While there are so many sectors left: takes as many at once as there are lanes. A tweak depends on the
+ * one before it, so one sector at a time leaves the processor waiting.
+ */
+function mixLanes(lanes: readonly number[], sectorBytes: number): Code {
+  const count = i32(lanes.length);
+  const begin = lanes.map((tweak) => code(get(FIRST), load(), set(tweak), step(FIRST)));
+  const others = large((lanes.length - 1) * sectorBytes);
+  const skip = [TWEAKS, SRC, DST].map((base) => code(get(base), others, ADD, set(base)));
+  const sectors = code(
+    code(...begin, large(sectorBytes / 16), set(LEFT)),
+    loop(LEFT, i32(1), mixBlocks(lanes, sectorBytes)),
+    code(...skip, get(SECTORS), count, SUB, set(SECTORS)),
   );
-  const sector = code(
-    code(get(first), LOAD, set(tweak)),
-    code(get(blocks), set(left), loop(left, i32(1), block)),
-    step(first),
-  );
-  return loop(sectors, i32(1), sector);
+  // block { loop { if fewer are left: leave; ...; again } }
+  const leave = code(get(SECTORS), count, LESS_UNSIGNED, [0x0d, 1]);
+  return code([0x02, EMPTY_BLOCK, 0x03, EMPTY_BLOCK], leave, sectors, [0x0c, 0, 0x0b, 0x0b]);
 }
 
 function unmixBody(): Code {
   const [tweaks, dst, left] = [0, 1, 2] as const;
   const body = code(
-    code(get(dst), get(dst), LOAD, get(tweaks), LOAD, XOR, STORE),
+    code(get(dst), get(dst), load(), get(tweaks), load(), XOR, store()),
     code(step(tweaks), step(dst)),
   );
   return loop(left, i32(16), body);
@@ -119,31 +146,34 @@ function functionBody(locals: Code, code: Code): Code {
 const PAGES_MAX = 65536;
 const MAGIC_AND_VERSION: Code = [0, 0x61, 0x73, 0x6d, 1, 0, 0, 0];
 
-function assemble(): Uint8Array {
+function assemble(sectorBytes: number): Uint8Array {
+  const mix = code(mixLanes(LANES, sectorBytes), mixLanes(LANES.slice(0, 1), sectorBytes));
   const parameters = (count: number): Code => [0x60, count, ...Array<number>(count).fill(I32), 0];
   return new Uint8Array([
     ...MAGIC_AND_VERSION,
-    ...section(1, [2, ...parameters(6), ...parameters(3)]),
+    ...section(1, [2, ...parameters(5), ...parameters(3)]),
     // Imports memory.shared: shared, 0 pages or more.
     ...section(2, [1, ...text('memory'), ...text('shared'), 2, 3, 0, ...unsigned(PAGES_MAX)]),
     ...section(3, [2, 0, 1]),
     ...section(7, [2, ...text('mix'), 0, 0, ...text('unmix'), 0, 1]),
     ...section(10, [
       2,
-      ...functionBody([2, 1, I32, 1, V128], mixBody()),
+      ...functionBody([2, 1, I32, LANES.length, V128], mix),
       ...functionBody([0], unmixBody()),
     ]),
   ]);
 }
 
-let assembled: Uint8Array | null = null;
-const mixers = new WeakMap<SharedMemory, XtsMixer>();
+const mixers = new WeakMap<SharedMemory, Map<number, XtsMixer>>();
 
-export function xtsMixer(memory: SharedMemory): XtsMixer {
-  const made = mixers.get(memory);
-  if (made !== undefined) return made;
-  assembled ??= assemble();
-  const mixer = instantiate(assembled, memory) as XtsMixer;
-  mixers.set(memory, mixer);
+/** The mixer for sectors of this size, made once a memory and thread. */
+export function xtsMixer(memory: SharedMemory, sectorBytes: number): XtsMixer {
+  let sizes = mixers.get(memory);
+  if (sizes === undefined) mixers.set(memory, (sizes = new Map<number, XtsMixer>()));
+  let mixer = sizes.get(sectorBytes);
+  if (mixer === undefined) {
+    mixer = instantiate(assemble(sectorBytes), memory) as XtsMixer;
+    sizes.set(sectorBytes, mixer);
+  }
   return mixer;
 }
