@@ -145,6 +145,9 @@ function complete(
   }
   const ivHash = ivWord === 'essiv' ? hashName(text, ivOption) : '';
   const ivMode = chainWord === 'ecb' && iv === undefined ? null : findIvMode(text, ivWord);
+  if (ivMode === 'eboiv' && chainWord !== 'cbc') {
+    throw invalid(`Error creating IV: '${text}': eboiv goes with cbc`);
+  }
   return {
     text,
     cipher,

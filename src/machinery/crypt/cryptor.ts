@@ -28,7 +28,9 @@ export interface CryptorRecipe {
   readonly sectorBytes: number;
   /** IVs count sectors of `sectorBytes`, not of 512 bytes. */
   readonly hasLargeIvSectors: boolean;
+  /** Of the mode: 1 for ctr. */
   readonly blockBytes: number;
+  readonly ivBytes: number;
   /** XTS by OpenSSL itself: `encrypt` and `decrypt` are contexts of it. */
   readonly isWholeXts: boolean;
   readonly keys: readonly KeyContexts[];
@@ -156,7 +158,7 @@ export class Cryptor implements ComputeHandler {
 
   /** The IVs of a run of sectors, 16 bytes each. */
   #fillIvs(sector: number, len: number): void {
-    const { sectorBytes, hasLargeIvSectors, ivMode, ivContext, blockBytes } = this.#recipe;
+    const { sectorBytes, hasLargeIvSectors, ivMode, ivContext, blockBytes, ivBytes } = this.#recipe;
     const count = len / sectorBytes;
     const perSector = sectorBytes / SECTOR_BYTES;
     let number = hasLargeIvSectors ? sector / perSector : sector;
@@ -177,7 +179,7 @@ export class Cryptor implements ComputeHandler {
       const high = Math.floor(number / 2 ** 32) | 0;
       if (isBigEndian) {
         // In the last 8 bytes of the IV.
-        const end = at + blockBytes / 4;
+        const end = at + ivBytes / 4;
         words[end - 2] = swap(high);
         words[end - 1] = swap(number | 0);
       } else if (ivMode !== 'null') {
