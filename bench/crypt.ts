@@ -73,10 +73,9 @@ const CELLS: readonly { readonly name: string; readonly load: readonly string[] 
 function prepare(folder: string): void {
   writeFileSync(join(folder, 'passphrase'), 'bench');
   const luks = join(folder, 'luks');
-  execFileSync('qemu-img', [
-    ...['create', '-q', '--object', `secret,id=s,file=${join(folder, 'passphrase')}`],
-    ...['-f', 'luks', '-o', 'key-secret=s,iter-time=500', luks, String(SIZE)],
-  ]);
+  const secret = `secret,id=s,file=${join(folder, 'passphrase')}`;
+  const format = 'create -q -f luks -o key-secret=s,iter-time=500'.split(' ');
+  execFileSync('qemu-img', [...format, '--object', secret, luks, String(SIZE)]);
   writeFileSync(join(folder, 'raw'), '');
   truncateSync(join(folder, 'raw'), SIZE);
 }
@@ -112,7 +111,9 @@ async function compareServers(rounds: number, folder: string, only: string): Pro
   for (const [name, serve] of SERVERS) {
     await measure(name, serve, folder, ['-b', '1m', '-q', '8', '-s', '-r', '0', '-t', '2']);
   }
-  print('| cell | 512 / nbdkit | 512 / qemu | 4096 / nbdkit | 4096 / qemu | IOPS 512, 4096, nbdkit, qemu |');
+  print(
+    '| cell | 512 / nbdkit | 512 / qemu | 4096 / nbdkit | 4096 / qemu | IOPS 512, 4096, nbdkit, qemu |',
+  );
   print('|---|---|---|---|---|---|');
   for (const cell of CELLS.filter((c) => c.name.includes(only))) {
     const iops = new Map<string, number[]>([...SERVERS.keys()].map((name) => [name, []]));
@@ -188,7 +189,9 @@ async function main(options: { rounds: string; folder: string; cells: string }):
 }
 
 await new Command('bench:crypt')
-  .description('Compares encrypted devices with LUKS in nbdkit and qemu-nbd; medians of paired runs.')
+  .description(
+    'Compares encrypted devices with LUKS in nbdkit and qemu-nbd; medians of paired runs.',
+  )
   .option('--rounds <n>', 'runs of each', '3')
   .option('--folder <path>', 'where images are made', '/dev/shm')
   .option('--cells <text>', 'only cells whose name has this in it', '')

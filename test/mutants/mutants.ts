@@ -393,4 +393,56 @@ export const MUTANTS: readonly Mutant[] = [
     find: 'if (!pool.metadata.hasChanged) { bio.device = pool.data;',
     replace: 'if (true) { bio.device = pool.data;',
   },
+
+  // ---- crypt ----
+  {
+    name: 'crypt: a write is encrypted where it lies',
+    file: 'machinery/crypt/crypt-path.js',
+    find: 'cryptor.run(CryptFlag.Encrypt, from, mem + done, len, position + done / SECTOR_BYTES);',
+    replace:
+      'cryptor.run(CryptFlag.Encrypt, from, from, len, position + done / SECTOR_BYTES); this.#arena.u8.copyWithin(mem + done, from, from + len);',
+  },
+  {
+    name: 'crypt: every segment has the IV of the first',
+    file: 'machinery/crypt/crypt-path.js',
+    find: 'cryptor.run(0, mem, mem, len, position + done / SECTOR_BYTES);',
+    replace: 'cryptor.run(0, mem, mem, len, position);',
+  },
+  {
+    name: 'crypt: a read ends before its threads have',
+    file: 'machinery/crypt/crypt-path.js',
+    find: 'this.#pushJobs(this.#takeIo(bio), bio, 0, NONE); return EndIoResult.Incomplete;',
+    replace: 'const io = this.#takeIo(bio); this.#pushJobs(io, bio, 0, NONE); io.jobs = 1 << 30;',
+  },
+  {
+    name: 'crypt: the first thread that is done sends the write',
+    file: 'machinery/crypt/crypt-path.js',
+    find: 'if (--io.jobs > 0) return;',
+    replace: 'if (--io.jobs > 1) return; if (io.jobs === 0) return;',
+  },
+  {
+    name: 'crypt: two writes share the reserve',
+    file: 'machinery/crypt/crypt-path.js',
+    find: 'if (isReserve) this.#isReserveFree = false;',
+    replace: '',
+  },
+  {
+    name: 'crypt: zeroes go down without FUA',
+    file: 'machinery/crypt/crypt-path.js',
+    find: 'clone.flags &= BioFlag.Fua;',
+    replace: 'clone.flags = 0;',
+  },
+  {
+    name: 'crypt: a buffer is free before its write has ended',
+    file: 'machinery/crypt/crypt-path.js',
+    find: 'for (const clone of ready) submitBio(clone);',
+    replace:
+      'for (const clone of ready) { submitBio(clone); const io = clone.ownerWord; if (!io.isReserve) { this.#arena.u8.fill(0xdb, io.mem, io.mem + io.bytes); } }',
+  },
+  {
+    name: 'crypt: a stalled write is forgotten',
+    file: 'machinery/crypt/crypt-path.js',
+    find: 'if (this.#stalledHead !== null) this.#retry();',
+    replace: '',
+  },
 ];

@@ -39,13 +39,11 @@ export function parseCryptOptions(args: readonly string[], lenSectors: number): 
   if (countWord !== undefined && (!/^\d+$/.test(countWord) || count > 8)) {
     throw invalid(`Invalid number of feature args: '${countWord}': expected 0 to 8`);
   }
-  if (words.length !== count) {
-    throw invalid(
-      `Not enough feature arguments: announced ${count}, found ${words.length}`.replace(
-        /^Not enough/,
-        words.length < count ? 'Not enough' : 'Too many',
-      ),
-    );
+  if (words.length < count) {
+    throw invalid(`Invalid number of feature args: announced ${count}, found ${words.length}`);
+  }
+  if (words.length > count) {
+    throw invalid(`Too many feature arguments: announced ${count}, found ${words.length}`);
   }
   for (const word of words) {
     const lower = word.toLowerCase();

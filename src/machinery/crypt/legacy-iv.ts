@@ -57,19 +57,17 @@ export class LegacyIv {
     // The seed is 16 bytes of key; the rest of its 64 is zeroes.
     if (seed !== null) input.set(seed);
     input.set(this.#u8.subarray(data + BLOCK, data + SECTOR), seedBytes);
-    const tail = new DataView(input.buffer, seedBytes + SECTOR - BLOCK);
-    tail.setUint32(0, sector >>> 0, true);
-    const high = Math.floor(sector / 2 ** 32) & 0xffffff;
-    tail.setUint32(4, (high | 0x80000000) >>> 0, true);
-    tail.setUint32(8, 4024, true);
+    const tail = seedBytes + SECTOR - BLOCK;
+    putWord(input, tail, sector | 0);
+    putWord(input, tail + 4, (Math.floor(sector / 2 ** 32) & 0xffffff) | 0x80000000);
+    putWord(input, tail + 8, 4024);
     return md5State(input);
   }
 
   #whiten(whitening: Uint8Array, data: number, sector: number): void {
     const number = sectorBytes(sector);
     const buffer = whitening.map((byte, i) => byte ^ (number[i % 8] as number));
-    const view = new DataView(buffer.buffer);
-    for (let i = 0; i < 16; i += 4) view.setUint32(i, crc32(buffer.subarray(i, i + 4)), true);
+    for (let i = 0; i < 16; i += 4) putWord(buffer, i, crc32(buffer.subarray(i, i + 4)));
     for (let i = 0; i < 4; i++) {
       buffer[i] = (buffer[i] as number) ^ (buffer[i + 12] as number);
       buffer[i + 4] = (buffer[i + 4] as number) ^ (buffer[i + 8] as number);
@@ -82,8 +80,20 @@ export class LegacyIv {
 
 function sectorBytes(sector: number): Uint8Array {
   const bytes = new Uint8Array(8);
-  new DataView(bytes.buffer).setBigUint64(0, BigInt(sector), true);
+  putWord(bytes, 0, sector | 0);
+  putWord(bytes, 4, Math.floor(sector / 2 ** 32));
   return bytes;
+}
+
+/** Little-endian, as everything here. */
+function putWord(bytes: Uint8Array, at: number, word: number): void {
+  for (let i = 0; i < 4; i++) bytes[at + i] = word >>> (8 * i);
+}
+
+function getWord(bytes: Uint8Array, at: number): number {
+  let word = 0;
+  for (let i = 3; i >= 0; i--) word = (word << 8) | (bytes[at + i] as number);
+  return word;
 }
 
 /** CRC-32 (IEEE, reflected) that starts at 0 and is not inverted at the end. */
@@ -93,7 +103,7 @@ function crc32(bytes: Uint8Array): number {
     crc ^= byte;
     for (let bit = 0; bit < 8; bit++) crc = (crc >>> 1) ^ ((crc & 1) === 0 ? 0 : 0xedb88320);
   }
-  return crc >>> 0;
+  return crc;
 }
 
 const SHIFTS = [
@@ -107,13 +117,12 @@ const SINES = Array.from({ length: 64 }, (_, i) => Math.floor(Math.abs(Math.sin(
 /** MD5's state (RFC 1321) after whole blocks of 64 bytes, without the padding of a finished hash. */
 export function md5State(input: Uint8Array): Uint8Array {
   const state = new Uint32Array([0x67452301, 0xefcdab89, 0x98badcfe, 0x10325476]);
-  const view = new DataView(input.buffer, input.byteOffset, input.length);
   for (let block = 0; block < input.length; block += 64) {
     let [a, b, c, d] = state as unknown as [number, number, number, number];
     for (let i = 0; i < 64; i++) {
       const round = i >> 4;
       const [mixed, word] = md5Mix(round, i, b, c, d);
-      const sum = (a + mixed + (SINES[i] as number) + view.getUint32(block + word * 4, true)) | 0;
+      const sum = (a + mixed + (SINES[i] as number) + getWord(input, block + word * 4)) | 0;
       const shift = SHIFTS[round as 0 | 1 | 2 | 3][i & 3] as number;
       a = d;
       d = c;
@@ -125,8 +134,7 @@ export function md5State(input: Uint8Array): Uint8Array {
     }
   }
   const out = new Uint8Array(16);
-  const outView = new DataView(out.buffer);
-  for (const [i, word] of state.entries()) outView.setUint32(i * 4, word, true);
+  for (const [i, word] of state.entries()) putWord(out, i * 4, word);
   return out;
 }
 

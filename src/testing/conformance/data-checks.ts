@@ -61,7 +61,7 @@ const memory: Check = {
     }),
   async run(stage, ops) {
     await stage.withRig({ clonesMax: 2 }, async (rig) => {
-      const release = hogMemory(rig, 12);
+      const release = hogMemory(rig, 5);
       try {
         const load = new Load(rig, { depth: 4 });
         await load.run(ops);
@@ -76,31 +76,20 @@ const memory: Check = {
 
 /** Takes all buffers but a few of 16 KiB. */
 function hogMemory(rig: Rig, spare: number): () => void {
+  const { arena } = rig;
   const taken: { readonly mem: number; readonly bytes: number }[] = [];
-  for (const bytes of [1 << 20, 1 << 18, 1 << 16, 1 << 14, 1 << 12]) {
-    for (;;) {
-      const mem = rig.arena.tryAlloc(bytes);
-      if (mem === NONE) break;
-      taken.push({ mem, bytes });
-      // One slab is enough to cut into small ones; the rest stays whole and taken.
-      if (bytes < 1 << 20 && taken.length > 4096) break;
-    }
-    if (bytes === 1 << 20) {
-      const last = taken.pop();
-      if (last !== undefined) rig.arena.free(last.mem, last.bytes);
-      for (let n = 0; n < 64; n++) {
-        const mem = rig.arena.tryAlloc(1 << 14);
-        if (mem !== NONE) taken.push({ mem, bytes: 1 << 14 });
-      }
-      break;
-    }
-  }
-  for (let n = 0; n < spare; n++) {
-    const last = taken.pop();
-    if (last !== undefined) rig.arena.free(last.mem, last.bytes);
-  }
+  const take = (bytes: number): boolean => {
+    const mem = arena.tryAlloc(bytes);
+    if (mem !== NONE) taken.push({ mem, bytes });
+    return mem !== NONE;
+  };
+  const small = 1 << 14;
+  const spares = Array.from({ length: spare }, () => arena.tryAlloc(small));
+  // Also what is left of slabs that are cut already.
+  for (const bytes of [1 << 20, 1 << 18, 1 << 16, small, 1 << 12]) while (take(bytes));
+  for (const mem of spares) if (mem !== NONE) arena.free(mem, small);
   return () => {
-    for (const { mem, bytes } of taken) rig.arena.free(mem, bytes);
+    for (const { mem, bytes } of taken) arena.free(mem, bytes);
   };
 }
 

@@ -13,6 +13,7 @@ import type { Prng } from '../../base/prng.ts';
 import { Status } from '../../base/status.ts';
 import { SECTOR_BYTES } from '../../base/units.ts';
 import { type Bio, BioFlag, forEachSegment, Op, OP_NAMES } from '../../bio/bio.ts';
+import type { IoContext } from '../../bio/context.ts';
 import type { Extent } from '../../bio/device.ts';
 import { DEFAULT_LIMITS, type QueueLimits } from '../../bio/limits.ts';
 import { endBio } from '../../bio/submit.ts';
@@ -25,6 +26,8 @@ export interface SeenBio {
   readonly sector: number;
   readonly lenSectors: number;
   readonly flags: number;
+  /** On whose account. */
+  readonly ctx: IoContext;
 }
 
 /** What a disk does wrong. Change it at any time. Rates are chances per request, 0 to 1. */
@@ -170,7 +173,7 @@ export class SimDisk implements BackendDevice {
 
   submit(bio: Bio): void {
     const { op, sector, lenBytes, lenSectors, flags } = bio;
-    this.seen.push({ op, sector, lenSectors, flags });
+    this.seen.push({ op, sector, lenSectors, flags, ctx: bio.ctx });
     if (this.measuresDepth) this.#measureDepth();
     const root = rootOf(bio);
     if (!this.#check(bio, root)) {
