@@ -40,8 +40,8 @@ export interface ComputeDefinition {
 /** Something that jobs can be given to. */
 export interface ComputeQueue {
   /**
-   * True when a thread is there to take jobs and so little is queued that it is worth the wait; otherwise
-   * the caller does the work himself.
+   * True when a thread is there to take jobs and so little is queued that it is worth the wait;
+   * otherwise the caller does the work himself.
    */
   readonly isWelcome: boolean;
   /**

@@ -108,8 +108,8 @@ function mixBlocks(lanes: readonly number[], sectorBytes: number): Code {
 }
 
 /**
- * While there are so many sectors left: takes as many at once as there are lanes. A tweak depends on
- * the one before it, so one sector at a time leaves the processor waiting.
+ * While there are so many sectors left: takes as many at once as there are lanes. A tweak
+ * depends on the one before it, so one sector at a time leaves the processor waiting.
  */
 function mixLanes(lanes: readonly number[], sectorBytes: number): Code {
   const count = i32(lanes.length);
