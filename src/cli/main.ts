@@ -12,6 +12,7 @@ import { addPool } from './pool.ts';
 import { addReplay } from './replay.ts';
 import { addServe } from './serve.ts';
 import { addThin } from './thin.ts';
+import { addVerity } from './verity.ts';
 import { addUp } from './up.ts';
 
 const ABOUT = `The device mapper in userspace: stacks of virtual block devices from dm table lines, served over NBD,
@@ -48,6 +49,7 @@ async function main(): Promise<void> {
   addReplay(program);
   addPool(program);
   addThin(program);
+  addVerity(program);
   addCompletion(program);
   for (const command of program.commands) {
     command.exitOverride();

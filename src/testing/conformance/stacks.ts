@@ -155,6 +155,7 @@ export const NO_DISKS: Readonly<Record<string, string>> = {
   error: 'fails everything',
   zero: 'keeps nothing',
   'thin-pool': 'is what thin is made of',
+  verity: 'is read-only',
 };
 
 export interface DrawStackOptions {
