@@ -1,0 +1,17 @@
+// The refusals of LUKS that callers tell apart. All are DmErrors.
+
+import { DmError } from '../../base/errors.ts';
+import { Status } from '../../base/status.ts';
+
+/** No key slot opens with what was given. */
+export class WrongPassphrase extends DmError {}
+
+/** What is on the disk contradicts itself or the format. */
+export function damaged(message: string): DmError {
+  return new DmError(Status.BadMessage, message);
+}
+
+/** Right by the format, and not in this program. */
+export function unsupported(message: string): DmError {
+  return new DmError(Status.NotSupported, message);
+}
