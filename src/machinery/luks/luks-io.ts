@@ -34,6 +34,12 @@ export interface LuksIo {
   flush(): Promise<void>;
 }
 
+export interface LuksFileOptions {
+  readonly isReadOnly: boolean;
+  /** Write without having it alone: somebody else keeps others out, and uses the data behind the header only. */
+  readonly isShared?: boolean;
+}
+
 export class LuksFile implements LuksIo {
   readonly path: string;
   readonly isBlockDevice: boolean;
@@ -48,18 +54,18 @@ export class LuksFile implements LuksIo {
   }
 
   /** Throws DmError. */
-  static open(path: string, options: { readonly isReadOnly: boolean }): LuksFile {
-    const { isReadOnly } = options;
+  static open(path: string, options: LuksFileOptions): LuksFile {
+    const isLocked = !options.isReadOnly && options.isShared !== true;
     const found = statSync(path, { throwIfNoEntry: false });
     if (found === undefined) throw new DmError(Status.NoEntry, `${path}: no such file`);
     if (!found.isFile() && !found.isBlockDevice()) {
       throw invalid(`${path}: need a file or a block device`);
     }
-    const isExclusive = !isReadOnly && found.isBlockDevice();
-    const mode = isReadOnly ? constants.O_RDONLY : constants.O_RDWR;
+    const isExclusive = isLocked && found.isBlockDevice();
+    const mode = options.isReadOnly ? constants.O_RDONLY : constants.O_RDWR;
     const fd = opened(path, mode | (isExclusive ? constants.O_EXCL : 0));
     try {
-      if (!isReadOnly) lock(path, fd);
+      if (isLocked) lock(path, fd);
       return new LuksFile(path, fd, found.isBlockDevice());
     } catch (error) {
       closeSync(fd);

@@ -6,6 +6,8 @@ import type { LuksIo } from './luks-io.ts';
 export interface UnlockOptions {
   /** Only this slot; without it all that belong to the data, preferred ones first. */
   readonly slot?: number | undefined;
+  /** Any but this one. */
+  readonly exceptSlot?: number | undefined;
   readonly limits?: KdfLimits | undefined;
   /** Before each slot that is tried: how many were, of how many. */
   readonly onTry?: ((done: number, total: number, slot: number) => void) | undefined;

@@ -14,12 +14,7 @@ import {
 } from './key-derivation.ts';
 import { type KeyArea, readKeyArea, wipeRandom, writeKeyArea } from './key-area.ts';
 import { dumpLuks1, describeLuks1 } from './luks1-dump.ts';
-import {
-  LUKS1_ALIGN_BYTES,
-  LUKS1_DIGEST_BYTES,
-  LUKS1_SALT_BYTES,
-  LUKS1_SLOTS,
-} from './luks1.format.ts';
+import { LUKS1_DIGEST_BYTES, LUKS1_SALT_BYTES, LUKS1_SLOTS } from './luks1.format.ts';
 import {
   type Luks1Fields,
   type Luks1Slot,
@@ -64,7 +59,7 @@ export class Luks1Volume implements LuksVolume {
     const ends = slots.map(
       (s) => s.keyMaterialOffset * SECTOR_BYTES + luks1AreaBytes(keyBytes, s.stripes),
     );
-    return Math.ceil(Math.max(...ends) / LUKS1_ALIGN_BYTES) * LUKS1_ALIGN_BYTES;
+    return Math.max(...ends);
   }
 
   get slots(): readonly number[] {
@@ -76,10 +71,10 @@ export class Luks1Volume implements LuksVolume {
   }
 
   async unlock(passphrase: Uint8Array, options: UnlockOptions = {}): Promise<Unlocked> {
-    const { slot, onTry } = options;
+    const { slot, exceptSlot, onTry } = options;
     if (slot !== undefined) this.#enabled(slot);
     const limits = options.limits ?? defaultLimits();
-    const slots = slot === undefined ? this.slots : [slot];
+    const slots = slot === undefined ? this.slots.filter((i) => i !== exceptSlot) : [slot];
     const open = (i: number): Promise<Buffer | undefined> => this.#open(i, passphrase, limits);
     return await trySlots(this.io.path, slots, open, onTry);
   }

@@ -99,10 +99,10 @@ export class Luks2Volume implements LuksVolume {
 
   async unlock(passphrase: Uint8Array, options: UnlockOptions = {}): Promise<Unlocked> {
     this.#refuseRequirements();
-    const { slot, onTry } = options;
+    const { slot, exceptSlot, onTry } = options;
     if (slot !== undefined) this.#slot(slot);
     const limits = options.limits ?? defaultLimits();
-    const slots = slot === undefined ? this.#slotsToTry() : [slot];
+    const slots = slot === undefined ? this.#slotsToTry().filter((i) => i !== exceptSlot) : [slot];
     const open = (i: number): Promise<Buffer | undefined> => this.#open(i, passphrase, limits);
     return await trySlots(this.io.path, slots, open, onTry);
   }

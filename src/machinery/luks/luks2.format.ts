@@ -9,6 +9,8 @@ import { KIB, MIB } from '../../base/units.ts';
 
 export const LUKS2_SECONDARY_MAGIC = Uint8Array.from([0x53, 0x4b, 0x55, 0x4c, 0xba, 0xbe]);
 export const LUKS2_BINARY_BYTES = 4096;
+/** What a copy of the header takes unless told otherwise. */
+export const LUKS2_HEADER_BYTES = 16 * KIB;
 /** What a copy of the header may take; the secondary begins where the primary ends. */
 export const LUKS2_HEADER_SIZES: readonly number[] = [
   16 * KIB,

@@ -27,6 +27,13 @@ function partsOf(spec: string): Parts | undefined {
   return { cipher, mode, iv, ivOption };
 }
 
+/** As LUKS1 keeps it: `aes` and `xts-plain64`. */
+export function splitCipherSpec(spec: string): { readonly name: string; readonly mode: string } {
+  const dash = spec.indexOf('-');
+  if (dash === -1) throw unsupported(`cipher '${spec}': expected CIPHER-MODE-IV`);
+  return { name: spec.slice(0, dash), mode: spec.slice(dash + 1) };
+}
+
 /** Throws DmError naming `where` if this cipher, mode, IV or key size (bytes) cannot be had. */
 export class SectorCipher {
   readonly #algorithm: string;
