@@ -95,8 +95,8 @@ function defaultMemoryKib(): number {
 }
 
 /**
- * The key derivation that the options ask for; without a forced cost it is measured. Throws DmError naming
- * the option.
+ * The key derivation that the options ask for; without a forced cost it is measured. Throws DmError
+ * naming the option.
  */
 export async function chooseKdf(
   flags: KdfFlags,

@@ -62,7 +62,8 @@ export function isTyped(flags: SecretFlags): boolean {
 }
 
 /**
- * The bytes of a passphrase; the caller zeroes them. `isNew`: typed ones are asked for twice. Throws DmError.
+ * The bytes of a passphrase; the caller zeroes them. `isNew`: typed ones are asked for twice.
+ * Throws DmError.
  */
 export async function readSecret(
   flags: SecretFlags,

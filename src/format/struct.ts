@@ -27,7 +27,9 @@ export interface StructMethods<F> {
 
 export type Struct<F> = F & StructMethods<F>;
 
-/** The integer at `offset`; a value above 2^53 - 1 throws a RangeError, because it cannot be right. */
+/**
+ * The integer at `offset`; a value above 2^53 - 1 throws a RangeError, because it cannot be right.
+ */
 export function getU64(view: DataView, offset: number): number {
   const high = view.getUint32(offset + 4, true);
   if (high >= HIGH_LIMIT) {
@@ -129,7 +131,9 @@ export function u64be(offset: number): Field<number> {
   };
 }
 
-/** UTF-8 that ends with a zero byte, or with the field. A longer one is a bug; the rest is zeroed. */
+/**
+ * UTF-8 that ends with a zero byte, or with the field. A longer one is a bug; the rest is zeroed.
+ */
 export function text(offset: number, sizeBytes: number): Field<string> {
   const run = bytes(offset, sizeBytes);
   return {

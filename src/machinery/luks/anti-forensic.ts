@@ -44,7 +44,10 @@ function xorInto(sum: Uint8Array, stripe: Uint8Array): void {
   for (let i = 0; i < sum.length; i++) sum[i] = (sum[i] as number) ^ (stripe[i] as number);
 }
 
-/** Every piece of the hash's size becomes the hash of its number and itself; the last may be shorter. */
+/**
+ * Every piece of the hash's size becomes the hash of its number and itself; the last may be
+ * shorter.
+ */
 function diffuse(sum: Buffer, hash: HashSpec): void {
   const number = Buffer.alloc(4);
   for (let at = 0, i = 0; at < sum.length; at += hash.sizeBytes, i++) {

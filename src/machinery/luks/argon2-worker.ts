@@ -20,8 +20,8 @@ export type Argon2Answer = { readonly key: Uint8Array } | { readonly error: stri
 const LOOKS = 3;
 
 /**
- * The library refuses an empty password, which Argon2 itself and LUKS allow. Its checks are shown one byte
- * and the computation gets none.
+ * The library refuses an empty password, which Argon2 itself and LUKS allow. Its checks are shown
+ * one byte and the computation gets none.
  */
 function withEmptyPassword<T extends IArgon2Options>(options: T): T {
   let looks = 0;

@@ -19,8 +19,8 @@ export async function backupHeader(volume: LuksVolume, to: LuksIo): Promise<void
 }
 
 /**
- * What keeps a backup from being put on a device, or undefined: the data would be elsewhere or under another
- * key than the header there has it. `current` is undefined when there is no header.
+ * What keeps a backup from being put on a device, or undefined: the data would be elsewhere or
+ * under another key than the header there has it. `current` is undefined when there is no header.
  */
 export function restoreMismatch(
   backup: LuksVolume,
@@ -36,9 +36,9 @@ export function restoreMismatch(
 }
 
 /**
- * Puts a backup on `to`. Its header goes last, the first sectors at the very end, so until then the device has
- * the old header or none; if it is cut short, restoring again completes it. Throws DmError, having written
- * nothing, when the backup or the device is too short.
+ * Puts a backup on `to`. Its header goes last, the first sectors at the very end, so until then the
+ * device has the old header or none; if it is cut short, restoring again completes it. Throws
+ * DmError, having written nothing, when the backup or the device is too short.
  */
 export async function restoreHeader(backup: LuksVolume, to: LuksIo): Promise<void> {
   const { headerBytes, io } = backup;

@@ -159,7 +159,10 @@ function without(range: Range, used: readonly Range[]): Range[] {
   return rest;
 }
 
-/** Copies key material and then lets the LUKS1 header refer to it; a crash leaves a LUKS1 that is whole. */
+/**
+ * Copies key material and then lets the LUKS1 header refer to it; a crash leaves a LUKS1 that is
+ * whole.
+ */
 async function applyMoves(volume: Luks1Volume, moves: readonly Move[]): Promise<void> {
   const { io, fields } = volume;
   for (const { slot, from, to, sizeBytes } of moves) {
@@ -172,8 +175,9 @@ async function applyMoves(volume: Luks1Volume, moves: readonly Move[]): Promise<
 }
 
 /**
- * Points a slot elsewhere. The unused slot that has its area there takes the old one, so that no two overlap.
- * Both must be in the first sector of the header, which is written as a whole or not at all.
+ * Points a slot elsewhere. The unused slot that has its area there takes the old one, so that no
+ * two overlap. Both must be in the first sector of the header, which is written as a whole or not
+ * at all.
  */
 async function swapArea(
   io: LuksIo,

@@ -218,7 +218,9 @@ interface Secrets {
   readonly volumeKey: Uint8Array;
 }
 
-/** No header of either version stays, at any place where one is looked for; key slots become noise. */
+/**
+ * No header of either version stays, at any place where one is looked for; key slots become noise.
+ */
 async function wipeAll(io: LuksIo, layout: FormatLayout, isDetached: boolean): Promise<void> {
   const { headerBytes, keySlotsBytes } = layout;
   wipeZero(io, 0, headerBytes - keySlotsBytes);

@@ -35,7 +35,9 @@ export const LUKS_HASHES: readonly string[] = [
 
 const known = new Map<string, HashSpec>();
 
-/** Throws DmError naming `where` for a hash that is none of these or that this Node does not have. */
+/**
+ * Throws DmError naming `where` for a hash that is none of these or that this Node does not have.
+ */
 export function hashSpec(name: string, where: string): HashSpec {
   const found = known.get(name);
   if (found !== undefined) return found;

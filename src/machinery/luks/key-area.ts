@@ -44,7 +44,9 @@ export async function writeKeyArea(
   }
 }
 
-/** The volume key, if `areaKey` is the right one, or as many other bytes; the caller zeroes them. */
+/**
+ * The volume key, if `areaKey` is the right one, or as many other bytes; the caller zeroes them.
+ */
 export function readKeyArea(
   io: LuksIo,
   area: KeyArea,

@@ -56,7 +56,10 @@ export function defaultLimits(): KdfLimits {
   return { memoryKib: Math.min(ARGON2_MEMORY_KIB_MAX, freeKib), timeMs: 10 * MINUTE_MS };
 }
 
-/** Derives `keyBytes`; the caller zeroes them. Throws DmError naming `where` for bad or too costly parameters. */
+/**
+ * Derives `keyBytes`; the caller zeroes them. Throws DmError naming `where` for bad or too costly
+ * parameters.
+ */
 export async function deriveKey(
   params: KdfParams,
   passphrase: Uint8Array,
@@ -193,8 +196,8 @@ export async function benchmarkPbkdf2(
 const PROBE_KIB = 16 * 1024;
 
 /**
- * Costs by which deriving takes `timeMs` here: as much memory as `memoryKib` allows with four passes, then more
- * passes. Lanes are given, or as many as there are processors, up to 4.
+ * Costs by which deriving takes `timeMs` here: as much memory as `memoryKib` allows with four
+ * passes, then more passes. Lanes are given, or as many as there are processors, up to 4.
  */
 export async function benchmarkArgon2(
   type: Argon2Params['type'],

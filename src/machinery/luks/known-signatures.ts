@@ -50,7 +50,10 @@ const SIGNATURES: readonly Signature[] = [
   signature('MBR', 510, [0x55, 0xaa]),
 ];
 
-/** The name of what is found first, none of `except`; undefined for a device without a known signature. */
+/**
+ * The name of what is found first, none of `except`; undefined for a device without a known
+ * signature.
+ */
 export function findSignature(io: LuksIo, except: readonly string[] = []): string | undefined {
   for (const { name, at, magic } of SIGNATURES) {
     if (except.includes(name)) continue;

@@ -36,7 +36,10 @@ export interface LuksIo {
 
 export interface LuksFileOptions {
   readonly isReadOnly: boolean;
-  /** Write without having it alone: somebody else keeps others out, and uses the data behind the header only. */
+  /**
+   * Write without having it alone: somebody else keeps others out, and uses the data behind the
+   * header only.
+   */
   readonly isShared?: boolean;
 }
 

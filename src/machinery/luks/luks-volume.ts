@@ -37,7 +37,10 @@ export interface LuksSegment {
   readonly offsetBytes: number;
   /** Undefined: up to the end of the device. */
   readonly sizeBytes: number | undefined;
-  /** Of crypt: a dm-crypt cipher, the number of the first sector for the IV, and the size of sectors. */
+  /**
+   * Of crypt: a dm-crypt cipher, the number of the first sector for the IV, and the size of
+   * sectors.
+   */
   readonly cipher: string;
   readonly ivOffset: number;
   readonly sectorBytes: number;
@@ -58,8 +61,8 @@ export interface LuksVolume {
   readonly flags: readonly string[];
 
   /**
-   * Throws WrongPassphrase when no slot opens, and another DmError when slots could not be tried and none
-   * of the others opens.
+   * Throws WrongPassphrase when no slot opens, and another DmError when slots could not be tried
+   * and none of the others opens.
    */
   unlock(passphrase: Uint8Array, options?: UnlockOptions): Promise<Unlocked>;
   /** Throws WrongPassphrase unless it is the key of the data. */

@@ -68,8 +68,8 @@ function viewOf(data: Uint8Array): DataView {
 }
 
 /**
- * Throws DmError for what no LUKS1 header may hold. Where the data is elsewhere (`isDetached`), areas of slots
- * may lie where it would begin.
+ * Throws DmError for what no LUKS1 header may hold. Where the data is elsewhere (`isDetached`),
+ * areas of slots may lie where it would begin.
  */
 export function readLuks1(io: LuksIo, isDetached: boolean): Luks1Fields {
   const data = new Uint8Array(Luks1Header.$sizeBytes);
@@ -150,9 +150,9 @@ export function encodeLuks1(fields: Luks1Fields): Uint8Array {
 }
 
 /**
- * Writes a header that differs in one slot that is being enabled or disabled, durably. Slot 6 lies in two
- * sectors, its state in the first one: that one is written last to enable, first to disable, so at any crash
- * the slot is as before or as after, or disabled with bytes that nobody reads.
+ * Writes a header that differs in one slot that is being enabled or disabled, durably. Slot 6 lies
+ * in two sectors, its state in the first one: that one is written last to enable, first to disable,
+ * so at any crash the slot is as before or as after, or disabled with bytes that nobody reads.
  */
 export async function writeLuks1(
   io: LuksIo,

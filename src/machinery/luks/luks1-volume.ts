@@ -102,7 +102,10 @@ export class Luks1Volume implements LuksVolume {
     return slot;
   }
 
-  /** The new passphrase gets a slot of its own, then the old one goes: at any moment one of them opens. */
+  /**
+   * The new passphrase gets a slot of its own, then the old one goes: at any moment one of them
+   * opens.
+   */
   async changeKey(
     slot: number,
     volumeKey: Uint8Array,

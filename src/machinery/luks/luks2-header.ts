@@ -230,8 +230,8 @@ export async function writeCopy(
 }
 
 /**
- * Makes both copies the header that was found. Throws DmError, having written nothing, when the place of
- * the primary now holds something else.
+ * Makes both copies the header that was found. Throws DmError, having written nothing, when the
+ * place of the primary now holds something else.
  */
 export async function mendCopies(io: LuksIo, found: Luks2Found): Promise<void> {
   const { copy, isPrimaryGood, isSecondaryGood } = found;

@@ -134,7 +134,10 @@ export class Luks2Volume implements LuksVolume {
     return slot;
   }
 
-  /** The new key material goes to an area of its own; one update of the header puts it in the slot's place. */
+  /**
+   * The new key material goes to an area of its own; one update of the header puts it in the slot's
+   * place.
+   */
   async changeKey(
     slot: number,
     volumeKey: Uint8Array,

@@ -13,7 +13,9 @@ export interface OpenLuksOptions {
   readonly isDetached?: boolean;
 }
 
-/** Reads and checks the header; writes nothing. Throws DmError when there is none, or no whole one. */
+/**
+ * Reads and checks the header; writes nothing. Throws DmError when there is none, or no whole one.
+ */
 export function openLuks(io: LuksIo, options: OpenLuksOptions = {}): Luks1Volume | Luks2Volume {
   const isDetached = options.isDetached === true;
   if (io.sizeBytes >= Luks1Header.$sizeBytes) {

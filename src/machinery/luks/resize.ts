@@ -7,8 +7,9 @@ import { Luks2Volume } from './luks2-volume.ts';
 import { byNumber, isCryptSegment } from './luks2-metadata.ts';
 
 /**
- * Gives the last segment a size in bytes, or without one all up to the end of the device. Throws DmError for
- * LUKS1, which keeps no size, and for one that is not of whole sectors or beyond the device.
+ * Gives the last segment a size in bytes, or without one all up to the end of the device. Throws
+ * DmError for LUKS1, which keeps no size, and for one that is not of whole sectors or beyond the
+ * device.
  */
 export async function resizeSegment(
   volume: LuksVolume,

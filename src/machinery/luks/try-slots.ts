@@ -6,7 +6,9 @@ import { WrongPassphrase } from './luks-error.ts';
 import { Status } from '../../base/status.ts';
 import type { Unlocked, UnlockOptions } from './luks-volume.ts';
 
-/** `open` answers the key that a slot holds, or undefined if the passphrase is not that of the slot. */
+/**
+ * `open` answers the key that a slot holds, or undefined if the passphrase is not that of the slot.
+ */
 export async function trySlots(
   path: string,
   slots: readonly number[],
