@@ -4,6 +4,7 @@ import { randomFillSync } from 'node:crypto';
 import { MIB, SECTOR_BYTES } from '../../base/units.ts';
 import { mergeKey, splitKey } from './anti-forensic.ts';
 import type { HashSpec } from './hashes.ts';
+import { damaged } from './luks-error.ts';
 import type { LuksIo } from './luks-io.ts';
 import { SectorCipher } from './sector-cipher.ts';
 
@@ -21,6 +22,15 @@ export interface KeyArea {
 /** Whole sectors. */
 function materialBytes(keyBytes: number, stripes: number): number {
   return Math.ceil((keyBytes * stripes) / SECTOR_BYTES) * SECTOR_BYTES;
+}
+
+/** Throws DmError if an area is not within the device: before a key is derived for it. */
+export function checkKeyArea(io: LuksIo, area: KeyArea, keyBytes: number): void {
+  const end = area.at + materialBytes(keyBytes, area.stripes);
+  if (end <= io.sizeBytes) return;
+  throw damaged(
+    `${area.where}: key material up to byte ${end}, the device ends at ${io.sizeBytes}`,
+  );
 }
 
 /** Writes the volume key under `areaKey`, durably. */

@@ -12,7 +12,7 @@ import {
   type KdfParams,
   type Pbkdf2Params,
 } from './key-derivation.ts';
-import { type KeyArea, readKeyArea, wipeRandom, writeKeyArea } from './key-area.ts';
+import { checkKeyArea, type KeyArea, readKeyArea, wipeRandom, writeKeyArea } from './key-area.ts';
 import { dumpLuks1, describeLuks1 } from './luks1-dump.ts';
 import { LUKS1_DIGEST_BYTES, LUKS1_SALT_BYTES, LUKS1_SLOTS } from './luks1.format.ts';
 import {
@@ -92,9 +92,7 @@ export class Luks1Volume implements LuksVolume {
     options: NewKeyOptions,
   ): Promise<number> {
     await this.checkVolumeKey(volumeKey);
-    const free = this.fields.slots.findIndex((s) => !s.isEnabled);
-    const slot = options.slot ?? free;
-    if (slot === -1) throw new DmError(Status.NoSpace, `${this.io.path}: all key slots are in use`);
+    const slot = options.slot ?? this.#freeSlot();
     if (this.#slot(slot).isEnabled) {
       throw new DmError(Status.Exists, `${this.io.path}: key slot ${slot} is in use`);
     }
@@ -170,6 +168,12 @@ export class Luks1Volume implements LuksVolume {
     throw new DmError(Status.NoEntry, `${this.io.path}: key slot ${slot} is not in use`);
   }
 
+  #freeSlot(): number {
+    const free = this.fields.slots.findIndex((s) => !s.isEnabled);
+    if (free !== -1) return free;
+    throw new DmError(Status.NoSpace, `${this.io.path}: all key slots are in use`);
+  }
+
   #where(slot: number): string {
     return `${this.io.path}: key slot ${slot}`;
   }
@@ -188,10 +192,12 @@ export class Luks1Volume implements LuksVolume {
   ): Promise<Buffer | undefined> {
     const { salt } = this.#slot(slot);
     const keyBytes = this.volumeKeyBytes;
+    const area = this.#area(slot);
+    checkKeyArea(this.io, area, keyBytes);
     const options = { keyBytes, limits, where: this.#where(slot) };
     const areaKey = await deriveKey(this.kdfOf(slot), passphrase, salt, options);
     try {
-      const key = readKeyArea(this.io, this.#area(slot), areaKey, keyBytes);
+      const key = readKeyArea(this.io, area, areaKey, keyBytes);
       if (await this.#isVolumeKey(key, limits)) return key;
       key.fill(0);
       return undefined;
@@ -221,9 +227,11 @@ export class Luks1Volume implements LuksVolume {
     }
     const salt = randomBytes(LUKS1_SALT_BYTES);
     const keyBytes = this.volumeKeyBytes;
+    const area = this.#area(slot);
+    checkKeyArea(this.io, area, keyBytes);
     const areaKey = await deriveKey(kdf, passphrase, salt, { keyBytes, limits, where });
     try {
-      await writeKeyArea(this.io, this.#area(slot), { volumeKey, areaKey });
+      await writeKeyArea(this.io, area, { volumeKey, areaKey });
     } finally {
       areaKey.fill(0);
     }

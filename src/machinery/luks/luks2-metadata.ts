@@ -12,6 +12,8 @@ import {
 } from './luks2.format.ts';
 import { damaged } from './luks-error.ts';
 
+/** Ends the branch of a union: the other one is meant, and its complaint is the one to tell. */
+const OTHER_TYPE = { abort: true };
 const KEY_BYTES_MAX = 1024;
 const U32_MAX = 2 ** 32 - 1;
 
@@ -72,7 +74,7 @@ const Luks2KeySlot = z.looseObject({
 
 /** Of re-encryption, or of tools to come: only its area is looked at. */
 const OtherKeySlot = z.looseObject({
-  type: z.string().refine((s) => s !== 'luks2'),
+  type: z.string().refine((s) => s !== 'luks2', OTHER_TYPE),
   key_size: Count,
   priority: z.number().int().min(0).max(2).optional(),
   area: z.looseObject({ type: z.string(), offset: BigNumber, size: BigNumber }),
@@ -90,7 +92,7 @@ const CryptSegment = z.looseObject({
 });
 
 const OtherSegment = z.looseObject({
-  type: z.string().refine((s) => s !== 'crypt'),
+  type: z.string().refine((s) => s !== 'crypt', OTHER_TYPE),
   offset: BigNumber,
   size: z.union([z.literal('dynamic'), BigNumber]),
   flags: z.array(z.string()).optional(),
@@ -107,7 +109,7 @@ const Pbkdf2Digest = z.looseObject({
 });
 
 const OtherDigest = z.looseObject({
-  type: z.string().refine((s) => s !== 'pbkdf2'),
+  type: z.string().refine((s) => s !== 'pbkdf2', OTHER_TYPE),
   keyslots: z.array(Id),
   segments: z.array(SegmentId),
 });

@@ -7,7 +7,7 @@ import { DmError, invalid } from '../../base/errors.ts';
 import { Status } from '../../base/status.ts';
 import { hashSpec } from './hashes.ts';
 import { defaultLimits, deriveKey, type KdfLimits, type KdfParams } from './key-derivation.ts';
-import { type KeyArea, readKeyArea, wipeRandom, writeKeyArea } from './key-area.ts';
+import { checkKeyArea, type KeyArea, readKeyArea, wipeRandom, writeKeyArea } from './key-area.ts';
 import { LUKS_STRIPES } from './luks1.format.ts';
 import { LUKS2_ALIGN_BYTES, LUKS2_SLOTS } from './luks2.format.ts';
 import { describeLuks2, dumpLuks2 } from './luks2-dump.ts';
@@ -340,10 +340,12 @@ export class Luks2Volume implements LuksVolume {
     const { kdf, area, key_size: keyBytes } = keySlot;
     const digest = this.#digestOf(slot);
     const where = `${this.io.path}: key slot ${slot}`;
+    const material = keyAreaOf(keySlot, where);
+    checkKeyArea(this.io, material, keyBytes);
     const options = { keyBytes: area.key_size, limits, where };
     const areaKey = await deriveKey(kdfParams(kdf), passphrase, bytesOf(kdf.salt), options);
     try {
-      const key = readKeyArea(this.io, keyAreaOf(keySlot, where), areaKey, keyBytes);
+      const key = readKeyArea(this.io, material, areaKey, keyBytes);
       if (await this.#fits(digest, key, limits)) return key;
       key.fill(0);
       return undefined;
