@@ -11,6 +11,7 @@ import {
   ARGON2_TIME_MIN,
   benchmarkArgon2,
   benchmarkPbkdf2,
+  defaultLanes,
   type KdfLimits,
   type KdfParams,
   PBKDF2_ITERATIONS_MAX,
@@ -124,7 +125,7 @@ export async function chooseKdf(
   const memoryKib = flags.pbkdfMemory ?? defaultMemoryKib();
   const { keyBytes } = what;
   if (forced !== undefined) {
-    return { type, time: forced, memoryKib, cpus: flags.pbkdfParallel ?? ARGON2_CPUS_MAX };
+    return { type, time: forced, memoryKib, cpus: flags.pbkdfParallel ?? defaultLanes() };
   }
   const cost = { keyBytes, timeMs, memoryKib };
   return await measured(() => benchmarkArgon2(type, cost, flags.pbkdfParallel));

@@ -239,7 +239,7 @@ function withoutLast(typed: Buffer, length: number): number {
 /** Asks for the word YES; without a terminal there is nobody to ask, and it throws DmError. */
 export async function confirm(what: string): Promise<void> {
   if (!process.stdin.isTTY) throw invalid(`${what}; give --batch-mode to do that unasked`);
-  process.stderr.write(`${what}\nAre you sure? (Type 'yes' in capital letters): `);
+  process.stderr.write(`${what}\nAre you sure? (Type YES): `);
   const answer = await new Promise<string>((resolve) => {
     process.stdin.once('data', (data: Buffer) => resolve(data.toString()));
     process.stdin.once('end', () => resolve(''));

@@ -5,6 +5,7 @@
 import { DmError, invalid } from '../../base/errors.ts';
 import { Status } from '../../base/status.ts';
 import { SECTOR_BYTES } from '../../base/units.ts';
+import { arrangeSlots, firstGap, type Range } from './arrange-slots.ts';
 import { wipeRandom, wipeZero } from './key-area.ts';
 import {
   LUKS_STRIPES,
@@ -22,7 +23,7 @@ import {
   type Luks1Slot,
   writeLuks1,
 } from './luks1-header.ts';
-import type { Luks1Volume } from './luks1-volume.ts';
+import { Luks1Volume } from './luks1-volume.ts';
 import {
   LUKS2_BINARY_BYTES,
   LUKS2_HEADER_BYTES,
@@ -39,7 +40,7 @@ import {
   type Luks2KeySlot,
   type Luks2Metadata,
 } from './luks2-metadata.ts';
-import type { Luks2Volume } from './luks2-volume.ts';
+import { Luks2Volume } from './luks2-volume.ts';
 import { splitCipherSpec } from './sector-cipher.ts';
 import type { LuksIo } from './luks-io.ts';
 
@@ -47,11 +48,6 @@ import type { LuksIo } from './luks-io.ts';
 const SLOTS_AT = 2 * LUKS2_HEADER_BYTES;
 /** Slots that are wholly in the first sector of a LUKS1 header. */
 const SLOTS_IN_SECTOR = 6;
-
-interface Range {
-  readonly at: number;
-  readonly end: number;
-}
 
 /** Throws DmError, having written nothing, when this header cannot become LUKS2. */
 export async function convertToLuks2(volume: Luks1Volume, isDetached: boolean): Promise<void> {
@@ -87,6 +83,9 @@ export async function convertToLuks2(volume: Luks1Volume, isDetached: boolean): 
       if (at < rest.end) await wipeRandom(io, at, rest.end - at);
     }
   }
+  // cryptsetup converts back only what lies as its own conversion would have put it.
+  const step = luks1AreaStep(volume.volumeKeyBytes);
+  await arrangeSlots(new Luks2Volume(io, isDetached), (slot) => SLOTS_AT + slot * step);
 }
 
 interface Move {
@@ -134,16 +133,6 @@ function planMoves(volume: Luks1Volume, limit: number): Move[] {
     }
     return { slot, from, to, sizeBytes };
   });
-}
-
-/** The first place for `sizeBytes` between ranges that may overlap. */
-function firstGap(used: readonly Range[], sizeBytes: number, limit: number): number | undefined {
-  let at = 0;
-  for (const range of [...used].sort((a, b) => a.at - b.at)) {
-    if (range.at - at >= sizeBytes) return at;
-    at = Math.max(at, Math.ceil(range.end / LUKS1_ALIGN_BYTES) * LUKS1_ALIGN_BYTES);
-  }
-  return at + sizeBytes <= limit ? at : undefined;
 }
 
 /** Parts of a range that none of `used` covers. */
@@ -273,8 +262,11 @@ function base64(data: Uint8Array): string {
 /** Throws DmError, having written nothing, naming what LUKS1 cannot hold. */
 export async function convertToLuks1(volume: Luks2Volume): Promise<void> {
   const { io } = volume;
-  const fields = luks1Of(volume);
+  luks1Of(volume);
   await volume.update(volume.metadata);
+  const step = luks1AreaStep(volume.volumeKeyBytes);
+  await arrangeSlots(volume, (slot) => LUKS1_ALIGN_BYTES + slot * step);
+  const fields = luks1Of(volume);
   const header = encodeLuks1(fields);
   // The secondary LUKS2 header counts until the first sector says LUKS1.
   io.write(SECTOR_BYTES, header.subarray(SECTOR_BYTES));
@@ -283,6 +275,21 @@ export async function convertToLuks1(volume: Luks2Volume): Promise<void> {
   await io.flush();
   wipeZero(io, LUKS2_BINARY_BYTES, 2 * volume.fields.headerBytes - LUKS2_BINARY_BYTES);
   await io.flush();
+  await homeSlot0(new Luks1Volume(io, true));
+}
+
+/** Slot 0 belongs where the LUKS2 header was. It stays where it is when that is not safely done. */
+async function homeSlot0(volume: Luks1Volume): Promise<void> {
+  const { keyBytes, slots } = volume.fields;
+  const [first] = slots;
+  const from = (first?.keyMaterialOffset ?? 0) * SECTOR_BYTES;
+  if (first?.isEnabled !== true || from === LUKS1_ALIGN_BYTES) return;
+  const { displaced } = displacedBy(volume.fields, { slot: 0, to: LUKS1_ALIGN_BYTES });
+  if (displaced.length > 1) return;
+  if (displaced.some((s) => s.isEnabled || slots.indexOf(s) >= SLOTS_IN_SECTOR)) return;
+  const sizeBytes = luks1AreaBytes(keyBytes, LUKS_STRIPES);
+  await applyMoves(volume, [{ slot: 0, from, to: LUKS1_ALIGN_BYTES, sizeBytes }]);
+  await wipeRandom(volume.io, from, sizeBytes);
 }
 
 function luks1Of(volume: Luks2Volume): Luks1Fields {
@@ -368,9 +375,11 @@ function placeUnused(
   cannot: (why: string) => DmError,
 ): void {
   const step = luks1AreaStep(fields.keyBytes);
-  for (const slot of fields.slots) {
+  const isFree = (at: number): boolean => used.every((r) => at >= r.end || at + step <= r.at);
+  for (const [i, slot] of fields.slots.entries()) {
     if (slot.isEnabled) continue;
-    const at = firstGap(used, step, limit);
+    const home = LUKS1_ALIGN_BYTES + i * step;
+    const at = isFree(home) ? home : firstGap(used, step, limit);
     if (at === undefined) throw cannot('no room for eight key slots before the data');
     slot.keyMaterialOffset = at / SECTOR_BYTES;
     used.push({ at, end: at + step });

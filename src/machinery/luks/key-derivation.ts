@@ -192,6 +192,11 @@ export async function benchmarkPbkdf2(
   return Math.min(Math.max(iterations, PBKDF2_ITERATIONS_MIN), PBKDF2_ITERATIONS_MAX);
 }
 
+/** As many as there are processors, up to 4. */
+export function defaultLanes(): number {
+  return Math.min(ARGON2_CPUS_MAX, availableParallelism());
+}
+
 /** Where the search for a cost begins, KiB; what is faster than that is not measurable. */
 const PROBE_KIB = 16 * 1024;
 
@@ -204,7 +209,7 @@ export async function benchmarkArgon2(
   options: { readonly keyBytes: number; readonly timeMs: number; readonly memoryKib: number },
   lanes?: number,
 ): Promise<Argon2Params> {
-  const cpus = lanes ?? Math.min(ARGON2_CPUS_MAX, availableParallelism());
+  const cpus = lanes ?? defaultLanes();
   const { keyBytes, timeMs } = options;
   const least = Math.max(ARGON2_MEMORY_KIB_MIN, 8 * cpus);
   const most = Math.max(least, options.memoryKib);

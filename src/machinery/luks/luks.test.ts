@@ -4,7 +4,7 @@
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import { test } from 'node:test';
-import fc from 'fast-check';
+import * as fc from 'fast-check';
 import { DmError } from '../../base/errors.ts';
 import { LuksDisk, sealCopy, setMetadata } from '../../testing/luks-disk.ts';
 import { mergeKey, splitKey } from './anti-forensic.ts';
