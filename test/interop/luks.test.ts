@@ -585,8 +585,8 @@ describe('LUKS with cryptsetup and qemu-img', { skip }, async () => {
       [ask, 'falsch\n'],
       [ask, 'geheim\n'],
     ] as const;
-    assert.match(typed(test, wrong), /no key slot opens.*key slot 0 opens.*exit 0/s);
-    assert.match(typed([...test, '-T', '1'], [[ask, 'falsch\n']]), /no key slot opens.*exit 3/s);
+    assert.match(typed(test, wrong), /slot 0 does not open.*key slot 0 opens.*exit 0/s);
+    assert.match(typed([...test, '-T', '1'], [[ask, 'falsch\n']]), /slot 0 does not open.*exit 3/s);
     assert.match(typed(test, [[ask, '\x03']]), /given up.*exit 1/s);
   });
 

@@ -3,7 +3,7 @@
 
 import { wipeRandom } from './key-area.ts';
 import { LUKS2_ALIGN_BYTES } from './luks2.format.ts';
-import { areasOf } from './luks2-metadata.ts';
+import { areasOf, type Luks2Metadata } from './luks2-metadata.ts';
 import type { Luks2Volume } from './luks2-volume.ts';
 
 export interface Range {
@@ -19,25 +19,41 @@ interface Move {
 /** Moves in one call at most; two a slot are enough. */
 const MOVES_MAX = 64;
 
+export interface Arrangement {
+  readonly moves: readonly Move[];
+  /** As it will be after them. */
+  readonly metadata: Luks2Metadata;
+}
+
 /** `target` answers where a slot should begin, bytes, or undefined for wherever it is. */
-export async function arrangeSlots(
+export function planArrangement(
   volume: Luks2Volume,
   target: (slot: number) => number | undefined,
-): Promise<void> {
-  for (let i = 0; i < MOVES_MAX; i++) {
-    const move = nextMove(volume, target);
-    if (move === undefined) return;
-    await moveArea(volume, move);
+): Arrangement {
+  const metadata = structuredClone(volume.metadata);
+  const limits = { low: 2 * volume.fields.headerBytes, high: volume.headerBytes };
+  const moves: Move[] = [];
+  while (moves.length < MOVES_MAX) {
+    const move = nextMove(metadata, limits, target);
+    if (move === undefined) break;
+    const keySlot = metadata.keyslots[move.slot];
+    if (keySlot !== undefined) keySlot.area.offset = String(move.to);
+    moves.push(move);
   }
+  return { moves, metadata };
+}
+
+export async function arrangeSlots(volume: Luks2Volume, { moves }: Arrangement): Promise<void> {
+  for (const move of moves) await moveArea(volume, move);
 }
 
 /** A slot that can go to its target now, or aside because it overlaps its own target. */
 function nextMove(
-  volume: Luks2Volume,
+  metadata: Luks2Metadata,
+  { low, high }: { readonly low: number; readonly high: number },
   target: (slot: number) => number | undefined,
 ): Move | undefined {
-  const areas = areasOf(volume.metadata);
-  const low = 2 * volume.fields.headerBytes;
+  const areas = areasOf(metadata);
   for (const own of areas) {
     const { slot } = own;
     const to = target(slot);
@@ -45,10 +61,10 @@ function nextMove(
     if (to === undefined || to === own.at || to < low) continue;
     const goal = { at: to, end: to + sizeBytes };
     const others = areas.filter((area) => area !== own);
-    if (goal.end > volume.headerBytes || others.some((area) => overlaps(area, goal))) continue;
+    if (goal.end > high || others.some((area) => overlaps(area, goal))) continue;
     if (!overlaps(own, goal)) return { slot, to };
     const used = [{ at: 0, end: low }, ...areas, goal];
-    const aside = firstGap(used, sizeBytes, volume.headerBytes);
+    const aside = firstGap(used, sizeBytes, high);
     if (aside !== undefined) return { slot, to: aside };
   }
   return undefined;

@@ -5,7 +5,13 @@
 import { DmError, invalid } from '../../base/errors.ts';
 import { Status } from '../../base/status.ts';
 import { SECTOR_BYTES } from '../../base/units.ts';
-import { arrangeSlots, firstGap, type Range } from './arrange-slots.ts';
+import {
+  type Arrangement,
+  arrangeSlots,
+  firstGap,
+  planArrangement,
+  type Range,
+} from './arrange-slots.ts';
 import { wipeRandom, wipeZero } from './key-area.ts';
 import {
   LUKS_STRIPES,
@@ -85,7 +91,11 @@ export async function convertToLuks2(volume: Luks1Volume, isDetached: boolean): 
   }
   // cryptsetup converts back only what lies as its own conversion would have put it.
   const step = luks1AreaStep(volume.volumeKeyBytes);
-  await arrangeSlots(new Luks2Volume(io, isDetached), (slot) => SLOTS_AT + slot * step);
+  const luks2 = new Luks2Volume(io, isDetached);
+  await arrangeSlots(
+    luks2,
+    planArrangement(luks2, (slot) => SLOTS_AT + slot * step),
+  );
 }
 
 interface Move {
@@ -262,11 +272,11 @@ function base64(data: Uint8Array): string {
 /** Throws DmError, having written nothing, naming what LUKS1 cannot hold. */
 export async function convertToLuks1(volume: Luks2Volume): Promise<void> {
   const { io } = volume;
-  luks1Of(volume);
+  const arrangement = planHome(volume);
+  luks1Of(volume, arrangement.metadata);
   await volume.update(volume.metadata);
-  const step = luks1AreaStep(volume.volumeKeyBytes);
-  await arrangeSlots(volume, (slot) => LUKS1_ALIGN_BYTES + slot * step);
-  const fields = luks1Of(volume);
+  await arrangeSlots(volume, arrangement);
+  const fields = luks1Of(volume, volume.metadata);
   const header = encodeLuks1(fields);
   // The secondary LUKS2 header counts until the first sector says LUKS1.
   io.write(SECTOR_BYTES, header.subarray(SECTOR_BYTES));
@@ -278,6 +288,27 @@ export async function convertToLuks1(volume: Luks2Volume): Promise<void> {
   await homeSlot0(new Luks1Volume(io, true));
 }
 
+/**
+ * Slots go where LUKS1 has them, but slot 0: that is where the LUKS2 header is, so until later it takes the
+ * place of a free slot. Without room for that all stay where they are.
+ */
+function planHome(volume: Luks2Volume): Arrangement {
+  const stay = { moves: [], metadata: volume.metadata };
+  const step = luks1AreaStep(volume.volumeKeyBytes);
+  const home = (slot: number): number => LUKS1_ALIGN_BYTES + slot * step;
+  let guest = SLOTS_IN_SECTOR - 1;
+  while (guest > 0 && volume.slots.includes(guest)) guest--;
+  if (guest === 0) return stay;
+  const plan = planArrangement(volume, (slot) => home(slot === 0 ? guest : slot));
+  try {
+    luks1Of(volume, plan.metadata);
+    return plan;
+  } catch (error) {
+    if (error instanceof DmError) return stay;
+    throw error;
+  }
+}
+
 /** Slot 0 belongs where the LUKS2 header was. It stays where it is when that is not safely done. */
 async function homeSlot0(volume: Luks1Volume): Promise<void> {
   const { keyBytes, slots } = volume.fields;
@@ -285,15 +316,15 @@ async function homeSlot0(volume: Luks1Volume): Promise<void> {
   const from = (first?.keyMaterialOffset ?? 0) * SECTOR_BYTES;
   if (first?.isEnabled !== true || from === LUKS1_ALIGN_BYTES) return;
   const { displaced } = displacedBy(volume.fields, { slot: 0, to: LUKS1_ALIGN_BYTES });
-  if (displaced.length > 1) return;
-  if (displaced.some((s) => s.isEnabled || slots.indexOf(s) >= SLOTS_IN_SECTOR)) return;
   const sizeBytes = luks1AreaBytes(keyBytes, LUKS_STRIPES);
+  if (displaced.length > 1 || from < LUKS1_ALIGN_BYTES + sizeBytes) return;
+  if (displaced.some((s) => s.isEnabled || slots.indexOf(s) >= SLOTS_IN_SECTOR)) return;
   await applyMoves(volume, [{ slot: 0, from, to: LUKS1_ALIGN_BYTES, sizeBytes }]);
   await wipeRandom(volume.io, from, sizeBytes);
 }
 
-function luks1Of(volume: Luks2Volume): Luks1Fields {
-  const { metadata, io } = volume;
+function luks1Of(volume: Luks2Volume, metadata: Luks2Metadata): Luks1Fields {
+  const { io } = volume;
   const cannot = (why: string): DmError => invalid(`${io.path}: cannot become LUKS1: ${why}`);
   const [segment, ...more] = Object.values(metadata.segments);
   if (segment === undefined || more.length > 0 || !isCryptSegment(segment)) {

@@ -236,7 +236,10 @@ test('costs above the limits are refused before they are paid', async () => {
   await assert.rejects(derive(pbkdf2(2 ** 31 - 1)), /takes more than 1 s/);
   await assert.rejects(derive(pbkdf2(2 ** 32 - 1)), /need less than 2\^31/);
   await assert.rejects(derive(pbkdf2(0)), /need 1 or more/);
-  await assert.rejects(derive({ ...KDF, hash: 'md5' } as KdfParams), /hash 'md5': expected one of/);
+  await assert.rejects(
+    derive({ type: 'pbkdf2', hash: 'md5', iterations: 1000 }),
+    /hash 'md5': expected one of/,
+  );
   await assert.rejects(
     derive({ type, time: 2 ** 32 - 1, memoryKib: 64, cpus: 1 }),
     /more than 1 s/,
