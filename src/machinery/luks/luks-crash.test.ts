@@ -23,7 +23,7 @@ const [ONE, TWO, THREE] = ['one', 'two', 'three'].map((s) => Buffer.from(s)) as 
 ];
 const DISK_BYTES = 3 * 1024 * 1024;
 /** Besides the cuts in order. */
-const CUTS_A_FLUSH = 6;
+const CUTS_A_FLUSH = 5;
 
 async function formatted(version: 1 | 2): Promise<LuksDisk> {
   const disk = new LuksDisk(DISK_BYTES);
@@ -86,7 +86,7 @@ async function cutEverywhere(
 
 for (const version of [1, 2] as const) {
   test(`LUKS${version}: a key that is added opens or does not; the old one always does`, async () => {
-    for (const slot of [1, 6, 7]) {
+    for (const slot of version === 1 ? [1, 6, 7] : [1]) {
       const disk = await formatted(version);
       const key = await keyOf(disk);
       disk.mark();
@@ -117,7 +117,7 @@ for (const version of [1, 2] as const) {
   });
 
   test(`LUKS${version}: removing a key leaves the others, and its slot as before or free`, async () => {
-    for (const slot of [1, 6]) {
+    for (const slot of version === 1 ? [1, 6] : [1]) {
       const disk = await formatted(version);
       const key = await keyOf(disk);
       await openLuks(disk).addKey(key, TWO, { kdf: KDF, slot });
