@@ -6,10 +6,11 @@ import { DmError, errorText, invalid } from '../base/errors.ts';
 import { Status, statusOfError } from '../base/status.ts';
 import { SECTOR_BYTES } from '../base/units.ts';
 import { findSignature } from '../machinery/luks/known-signatures.ts';
-import { type FormatOptions, formatLuks, planFormat } from '../machinery/luks/format-luks.ts';
+import { type FormatPlan, formatLuks, planFormat } from '../machinery/luks/format-luks.ts';
 import { LuksFile } from '../machinery/luks/luks-io.ts';
 import { openLuks } from '../machinery/luks/open-luks.ts';
 import {
+  checkKdf,
   chooseKdf,
   type HeaderFlags,
   type KdfFlags,
@@ -86,7 +87,7 @@ async function format_(image: string, flags: FormatFlags): Promise<void> {
       header = LuksFile.open(flags.header, { isReadOnly: false });
     }
     refuseUsed(header ?? data, flags, isNewHeader);
-    const options = await optionsOf(flags, data, isDetached);
+    const options = planOf(flags, data, isDetached);
     const layout = planFormat(options);
     if (flags.batchMode !== true) {
       await confirm(`This overwrites data on ${flags.header ?? image} irrevocably.`);
@@ -128,32 +129,19 @@ function refuseUsed(target: LuksFile, flags: FormatFlags, isNewHeader: boolean):
   throw new DmError(Status.Exists, text);
 }
 
-async function optionsOf(
-  flags: FormatFlags,
-  data: LuksFile,
-  isDetached: boolean,
-): Promise<FormatOptions> {
+function planOf(flags: FormatFlags, data: LuksFile, isDetached: boolean): FormatPlan {
   const version = flags.type === 'luks1' ? 1 : 2;
   const hash = flags.hash ?? 'sha256';
   const volumeKey = flags.volumeKeyFile === undefined ? undefined : keyOf(flags.volumeKeyFile);
   const bits = flags.keySize ?? (flags.cipher.includes('-xts-') ? 512 : 256);
   const slotBits = flags.keyslotKeySize;
   if (bits % 8 !== 0 || (slotBits ?? 0) % 8 !== 0) throw invalid('key size: need whole bytes');
-  // Checked now without being measured, so that nothing is asked in vain.
-  const kdf = await chooseKdf(
-    {
-      ...flags,
-      pbkdfForceIterations: flags.pbkdfForceIterations ?? 1000,
-      iterTime: undefined as never,
-    },
-    { version, hash, keyBytes: bits / 8 },
-  );
+  checkKdf(flags, version);
   return {
     version,
     cipher: flags.cipher,
     keyBytes: bits / 8,
     hash,
-    kdf,
     volumeKey,
     slot: flags.keySlot,
     uuid: flags.uuid,

@@ -95,40 +95,49 @@ function defaultMemoryKib(): number {
   return Math.floor(Math.min(GIB, totalmem() / 2) / KIB);
 }
 
-/**
- * The key derivation that the options ask for; without a forced cost it is measured. Throws DmError
- * naming the option.
- */
+function kdfType(flags: KdfFlags, version: 1 | 2): KdfParams['type'] {
+  return flags.pbkdf ?? (version === 1 ? 'pbkdf2' : 'argon2id');
+}
+
+/** Throws DmError naming the option that does not fit the others, before anything is measured. */
+export function checkKdf(flags: KdfFlags, version: 1 | 2): void {
+  const type = kdfType(flags, version);
+  const { pbkdfForceIterations: forced, pbkdfMemory, pbkdfParallel, iterTime } = flags;
+  refuse(
+    forced !== undefined && iterTime !== undefined,
+    '--iter-time and --pbkdf-force-iterations: give one of them',
+  );
+  if (type === 'pbkdf2') {
+    refuse(pbkdfMemory !== undefined, '--pbkdf-memory: pbkdf2 has no memory cost');
+    refuse(pbkdfParallel !== undefined, '--pbkdf-parallel: pbkdf2 has no lanes');
+    checkRange('--pbkdf-force-iterations', forced, PBKDF2_ITERATIONS_MIN, PBKDF2_ITERATIONS_MAX);
+    return;
+  }
+  refuse(version === 1, `--pbkdf ${type}: LUKS1 has pbkdf2 only`);
+  checkRange('--pbkdf-force-iterations', forced, ARGON2_TIME_MIN, 2 ** 32 - 1);
+  checkRange('--pbkdf-memory', pbkdfMemory, ARGON2_MEMORY_KIB_MIN, ARGON2_MEMORY_KIB_MAX);
+  checkRange('--pbkdf-parallel', pbkdfParallel, 1, ARGON2_CPUS_MAX);
+}
+
+/** The key derivation that the options ask for; without a forced cost it is measured. Throws DmError. */
 export async function chooseKdf(
   flags: KdfFlags,
   what: { readonly version: 1 | 2; readonly hash: string; readonly keyBytes: number },
 ): Promise<KdfParams> {
-  const type = flags.pbkdf ?? (what.version === 1 ? 'pbkdf2' : 'argon2id');
-  const forced = flags.pbkdfForceIterations;
-  const timeMs = flags.iterTime ?? 2000;
-  if (forced !== undefined && flags.iterTime !== undefined) {
-    throw invalid('--iter-time and --pbkdf-force-iterations: give one of them');
-  }
+  const { version, hash, keyBytes } = what;
+  checkKdf(flags, version);
+  const type = kdfType(flags, version);
+  const { pbkdfForceIterations: forced, pbkdfParallel, iterTime: timeMs = 2000 } = flags;
   if (type === 'pbkdf2') {
-    refuse(flags.pbkdfMemory !== undefined, '--pbkdf-memory: pbkdf2 has no memory cost');
-    refuse(flags.pbkdfParallel !== undefined, '--pbkdf-parallel: pbkdf2 has no lanes');
-    checkRange('--pbkdf-force-iterations', forced, PBKDF2_ITERATIONS_MIN, PBKDF2_ITERATIONS_MAX);
-    const { hash } = what;
-    const iterations =
-      forced ?? (await measured(() => benchmarkPbkdf2(hash, what.keyBytes, timeMs)));
+    const iterations = forced ?? (await measured(() => benchmarkPbkdf2(hash, keyBytes, timeMs)));
     return { type, hash, iterations };
   }
-  refuse(what.version === 1, `--pbkdf ${type}: LUKS1 has pbkdf2 only`);
-  checkRange('--pbkdf-force-iterations', forced, ARGON2_TIME_MIN, 2 ** 32 - 1);
-  checkRange('--pbkdf-memory', flags.pbkdfMemory, ARGON2_MEMORY_KIB_MIN, ARGON2_MEMORY_KIB_MAX);
-  checkRange('--pbkdf-parallel', flags.pbkdfParallel, 1, ARGON2_CPUS_MAX);
   const memoryKib = flags.pbkdfMemory ?? defaultMemoryKib();
-  const { keyBytes } = what;
   if (forced !== undefined) {
-    return { type, time: forced, memoryKib, cpus: flags.pbkdfParallel ?? defaultLanes() };
+    return { type, time: forced, memoryKib, cpus: pbkdfParallel ?? defaultLanes() };
   }
   const cost = { keyBytes, timeMs, memoryKib };
-  return await measured(() => benchmarkArgon2(type, cost, flags.pbkdfParallel));
+  return await measured(() => benchmarkArgon2(type, cost, pbkdfParallel));
 }
 
 function refuse(isWrong: boolean, text: string): void {

@@ -31,6 +31,8 @@ export function restoreMismatch(
   if (from?.offsetBytes !== to?.offsetBytes) {
     return `data offset ${from?.offsetBytes}, on the device ${to?.offsetBytes}`;
   }
+  // A header without keys does not tell the size of its key, and there is nothing to be lost with it.
+  if (current.slots.length === 0) return undefined;
   const [fromKey, toKey] = [backup.volumeKeyBytes, current.volumeKeyBytes];
   return fromKey === toKey ? undefined : `key of ${fromKey * 8} bits, on the device ${toKey * 8}`;
 }

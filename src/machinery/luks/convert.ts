@@ -39,12 +39,14 @@ import { encodeCopy, type Luks2Fields, writeCopy } from './luks2-header.ts';
 import {
   areasOf,
   byNumber,
+  type CryptSegment,
   checkMetadata,
   isCryptSegment,
   isLuks2Slot,
   isPbkdf2Digest,
   type Luks2KeySlot,
   type Luks2Metadata,
+  type Pbkdf2Digest,
 } from './luks2-metadata.ts';
 import { Luks2Volume } from './luks2-volume.ts';
 import { splitCipherSpec } from './sector-cipher.ts';
@@ -289,8 +291,8 @@ export async function convertToLuks1(volume: Luks2Volume): Promise<void> {
 }
 
 /**
- * Slots go where LUKS1 has them, but slot 0: that is where the LUKS2 header is, so until later it takes the
- * place of a free slot. Without room for that all stay where they are.
+ * Slots go where LUKS1 has them, but slot 0: that is where the LUKS2 header is, so until later it
+ * takes the place of a free slot. Without room for that all stay where they are.
  */
 function planHome(volume: Luks2Volume): Arrangement {
   const stay = { moves: [], metadata: volume.metadata };
@@ -323,66 +325,75 @@ async function homeSlot0(volume: Luks1Volume): Promise<void> {
   await wipeRandom(volume.io, from, sizeBytes);
 }
 
+/** The LUKS1 header of a volume with this metadata. Throws DmError naming what LUKS1 cannot hold. */
 function luks1Of(volume: Luks2Volume, metadata: Luks2Metadata): Luks1Fields {
-  const { io } = volume;
-  const cannot = (why: string): DmError => invalid(`${io.path}: cannot become LUKS1: ${why}`);
-  const [segment, ...more] = Object.values(metadata.segments);
-  if (segment === undefined || more.length > 0 || !isCryptSegment(segment)) {
-    throw cannot('it has not one encrypted segment');
-  }
-  const { encryption, sector_size: sector, iv_tweak: tweak, size, offset } = segment;
-  if (sector !== SECTOR_BYTES) throw cannot(`sectors of ${sector} bytes`);
-  if (tweak !== '0' || size !== 'dynamic') throw cannot('its segment has a size or an IV offset');
+  const cannot = (why: string): DmError =>
+    invalid(`${volume.io.path}: cannot become LUKS1: ${why}`);
+  const { encryption, offset } = onlySegment(metadata, cannot);
   if (Object.keys(metadata.tokens).length > 0) throw cannot('it has tokens');
   if ((metadata.config.flags ?? []).length > 0) throw cannot('it has persistent flags');
-  const [digest, ...others] = Object.values(metadata.digests);
-  if (digest === undefined || others.length > 0 || !isPbkdf2Digest(digest)) {
-    throw cannot('it has not one digest by pbkdf2');
-  }
+  const digest = onlyDigest(metadata, cannot);
   volume.segments();
-  const cipher = splitCipherSpec(encryption);
-  const { hash } = digest;
+  const { name: cipherName, mode: cipherMode } = splitCipherSpec(encryption);
   const fields = emptyLuks1({
-    cipherName: cipher.name,
-    cipherMode: cipher.mode,
-    hashSpec: hash,
+    cipherName,
+    cipherMode,
+    hashSpec: digest.hash,
     payloadOffset: Number(offset) / SECTOR_BYTES,
     keyBytes: volume.volumeKeyBytes,
     uuid: volume.uuid,
   });
-  const salts = [
-    digest,
-    ...Object.values(metadata.keyslots).map((s) => (isLuks2Slot(s) ? s.kdf : digest)),
-  ];
-  if (salts.some(({ salt }) => Buffer.from(salt, 'base64').length !== LUKS1_SALT_BYTES)) {
-    throw cannot(`a salt is not of ${LUKS1_SALT_BYTES} bytes`);
-  }
-  if (Buffer.from(digest.digest, 'base64').length < LUKS1_DIGEST_BYTES) {
-    throw cannot(`its digest is shorter than ${LUKS1_DIGEST_BYTES} bytes`);
-  }
-  fields.mkDigest = Buffer.from(digest.digest, 'base64').subarray(0, LUKS1_DIGEST_BYTES);
-  fields.mkDigestSalt = Buffer.from(digest.salt, 'base64');
+  fields.mkDigest = bytesOf(digest.digest).subarray(0, LUKS1_DIGEST_BYTES);
+  fields.mkDigestSalt = bytesOf(digest.salt);
   fields.mkDigestIterations = digest.iterations;
   const used: Range[] = [{ at: 0, end: LUKS1_ALIGN_BYTES }];
+  const want = { hash: digest.hash, encryption, keyBytes: fields.keyBytes };
   for (const [id, slot] of byNumber(metadata.keyslots)) {
     const name = `key slot ${id}`;
     const target = fields.slots[id];
     if (target === undefined) throw cannot(`${name}: LUKS1 has 0 to ${LUKS1_SLOTS - 1}`);
     if (!isLuks2Slot(slot)) throw cannot(`${name} is of type '${slot.type}'`);
     if (!digest.keyslots.includes(String(id))) throw cannot(`${name} is unbound`);
-    const why = slotMismatch(slot, { hash, encryption, keyBytes: volume.volumeKeyBytes });
+    const why = slotMismatch(slot, want);
     if (why !== undefined || slot.kdf.type !== 'pbkdf2') throw cannot(`${name}: ${why}`);
+    const at = Number(slot.area.offset);
     target.isEnabled = true;
     target.iterations = slot.kdf.iterations;
-    target.salt = Buffer.from(slot.kdf.salt, 'base64');
-    target.keyMaterialOffset = Number(slot.area.offset) / SECTOR_BYTES;
-    used.push({
-      at: Number(slot.area.offset),
-      end: Number(slot.area.offset) + Number(slot.area.size),
-    });
+    target.salt = bytesOf(slot.kdf.salt);
+    target.keyMaterialOffset = at / SECTOR_BYTES;
+    used.push({ at, end: at + Number(slot.area.size) });
   }
   placeUnused(fields, used, Number(offset) === 0 ? volume.headerBytes : Number(offset), cannot);
   return fields;
+}
+
+function onlySegment(metadata: Luks2Metadata, cannot: (why: string) => DmError): CryptSegment {
+  const [segment, ...more] = Object.values(metadata.segments);
+  if (segment === undefined || more.length > 0 || !isCryptSegment(segment)) {
+    throw cannot('it has not one encrypted segment');
+  }
+  const { sector_size: sector, iv_tweak: tweak, size } = segment;
+  if (sector !== SECTOR_BYTES) throw cannot(`sectors of ${sector} bytes`);
+  if (tweak !== '0' || size !== 'dynamic') throw cannot('its segment has a size or an IV offset');
+  return segment;
+}
+
+function onlyDigest(metadata: Luks2Metadata, cannot: (why: string) => DmError): Pbkdf2Digest {
+  const [digest, ...more] = Object.values(metadata.digests);
+  if (digest === undefined || more.length > 0 || !isPbkdf2Digest(digest)) {
+    throw cannot('it has not one digest by pbkdf2');
+  }
+  if (bytesOf(digest.salt).length !== LUKS1_SALT_BYTES) {
+    throw cannot(`the salt of its digest is not of ${LUKS1_SALT_BYTES} bytes`);
+  }
+  if (bytesOf(digest.digest).length < LUKS1_DIGEST_BYTES) {
+    throw cannot(`its digest is shorter than ${LUKS1_DIGEST_BYTES} bytes`);
+  }
+  return digest;
+}
+
+function bytesOf(text: string): Buffer {
+  return Buffer.from(text, 'base64');
 }
 
 function slotMismatch(
@@ -391,6 +402,7 @@ function slotMismatch(
 ): string | undefined {
   const { kdf, af, area } = slot;
   if (kdf.type !== 'pbkdf2') return `derives its key by ${kdf.type}; change it to pbkdf2 first`;
+  if (bytesOf(kdf.salt).length !== LUKS1_SALT_BYTES) return `salt not of ${LUKS1_SALT_BYTES} bytes`;
   if (kdf.hash !== want.hash || af.hash !== want.hash) return `hash other than ${want.hash}`;
   if (area.encryption !== want.encryption || area.key_size !== want.keyBytes) {
     return `cipher other than that of the data, ${want.encryption}`;

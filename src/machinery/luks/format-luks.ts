@@ -76,6 +76,9 @@ export interface FormatOptions {
   readonly isDigestBenchmarked?: boolean | undefined;
 }
 
+/** All but the cost of the key, which takes time to measure. */
+export type FormatPlan = Omit<FormatOptions, 'kdf'>;
+
 /** Where things are going to be, bytes. */
 export interface FormatLayout {
   readonly metadataBytes: number;
@@ -86,7 +89,7 @@ export interface FormatLayout {
 }
 
 /** Checks everything that can be checked before anything is written. Throws DmError. */
-export function planFormat(options: FormatOptions): FormatLayout {
+export function planFormat(options: FormatPlan): FormatLayout {
   const { version, cipher, keyBytes, hash, slot = 0, uuid, dataOffsetBytes } = options;
   hashSpec(hash, 'format');
   new SectorCipher(cipher, randomBytes(keyBytes), 'format').wipe();
@@ -119,11 +122,8 @@ export function planFormat(options: FormatOptions): FormatLayout {
   return layout;
 }
 
-function planLuks1(options: FormatOptions): FormatLayout {
-  const { keyBytes, kdf, hash, isDetached, sectorBytes, label, subsystem } = options;
-  if (kdf.type !== 'pbkdf2' || kdf.hash !== hash) {
-    throw invalid(`format: LUKS1 needs pbkdf2 with hash ${hash}`);
-  }
+function planLuks1(options: FormatPlan): FormatLayout {
+  const { keyBytes, isDetached, sectorBytes, label, subsystem } = options;
   if (sectorBytes !== SECTOR_BYTES) throw invalid('format: LUKS1 has sectors of 512 bytes only');
   if (label !== undefined || subsystem !== undefined) {
     throw invalid('format: label and subsystem: LUKS1 has none');
@@ -141,7 +141,7 @@ function planLuks1(options: FormatOptions): FormatLayout {
   return { metadataBytes: LUKS1_ALIGN_BYTES, keySlotsBytes, headerBytes, dataBytes };
 }
 
-function planLuks2(options: FormatOptions): FormatLayout {
+function planLuks2(options: FormatPlan): FormatLayout {
   const { isDetached, sectorBytes, dataOffsetBytes: offset, slotCipher, slotKeyBytes } = options;
   if (!isPowerOfTwo(sectorBytes) || sectorBytes < SECTOR_BYTES || sectorBytes > 4096) {
     throw invalid(`format: sector size ${sectorBytes}: expected 512, 1024, 2048 or 4096`);
@@ -197,6 +197,10 @@ export async function formatLuks(
   options: FormatOptions,
 ): Promise<void> {
   const layout = planFormat(options);
+  const { kdf, hash, version } = options;
+  if (version === 1 && (kdf.type !== 'pbkdf2' || kdf.hash !== hash)) {
+    throw invalid(`format: LUKS1 needs pbkdf2 with hash ${hash}`);
+  }
   if (io.sizeBytes < layout.headerBytes) {
     throw new DmError(
       Status.NoSpace,
