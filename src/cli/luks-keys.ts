@@ -5,6 +5,7 @@ import { invalid } from '../base/errors.ts';
 import type { NewKeyOptions } from '../machinery/luks/luks-volume.ts';
 import type { openLuks } from '../machinery/luks/open-luks.ts';
 import {
+  checkKdf,
   chooseKdf,
   type KdfFlags,
   limitsOf,
@@ -77,6 +78,7 @@ function addAdd(luks: Command): void {
   withKdf(withNewSecret(withKeySlot(add, 'the old passphrase is that of this slot'))).action(
     async (image: string, flags: AddFlags) => {
       await withVolume(image, flags, { isReadOnly: false }, async (volume) => {
+        checkKdf(flags, volume.version);
         const { volumeKey } = await unlockVolume(volume, flags, 'Enter any existing passphrase');
         try {
           const slot = await withNewKey(volume, flags, flags.newKeySlot, (passphrase, options) =>
@@ -96,6 +98,7 @@ function addChange(luks: Command): void {
   withKdf(withNewSecret(withKeySlot(change, 'that of this slot'))).action(
     async (image: string, flags: AddFlags) => {
       await withVolume(image, flags, { isReadOnly: false }, async (volume) => {
+        checkKdf(flags, volume.version);
         const old = await unlockVolume(volume, flags, 'Enter passphrase to be changed');
         try {
           const slot = await withNewKey(volume, flags, undefined, (passphrase, options) =>

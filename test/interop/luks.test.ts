@@ -638,6 +638,18 @@ describe('LUKS with cryptsetup and qemu-img', { skip }, async () => {
       // Keys come and go while it is open.
       const add = ['--key-file', key, '--new-key-file', at('two'), ...FAST1];
       d.ok(['luks', 'add-key', file, ...add]);
+      assert.match(lamina('dump', file), /Key Slot 1: ENABLED/);
+      // It grows with the file.
+      const lenSectors = (): number => {
+        const [line] = JSON.parse(d.ok(['table', 'v', '--json'])) as {
+          lines: { lenSectors: number }[];
+        }[];
+        return line?.lines[0]?.lenSectors ?? 0;
+      };
+      assert.equal(lenSectors(), (MIB * 1) / 512);
+      truncateSync(file, 5 * MIB);
+      d.ok(['luks', 'resize', file, 'v', '--key-file', key]);
+      assert.equal(lenSectors(), (MIB * 3) / 512);
       d.ok(['export', 'remove', 'v']);
       const hex = await ourKey(file, at('two'));
       assert.ok(!readFileSync(join(d.path, 'lamina', 'state.json'), 'utf8').includes(hex));
