@@ -28,6 +28,7 @@ import { openLuks } from '../../src/machinery/luks/open-luks.ts';
 import { desk } from '../../src/testing/daemon-desk.ts';
 import { makeTestFolder } from '../../src/testing/lamina-server.ts';
 import { LuksDisk, setMetadata } from '../../src/testing/luks-disk.ts';
+import { fuzzLuks } from '../../src/testing/luks-fuzz.ts';
 
 const SEED = Number(process.env['LAMINA_SEED'] ?? Date.now() & 0x7fffffff);
 const LAMINA = fileURLToPath(new URL('../../../bin/lamina', import.meta.url));
@@ -619,6 +620,22 @@ describe('LUKS with cryptsetup and qemu-img', { skip }, async () => {
     copyFileSync(file, seal);
     chmodSync(seal, 0o400);
     assert.match(lamina('dump', seal), /Version: +\t2/);
+  });
+
+  it('damage to headers of theirs is refused or does not matter', async () => {
+    for (const kind of [
+      ['--type', 'luks1', ...FAST1],
+      ['--type', 'luks2', '--pbkdf', 'pbkdf2', ...FAST1],
+    ]) {
+      const file = fresh('theirs.img', 3 * MIB);
+      const small = ['-c', 'aes-cbc-plain64', '-s', '128', '--offset', '4096'];
+      cryptsetup('luksFormat', '-q', ...kind, ...small, file, at('one'));
+      cryptsetup('luksAddKey', '-q', ...kind.slice(2), '--key-file', at('one'), file, at('two'));
+      const passphrase = Buffer.from('two');
+      const image = readFileSync(file);
+      const counts = await fuzzLuks({ image, passphrase, seed: SEED, rounds: 200 });
+      assert.ok(counts.refused > 0 && counts.unlocked > 0, `LAMINA_SEED=${SEED}`);
+    }
   });
 
   const noTarget = !existsSync(CRYPT_TARGET) && 'there is no crypt target';
