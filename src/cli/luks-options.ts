@@ -1,6 +1,6 @@
 // Options that several commands of `lamina luks` have, and what follows from them.
 
-import { freemem, totalmem } from 'node:os';
+import { totalmem } from 'node:os';
 import { type Command, InvalidArgumentError, Option } from 'commander';
 import { invalid } from '../base/errors.ts';
 import { GIB, KIB, parseSize } from '../base/units.ts';
@@ -12,6 +12,7 @@ import {
   benchmarkArgon2,
   benchmarkPbkdf2,
   defaultLanes,
+  defaultLimits,
   type KdfLimits,
   type KdfParams,
   PBKDF2_ITERATIONS_MAX,
@@ -81,12 +82,11 @@ export function withKdf(command: Command): Command {
     .option('--hash <name>', 'hash of the key slot, such as sha256 or sha512');
 }
 
-export function limitsOf(flags: LimitFlags): KdfLimits {
-  const freeKib = Math.floor(freemem() / KIB);
-  const kib = flags.maxMemory === undefined ? freeKib : Math.floor(flags.maxMemory / KIB);
+export function limitsOf({ maxMemory, maxTime }: LimitFlags): KdfLimits {
+  const limits = defaultLimits();
   return {
-    memoryKib: Math.min(kib, ARGON2_MEMORY_KIB_MAX),
-    timeMs: (flags.maxTime ?? 600) * 1000,
+    memoryKib: maxMemory === undefined ? limits.memoryKib : Math.floor(maxMemory / KIB),
+    timeMs: maxTime === undefined ? limits.timeMs : maxTime * 1000,
   };
 }
 

@@ -8,10 +8,15 @@ export class WrongPassphrase extends DmError {}
 
 /** What is on the disk contradicts itself or the format. */
 export function damaged(message: string): DmError {
-  return new DmError(Status.BadMessage, message);
+  return new DmError(Status.BadMessage, printable(message));
 }
 
 /** Right by the format, and not in this program. */
 export function unsupported(message: string): DmError {
-  return new DmError(Status.NotSupported, message);
+  return new DmError(Status.NotSupported, printable(message));
+}
+
+/** Text of a header on its way to a terminal: without what a terminal would obey. */
+export function printable(text: string): string {
+  return text.replaceAll(/(?![\t\n])\p{Cc}/gu, '?');
 }

@@ -429,6 +429,14 @@ test('what is not known stays when the header is written', async () => {
   assert.equal(volume2(changed).fields.sequenceId, 4);
 });
 
+test('what a header says is not obeyed by a terminal', async () => {
+  const esc = '\u001b[2J\u009b';
+  const disk = await formatted(2, { label: `a${esc}`, subsystem: '\u0007' });
+  assert.match(openLuks(disk).dump(), /Label: +\ta\?\[2J\?\nSubsystem: +\t\?\n/);
+  const changed = await edited((m) => (slot0(m).area.encryption = esc));
+  await assert.rejects(openLuks(changed).unlock(ONE), /cipher '\?\[2J\?'/);
+});
+
 test('numbers that would be rounded are read, and never written', async () => {
   const disk = await formatted(2);
   const { volumeKey } = await openLuks(disk).unlock(ONE);

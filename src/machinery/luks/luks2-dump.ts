@@ -1,6 +1,7 @@
 // A LUKS2 header as `cryptsetup luksDump` prints it, and for programs.
 
 import { hexLines } from './dump-text.ts';
+import { printable } from './luks-error.ts';
 import type { Luks2Fields } from './luks2-header.ts';
 import {
   byNumber,
@@ -40,7 +41,7 @@ export function dumpLuks2(fields: Luks2Fields, metadata: Luks2Metadata): string 
     'Digests:',
     ...digestLines(metadata),
   ];
-  return `${lines.join('\n')}\n`;
+  return printable(`${lines.join('\n')}\n`);
 }
 
 function bytesOf(base64: string): Buffer {

@@ -105,7 +105,7 @@ const Pbkdf2Digest = z.looseObject({
   hash: z.string(),
   iterations: Positive,
   salt: Salt,
-  digest: z.base64().min(4).max(4096),
+  digest: z.base64().min(24).max(4096),
 });
 
 const OtherDigest = z.looseObject({
