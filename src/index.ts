@@ -6,6 +6,13 @@
 //   await disk.flush();
 //   await stack.close();
 //
+// An encrypted volume is opened to a table line of its own:
+//
+//   const file = LuksFile.open('disk.img', { isReadOnly: true });
+//   const volume = openLuks(file);
+//   const { volumeKey } = await volume.unlock(passphrase);
+//   luksTable(volume, { key: volumeKey.toString('hex'), device: 'disk.img', deviceBytes: file.sizeBytes });
+//
 // `stack.control` has dmsetup's verbs. To serve NBD from a program, see `createPlane` and `NbdListener`.
 
 import { DmError, invalid } from './base/errors.ts';
@@ -29,6 +36,16 @@ export type { CreateOptions, DeviceInfo, DmControl, TargetLine } from './dm/cont
 export { parseConcise, parseTable } from './dm/table-text.ts';
 export type { Target, TargetHost, TargetType } from './dm/target.ts';
 export { NbdListener } from './frontends/nbd/listener.ts';
+export { WrongPassphrase } from './machinery/luks/luks-error.ts';
+export { LuksFile } from './machinery/luks/luks-io.ts';
+export { luksTable } from './machinery/luks/luks-table.ts';
+export type {
+  LuksSegment,
+  LuksVolume,
+  Unlocked,
+  UnlockOptions,
+} from './machinery/luks/luks-volume.ts';
+export { openLuks } from './machinery/luks/open-luks.ts';
 export { LogError, type LogEntry, LogReader, openLog } from './machinery/log-writes/log-reader.ts';
 export {
   type LogPoint,

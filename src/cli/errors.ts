@@ -1,10 +1,17 @@
-// How a command ends: 0 done, 1 refused or failed, 2 called wrongly.
+// How a command ends: 0 done, 1 refused or failed, 2 called wrongly; 3 has its own meaning for few commands.
 
 import { BugError } from '../base/assert.ts';
 import { DmError, errorText } from '../base/errors.ts';
+import { WrongPassphrase } from '../machinery/luks/luks-error.ts';
 
 export const EXIT_FAILED = 1;
 export const EXIT_USAGE = 2;
+/** `lamina luks`: no key slot opens. */
+export const EXIT_NO_KEY = 3;
+
+export function exitStatusOf(error: unknown): number {
+  return error instanceof WrongPassphrase ? EXIT_NO_KEY : EXIT_FAILED;
+}
 
 /** Prints an error for people; with LAMINA_TRACE=1, or for a bug, where it came from too. */
 export function reportError(error: unknown): void {

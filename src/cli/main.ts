@@ -6,8 +6,9 @@ import { addCompletion } from './completion.ts';
 import { addConformance } from './conformance.ts';
 import { addDaemon } from './daemon.ts';
 import { addDeviceCommands } from './dm.ts';
-import { EXIT_FAILED, EXIT_USAGE, reportError } from './errors.ts';
+import { EXIT_USAGE, exitStatusOf, reportError } from './errors.ts';
 import { addExport } from './export.ts';
+import { addLuks } from './luks.ts';
 import { addPool } from './pool.ts';
 import { addReplay } from './replay.ts';
 import { addServe } from './serve.ts';
@@ -47,6 +48,7 @@ async function main(): Promise<void> {
   addExport(program);
   addConformance(program);
   addReplay(program);
+  addLuks(program);
   addPool(program);
   addThin(program);
   addVerity(program);
@@ -63,7 +65,7 @@ async function main(): Promise<void> {
       return;
     }
     reportError(error);
-    process.exitCode = EXIT_FAILED;
+    process.exitCode = exitStatusOf(error);
   }
 }
 

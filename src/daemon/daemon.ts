@@ -52,6 +52,8 @@ export class Daemon {
     devices: [],
     exports: [],
   };
+  /** Devices that are not saved, because their tables hold secrets. */
+  readonly #volatile = new Set<string>();
   #changes: Promise<unknown> = Promise.resolve();
 
   private constructor(plane: Plane, path: string) {
@@ -89,6 +91,7 @@ export class Daemon {
     const change = async (): Promise<unknown> => {
       const result = await this.#invoke(method, args);
       this.#forget(method, args);
+      this.#noteVolatile(method, args);
       saveState(this.#path, await this.#snapshot());
       return result;
     };
@@ -115,6 +118,17 @@ export class Daemon {
     }
   }
 
+  #noteVolatile(method: string, args: readonly unknown[]): void {
+    if (method === 'create') {
+      const { name, isVolatile } = args[0] as CreateOptions;
+      this.#volatile.delete(name);
+      if (isVolatile === true) this.#volatile.add(name);
+    } else if (method === 'rename') {
+      const [from, to] = args as [string, string];
+      if (this.#volatile.delete(from)) this.#volatile.add(to);
+    }
+  }
+
   /** A device or export made anew takes the place of one that could not be recreated. */
   #forget(method: string, args: readonly unknown[]): void {
     const name =
@@ -131,6 +145,7 @@ export class Daemon {
   async #snapshot(): Promise<SavedState> {
     const devices = new Map<string, { saved: SavedDevice; below: string[] }>();
     for (const info of await this.#plane.list()) {
+      if (this.#volatile.has(info.name)) continue;
       const lines = await this.#plane.table(info.name);
       const deps = await this.#plane.deps(info.name);
       const { name, uuid, minor, isReadOnly } = info;

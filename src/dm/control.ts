@@ -10,6 +10,10 @@ export interface CreateOptions {
   readonly isReadOnly?: boolean;
   /** Table text, one line a target. Without it the device has no table and is suspended. */
   readonly table?: string;
+  /**
+   * Not to be made again after a restart of the daemon: its table holds what must not be on a disk.
+   */
+  readonly isVolatile?: boolean;
 }
 
 export interface DeviceInfo {

@@ -1,6 +1,6 @@
 // The struct codec: a disk format is declared once, as a table of fields with explicit offsets, and the
-// declaration is checked when the module loads: a gap, an overlap or a wrong total is a bug. Everything
-// is little-endian. `$decode` and `$encode` move whole structs; in loops, use one field's get and set.
+// declaration is checked when the module loads: a gap, an overlap or a wrong total is a bug. Numbers are
+// little-endian; those whose name ends in `be` are big-endian. `$decode` and `$encode` move whole structs; in loops, use one field's get and set.
 
 import { assert } from '../base/assert.ts';
 
@@ -27,7 +27,9 @@ export interface StructMethods<F> {
 
 export type Struct<F> = F & StructMethods<F>;
 
-/** The integer at `offset`; a value above 2^53 - 1 throws a RangeError, because it cannot be right. */
+/**
+ * The integer at `offset`; a value above 2^53 - 1 throws a RangeError, because it cannot be right.
+ */
 export function getU64(view: DataView, offset: number): number {
   const high = view.getUint32(offset + 4, true);
   if (high >= HIGH_LIMIT) {
@@ -89,6 +91,66 @@ export function u64big(offset: number): Field<bigint> {
     sizeBytes: 8,
     get: (view, base) => view.getBigUint64(base + offset, true),
     set: (view, base, value) => view.setBigUint64(base + offset, value, true),
+  };
+}
+
+export function u16be(offset: number): Field<number> {
+  return {
+    offset,
+    sizeBytes: 2,
+    get: (view, base) => view.getUint16(base + offset),
+    set: (view, base, value) => view.setUint16(base + offset, value),
+  };
+}
+
+export function u32be(offset: number): Field<number> {
+  return {
+    offset,
+    sizeBytes: 4,
+    get: (view, base) => view.getUint32(base + offset),
+    set: (view, base, value) => view.setUint32(base + offset, value),
+  };
+}
+
+/** Like `u64`: a safe integer; reading another one throws a RangeError, writing one is a bug. */
+export function u64be(offset: number): Field<number> {
+  return {
+    offset,
+    sizeBytes: 8,
+    get(view, base) {
+      const value = view.getBigUint64(base + offset);
+      if (value > BigInt(Number.MAX_SAFE_INTEGER)) {
+        throw new RangeError(`u64 at byte ${base + offset} is 2^53 or more: ${value}`);
+      }
+      return Number(value);
+    },
+    set(view, base, value) {
+      assert(Number.isSafeInteger(value) && value >= 0, `u64 field set to ${value}`);
+      view.setBigUint64(base + offset, BigInt(value));
+    },
+  };
+}
+
+/**
+ * UTF-8 that ends with a zero byte, or with the field. A longer one is a bug; the rest is zeroed.
+ */
+export function text(offset: number, sizeBytes: number): Field<string> {
+  const run = bytes(offset, sizeBytes);
+  return {
+    offset,
+    sizeBytes,
+    get(view, base) {
+      const all = run.get(view, base);
+      const end = all.indexOf(0);
+      return new TextDecoder().decode(end === -1 ? all : all.subarray(0, end));
+    },
+    set(view, base, value) {
+      const encoded = new TextEncoder().encode(value);
+      assert(encoded.length < sizeBytes, `text field of ${sizeBytes} bytes set to '${value}'`);
+      const all = new Uint8Array(sizeBytes);
+      all.set(encoded);
+      run.set(view, base, all);
+    },
   };
 }
 

@@ -1,0 +1,102 @@
+// The header of a volume for a command of `lamina luks`: open, locked if it is to be changed, closed in the end.
+//
+// A volume that the daemon has open may still get and lose keys, as cryptsetup's do. The daemon holds the lock
+// on the image then, and only uses the data; who changes the header excludes others by a lock of its own.
+
+import { closeSync, mkdirSync, openSync } from 'node:fs';
+import { dirname, join, resolve } from 'node:path';
+import { DmError } from '../base/errors.ts';
+import { Status } from '../base/status.ts';
+import { callDaemon } from '../daemon/control-socket.ts';
+import { controlSocketPath } from '../daemon/paths.ts';
+import type { DeviceInfo } from '../dm/control.ts';
+import { flock, LOCK_EX, LOCK_NB } from '../io/posix.ts';
+import { LuksFile } from '../machinery/luks/luks-io.ts';
+import { luksDeviceUuid } from '../machinery/luks/luks-table.ts';
+import type { LuksVolume } from '../machinery/luks/luks-volume.ts';
+import { openLuks } from '../machinery/luks/open-luks.ts';
+import type { HeaderFlags } from './luks-options.ts';
+
+type Volume = ReturnType<typeof openLuks>;
+
+export function call<T>(method: string, ...args: unknown[]): Promise<T> {
+  return callDaemon(controlSocketPath(), method, args) as Promise<T>;
+}
+
+/** Mapped devices of this volume. Throws DmError without a daemon. */
+export async function devicesOf(volume: LuksVolume): Promise<DeviceInfo[]> {
+  const prefix = luksDeviceUuid(volume, '');
+  return (await call<DeviceInfo[]>('list')).filter(({ uuid }) => uuid.startsWith(prefix));
+}
+
+/** Opens the header of IMAGE; notes go to stderr. Closed when `use` has ended. */
+export async function withVolume<T>(
+  image: string,
+  flags: HeaderFlags,
+  options: { readonly isReadOnly: boolean },
+  use: (volume: Volume, file: LuksFile) => Promise<T>,
+): Promise<T> {
+  const { isReadOnly } = options;
+  const path = flags.header ?? image;
+  const { file, release } = isReadOnly
+    ? { file: LuksFile.open(path, { isReadOnly }), release: () => {} }
+    : await openLocked(path);
+  try {
+    // Who only looks need not be told that a header is meant for another device.
+    const volume = openLuks(file, { isDetached: flags.header !== undefined || isReadOnly });
+    for (const note of volume.notes) process.stderr.write(`note: ${note}\n`);
+    return await use(volume, file);
+  } finally {
+    file.close();
+    release();
+  }
+}
+
+interface Locked {
+  readonly file: LuksFile;
+  readonly release: () => void;
+}
+
+async function openLocked(path: string): Promise<Locked> {
+  try {
+    return { file: LuksFile.open(path, { isReadOnly: false }), release: () => {} };
+  } catch (error) {
+    const isBusy = error instanceof DmError && error.status === Status.Busy;
+    if (!isBusy || !(await isOpenInDaemon(path))) throw error;
+  }
+  const release = lockHeaders(path);
+  try {
+    return { file: LuksFile.open(path, { isReadOnly: false, isShared: true }), release };
+  } catch (error) {
+    release();
+    throw error;
+  }
+}
+
+/** Whether the daemon has this volume open and from this very file. */
+async function isOpenInDaemon(path: string): Promise<boolean> {
+  const file = LuksFile.open(path, { isReadOnly: true });
+  try {
+    for (const { name } of await devicesOf(openLuks(file))) {
+      const deps = await call<{ name: string; isMapped: boolean }[]>('deps', name);
+      if (deps.some((dep) => !dep.isMapped && dep.name === resolve(path))) return true;
+    }
+    return false;
+  } catch (error) {
+    // No daemon, or no volume: then it is somebody else who has it.
+    if (error instanceof DmError) return false;
+    throw error;
+  } finally {
+    file.close();
+  }
+}
+
+/** One change at a time of headers that are open in this user's daemon. */
+function lockHeaders(path: string): () => void {
+  const lockPath = join(dirname(controlSocketPath()), 'luks-headers.lock');
+  mkdirSync(dirname(lockPath), { recursive: true, mode: 0o700 });
+  const fd = openSync(lockPath, 'a', 0o600);
+  if (flock(fd, LOCK_EX | LOCK_NB) === 0) return () => closeSync(fd);
+  closeSync(fd);
+  throw new DmError(Status.Busy, `${path}: another command changes a header; try again`);
+}

@@ -1,0 +1,177 @@
+// lamina luks format: a new header and its first key.
+
+import { existsSync, readFileSync } from 'node:fs';
+import { type Command, Option } from 'commander';
+import { DmError, errorText, invalid } from '../base/errors.ts';
+import { Status, statusOfError } from '../base/status.ts';
+import { SECTOR_BYTES } from '../base/units.ts';
+import { findSignature } from '../machinery/luks/known-signatures.ts';
+import { type FormatPlan, formatLuks, planFormat } from '../machinery/luks/format-luks.ts';
+import { LuksFile } from '../machinery/luks/luks-io.ts';
+import { openLuks } from '../machinery/luks/open-luks.ts';
+import {
+  checkKdf,
+  chooseKdf,
+  type HeaderFlags,
+  type KdfFlags,
+  size,
+  withHeader,
+  withKdf,
+  withKeySlot,
+} from './luks-options.ts';
+import { confirm, readSecret, type SecretFlags, withSecret } from './luks-secret.ts';
+import { notNegative, positive } from './option-values.ts';
+
+interface FormatFlags extends SecretFlags, HeaderFlags, KdfFlags {
+  readonly type: 'luks1' | 'luks2';
+  readonly cipher: string;
+  readonly keySize?: number;
+  readonly keySlot?: number;
+  readonly sectorSize?: number;
+  readonly offset?: number;
+  readonly alignPayload?: number;
+  readonly metadataSize?: number;
+  readonly keyslotsSize?: number;
+  readonly keyslotCipher?: string;
+  readonly keyslotKeySize?: number;
+  readonly label?: string;
+  readonly subsystem?: string;
+  readonly uuid?: string;
+  readonly volumeKeyFile?: string;
+  readonly batchMode?: true;
+  readonly force?: true;
+}
+
+const EXAMPLES = `
+Examples:
+  lamina luks format disk.img
+  lamina luks format disk.img --type luks1 --key-file secret --batch-mode
+  lamina luks format disk.img --header disk.luks --pbkdf-memory 262144`;
+
+export function addLuksFormat(luks: Command): void {
+  const format = luks
+    .command('format')
+    .summary('make a volume; what IMAGE holds is lost')
+    .description('Makes a LUKS header with one key in IMAGE. What IMAGE holds is lost.')
+    .argument('<image>', 'a file or a block device')
+    .addOption(
+      new Option('--type <type>', 'of the header').choices(['luks1', 'luks2']).default('luks2'),
+    )
+    .option('-c, --cipher <spec>', 'of the data', 'aes-xts-plain64')
+    .option('-s, --key-size <bits>', 'of the volume key (512 for xts, else 256)', positive)
+    .option('--sector-size <bytes>', 'of encryption, LUKS2', positive)
+    .option('-o, --offset <sectors>', 'where the data begins, of 512 bytes', notNegative)
+    .option('--align-payload <sectors>', 'or a multiple of what that is', positive)
+    .option('--metadata-size <size>', 'of either copy of the header, LUKS2 (16K)', size)
+    .option('--keyslots-size <size>', 'of the area for key slots, LUKS2', size)
+    .option('--keyslot-cipher <spec>', 'of the key slot, LUKS2 (that of the data)')
+    .option('--keyslot-key-size <bits>', 'of that', positive)
+    .option('--label <text>', 'LUKS2')
+    .option('--subsystem <text>', 'LUKS2')
+    .option('--uuid <uuid>', 'a random one, if not given')
+    .option('--volume-key-file <file>', 'the volume key, instead of a random one')
+    .option('-q, --batch-mode', 'do not ask whether to go on')
+    .option('--force', 'even if IMAGE holds something known')
+    .addHelpText('after', EXAMPLES)
+    .action(format_);
+  withKeySlot(withHeader(withSecret(withKdf(format))), 'put the key there (0)');
+}
+
+async function format_(image: string, flags: FormatFlags): Promise<void> {
+  const data = LuksFile.open(image, { isReadOnly: false });
+  let header: LuksFile | undefined;
+  try {
+    const isNewHeader = flags.header !== undefined && !existsSync(flags.header);
+    const isDetached = flags.header !== undefined;
+    if (flags.header !== undefined && !isNewHeader) {
+      header = LuksFile.open(flags.header, { isReadOnly: false });
+    }
+    refuseUsed(header ?? data, flags, isNewHeader);
+    const options = planOf(flags, data, isDetached);
+    const layout = planFormat(options);
+    if (flags.batchMode !== true) {
+      await confirm(`This overwrites data on ${flags.header ?? image} irrevocably.`);
+    }
+    const passphrase = await readSecret(flags, `Enter passphrase for ${image}`, { isNew: true });
+    try {
+      if (flags.header !== undefined && isNewHeader) {
+        header = LuksFile.create(flags.header, layout.headerBytes);
+      }
+      const hash = options.hash;
+      const keyBytes = options.slotKeyBytes ?? options.keyBytes;
+      const kdf = await chooseKdf(flags, { version: options.version, hash, keyBytes });
+      header?.lengthen(layout.headerBytes);
+      await formatLuks(header ?? data, passphrase, { ...options, kdf });
+    } finally {
+      passphrase.fill(0);
+      options.volumeKey?.fill(0);
+    }
+  } finally {
+    header?.close();
+    data.close();
+  }
+}
+
+function refuseUsed(target: LuksFile, flags: FormatFlags, isNewHeader: boolean): void {
+  if (flags.force === true || isNewHeader) return;
+  let found = findSignature(target);
+  if (found === undefined) {
+    try {
+      // A header whose primary copy is gone.
+      openLuks(target, { isDetached: true });
+      found = 'LUKS2';
+    } catch (error) {
+      if (!(error instanceof DmError)) throw error;
+    }
+  }
+  if (found === undefined) return;
+  const text = `${target.path}: holds ${found}; --force overwrites what is there`;
+  throw new DmError(Status.Exists, text);
+}
+
+function planOf(flags: FormatFlags, data: LuksFile, isDetached: boolean): FormatPlan {
+  const version = flags.type === 'luks1' ? 1 : 2;
+  const hash = flags.hash ?? 'sha256';
+  const volumeKey = flags.volumeKeyFile === undefined ? undefined : keyOf(flags.volumeKeyFile);
+  const bits = flags.keySize ?? (flags.cipher.includes('-xts-') ? 512 : 256);
+  const slotBits = flags.keyslotKeySize;
+  if (bits % 8 !== 0 || (slotBits ?? 0) % 8 !== 0) throw invalid('key size: need whole bytes');
+  checkKdf(flags, version);
+  return {
+    version,
+    cipher: flags.cipher,
+    keyBytes: bits / 8,
+    hash,
+    volumeKey,
+    slot: flags.keySlot,
+    uuid: flags.uuid,
+    isDetached,
+    dataDeviceBytes: data.sizeBytes,
+    dataOffsetBytes: flags.offset === undefined ? undefined : flags.offset * SECTOR_BYTES,
+    alignBytes: flags.alignPayload === undefined ? undefined : flags.alignPayload * SECTOR_BYTES,
+    sectorBytes: flags.sectorSize ?? sectorBytes(version, data, flags),
+    label: flags.label,
+    subsystem: flags.subsystem,
+    metadataBytes: flags.metadataSize,
+    keySlotsBytes: flags.keyslotsSize,
+    slotCipher: flags.keyslotCipher,
+    slotKeyBytes: slotBits === undefined ? undefined : slotBits / 8,
+    isDigestBenchmarked: flags.pbkdfForceIterations === undefined,
+  };
+}
+
+/** 4096 where nothing is lost by it. */
+function sectorBytes(version: 1 | 2, data: LuksFile, flags: FormatFlags): number {
+  const offset = (flags.offset ?? 0) * SECTOR_BYTES;
+  const align = (flags.alignPayload ?? 0) * SECTOR_BYTES;
+  const isWhole = [data.sizeBytes, offset, align].every((bytes) => bytes % 4096 === 0);
+  return version === 2 && isWhole ? 4096 : SECTOR_BYTES;
+}
+
+function keyOf(path: string): Buffer {
+  try {
+    return readFileSync(path);
+  } catch (error) {
+    throw new DmError(statusOfError(error), `${path}: cannot read: ${errorText(error)}`);
+  }
+}

@@ -1,0 +1,161 @@
+// lamina luks dump, header-backup, header-restore, convert: the header as a whole.
+
+import { chmodSync, rmSync } from 'node:fs';
+import { type Command, Option } from 'commander';
+import { DmError, invalid } from '../base/errors.ts';
+import {
+  backupBytes,
+  backupHeader,
+  restoreHeader,
+  restoreMismatch,
+} from '../machinery/luks/backup.ts';
+import { convertToLuks1, convertToLuks2 } from '../machinery/luks/convert.ts';
+import { LuksFile } from '../machinery/luks/luks-io.ts';
+import type { LuksVolume } from '../machinery/luks/luks-volume.ts';
+import { openLuks } from '../machinery/luks/open-luks.ts';
+import { withVolume } from './luks-file.ts';
+import {
+  type HeaderFlags,
+  type UnlockFlags,
+  unlockVolume,
+  withHeader,
+  withKeySlot,
+  withLimits,
+} from './luks-options.ts';
+import { confirm, withSecret } from './luks-secret.ts';
+
+export function addLuksHeader(luks: Command): void {
+  addDump(luks);
+  addBackup(luks);
+  addRestore(luks);
+  addConvert(luks);
+}
+
+interface DumpFlags extends UnlockFlags {
+  readonly json?: true;
+  readonly volumeKey?: true;
+}
+
+function addDump(luks: Command): void {
+  const dump = luks
+    .command('dump')
+    .summary('print the header')
+    .description('Prints the header, as cryptsetup luksDump does. No key is in it.')
+    .argument('<image>', 'the volume, or its header: a file or a block device')
+    .option('--json', 'as JSON; of LUKS2 with all of its metadata')
+    .option('--volume-key', 'print the volume key, too: with it alone all data can be read')
+    .action(async (image: string, flags: DumpFlags) => {
+      await withVolume(image, flags, { isReadOnly: true }, async (volume) => {
+        const key = flags.volumeKey === true ? await keyHex(volume, flags) : undefined;
+        if (flags.json === true) {
+          const all = { ...volume.describe(), ...(key === undefined ? {} : { volumeKey: key }) };
+          process.stdout.write(`${JSON.stringify(all, null, 2)}\n`);
+        } else {
+          process.stdout.write(volume.dump());
+          if (key !== undefined) process.stdout.write(`Volume key: ${key}\n`);
+        }
+      });
+    });
+  withHeader(withLimits(withKeySlot(withSecret(dump), 'of the passphrase, for --volume-key')));
+}
+
+async function keyHex(volume: LuksVolume, flags: UnlockFlags): Promise<string> {
+  const { volumeKey } = await unlockVolume(volume, flags);
+  try {
+    return volumeKey.toString('hex');
+  } finally {
+    volumeKey.fill(0);
+  }
+}
+
+function addBackup(luks: Command): void {
+  const backup = luks
+    .command('header-backup')
+    .summary('copy header and key slots to a file')
+    .description(
+      'Copies the header and all key slots to a new file, which cryptsetup luksHeaderRestore takes as\n' +
+        'well. Whoever has it and knows a passphrase of today can read the data for ever.',
+    )
+    .argument('<image>', 'a file or a block device')
+    .argument('<file>', 'the copy; must not exist')
+    .action(async (image: string, path: string, flags: HeaderFlags) => {
+      await withVolume(image, flags, { isReadOnly: true }, async (volume) => {
+        const to = LuksFile.create(path, backupBytes(volume));
+        try {
+          await backupHeader(volume, to);
+          chmodSync(path, 0o400);
+        } catch (error) {
+          rmSync(path, { force: true });
+          throw error;
+        } finally {
+          to.close();
+        }
+      });
+    });
+  withHeader(backup);
+}
+
+interface ConfirmFlags extends HeaderFlags {
+  readonly batchMode?: true;
+}
+
+function addRestore(luks: Command): void {
+  const restore = luks
+    .command('header-restore')
+    .summary('put a copy of the header back')
+    .description(
+      'Puts header and key slots of a backup on IMAGE. Passphrases are those of the backup then.',
+    )
+    .argument('<image>', 'a file or a block device')
+    .argument('<file>', 'the backup')
+    .option('-q, --batch-mode', 'do not ask whether to go on')
+    .action(async (image: string, path: string, flags: ConfirmFlags) => {
+      await withVolume(path, {}, { isReadOnly: true }, async (backup) => {
+        const to = LuksFile.open(flags.header ?? image, { isReadOnly: false });
+        try {
+          const current = tryOpen(to);
+          const mismatch = restoreMismatch(backup, current);
+          if (mismatch !== undefined) throw invalid(`${path}: does not fit ${image}: ${mismatch}`);
+          if (flags.batchMode !== true) {
+            const now = current === undefined ? 'no LUKS header' : `volume ${current.uuid}`;
+            await confirm(`${to.path} has ${now}; it gets the header of volume ${backup.uuid}.`);
+          }
+          await restoreHeader(backup, to);
+        } finally {
+          to.close();
+        }
+      });
+    });
+  withHeader(restore);
+}
+
+function tryOpen(file: LuksFile): LuksVolume | undefined {
+  try {
+    return openLuks(file, { isDetached: true });
+  } catch (error) {
+    if (error instanceof DmError) return undefined;
+    throw error;
+  }
+}
+
+function addConvert(luks: Command): void {
+  const convert = luks
+    .command('convert')
+    .summary('LUKS1 to LUKS2, or back')
+    .description('Makes a LUKS1 header LUKS2 or the other way round. The data and the keys stay.')
+    .argument('<image>', 'a file or a block device')
+    .addOption(
+      new Option('--type <type>', 'to what').choices(['luks1', 'luks2']).makeOptionMandatory(),
+    )
+    .option('-q, --batch-mode', 'do not ask whether to go on')
+    .action(async (image: string, flags: ConfirmFlags & { readonly type: string }) => {
+      await withVolume(image, flags, { isReadOnly: false }, async (volume) => {
+        const type = `luks${volume.version}`;
+        if (type === flags.type) throw invalid(`${image}: is ${type} already`);
+        if (flags.batchMode !== true) await confirm(`${image} becomes ${flags.type}.`);
+        if (volume.version === 1) await convertToLuks2(volume, flags.header !== undefined);
+        else await convertToLuks1(volume);
+      });
+    });
+  withHeader(convert);
+}

@@ -1,0 +1,214 @@
+// lamina luks open, close, resize: volumes as mapped devices of the daemon.
+
+import { closeSync, openSync } from 'node:fs';
+import { resolve } from 'node:path';
+import type { Command } from 'commander';
+import { DmError, errorText, invalid } from '../base/errors.ts';
+import { Status, statusOfError } from '../base/status.ts';
+import type { CreateOptions, DeviceInfo } from '../dm/control.ts';
+import { fileSizeBytes } from '../machinery/log-writes/file-size.ts';
+import { luksDeviceUuid, luksTable } from '../machinery/luks/luks-table.ts';
+import type { LuksVolume } from '../machinery/luks/luks-volume.ts';
+import { resizeSegment } from '../machinery/luks/resize.ts';
+import { call, devicesOf, withVolume } from './luks-file.ts';
+import {
+  size,
+  type UnlockFlags,
+  unlockVolume,
+  withHeader,
+  withKeySlot,
+  withLimits,
+  withTries,
+} from './luks-options.ts';
+import { withSecret } from './luks-secret.ts';
+import { positive } from './option-values.ts';
+
+/** Of mapped devices that this command makes. */
+const UUID_PREFIX = 'CRYPT-LUKS';
+/** What a printed table has instead of the key: no key, so that it cannot be loaded by mistake. */
+const HIDDEN_KEY = 'KEY';
+
+interface MapFlags extends UnlockFlags {
+  readonly readonly?: true;
+  readonly allowDiscards?: true;
+  readonly size?: number;
+  readonly table?: true;
+  readonly showKeys?: true;
+}
+
+interface ResizeFlags extends MapFlags {
+  readonly deviceSize?: number;
+  readonly dynamic?: true;
+}
+
+const EXAMPLES = `
+Examples:
+  lamina luks open disk.img secret && lamina export add secret
+  lamina luks open disk.img --table             its table, without the key`;
+
+export function addLuksOpen(luks: Command): void {
+  const open = luks
+    .command('open')
+    .summary('map the data of a volume in the daemon')
+    .description(
+      'Makes the mapped device NAME in the running daemon, with the data of a volume. The daemon does not\n' +
+        'keep its key: after a restart the volume is closed.',
+    )
+    .argument('<image>', 'a file or a block device')
+    .argument('[name]', 'of the mapped device')
+    .option('--readonly', 'map it read-only')
+    .option('--allow-discards', 'pass discards to the device below')
+    .option('--size <sectors>', 'map so much of it, of 512 bytes', positive)
+    .option('--table', 'print the table instead; no daemon and no passphrase is needed')
+    .option('--show-keys', 'with --table: with the key in it, which needs a passphrase')
+    .addHelpText('after', EXAMPLES)
+    .action(openVolume);
+  withKeySlot(withLimits(withTries(withHeader(withSecret(open)))), 'only this slot');
+  luks
+    .command('close')
+    .description('remove the mapped device of a volume; its key is forgotten')
+    .argument('<name>', 'of the mapped device')
+    .option('--deferred', 'as soon as nobody uses it')
+    .action(async (name: string, flags: { readonly deferred?: true }) => {
+      await deviceNamed(name);
+      await call('remove', name, { deferred: flags.deferred === true });
+    });
+  addResize(luks);
+}
+
+async function openVolume(image: string, name: string | undefined, flags: MapFlags): Promise<void> {
+  if (flags.table !== true && flags.showKeys === true) throw invalid('--show-keys: needs --table');
+  await withVolume(image, flags, { isReadOnly: true }, async (volume) => {
+    checkAttached(volume, flags);
+    if (flags.table === true && flags.showKeys !== true) {
+      process.stdout.write(`${tableOf(volume, image, flags, HIDDEN_KEY)}\n`);
+      return;
+    }
+    if (flags.table !== true) await refuseOpen(volume, name);
+    // Refused before a passphrase is asked for.
+    tableOf(volume, image, flags, HIDDEN_KEY);
+    const { volumeKey } = await unlockVolume(volume, flags);
+    try {
+      const table = tableOf(volume, image, flags, volumeKey.toString('hex'));
+      if (flags.table === true) process.stdout.write(`${table}\n`);
+      else await create(volume, name ?? '', table, flags);
+    } finally {
+      volumeKey.fill(0);
+    }
+  });
+}
+
+/** An attached header must not be one that was made for another device. */
+function checkAttached(volume: LuksVolume, flags: MapFlags): void {
+  if (flags.header !== undefined) return;
+  const at = volume.segments()[0]?.offsetBytes ?? 0;
+  if (at >= volume.headerBytes) return;
+  throw invalid(
+    `${volume.io.path}: the data begins at byte ${at}, the header ends at ${volume.headerBytes}: this is ` +
+      'the header of another device: give that as IMAGE and this one as --header',
+  );
+}
+
+function tableOf(volume: LuksVolume, image: string, flags: MapFlags, key: string): string {
+  return luksTable(volume, {
+    key,
+    device: resolve(image),
+    deviceBytes: bytesOf(image),
+    flags: flags.allowDiscards === true ? ['allow_discards'] : [],
+    lenSectors: flags.size,
+  });
+}
+
+function bytesOf(path: string): number {
+  let fd: number;
+  try {
+    fd = openSync(path, 'r');
+  } catch (error) {
+    throw new DmError(statusOfError(error), `${path}: cannot open: ${errorText(error)}`);
+  }
+  try {
+    return fileSizeBytes(path, fd);
+  } finally {
+    closeSync(fd);
+  }
+}
+
+async function refuseOpen(volume: LuksVolume, name: string | undefined): Promise<void> {
+  if (name === undefined) throw invalid('luks open: no name: give NAME or --table');
+  const [open] = await devicesOf(volume);
+  if (open !== undefined) {
+    throw new DmError(Status.Busy, `${volume.io.path}: is open already, as device ${open.name}`);
+  }
+}
+
+async function create(
+  volume: LuksVolume,
+  name: string,
+  table: string,
+  flags: MapFlags,
+): Promise<void> {
+  const options: CreateOptions = {
+    name,
+    uuid: luksDeviceUuid(volume, name),
+    table,
+    isReadOnly: flags.readonly === true,
+    isVolatile: true,
+  };
+  await call<DeviceInfo>('create', options);
+}
+
+/** Throws DmError unless it is a volume's. */
+async function deviceNamed(name: string): Promise<DeviceInfo> {
+  const device = await call<DeviceInfo>('info', name);
+  if (device.uuid.startsWith(UUID_PREFIX)) return device;
+  throw invalid(`device ${name}: is not an opened LUKS volume`);
+}
+
+function addResize(luks: Command): void {
+  const resize = luks
+    .command('resize')
+    .summary('change how much of IMAGE is used')
+    .description(
+      'With NAME, maps what IMAGE holds now, or --size of it. With --device-size or --dynamic, writes to\n' +
+        'a LUKS2 header how much data there is: so much, or all up to the end of the device.',
+    )
+    .argument('<image>', 'a file or a block device')
+    .argument('[name]', 'of the mapped device')
+    .option('--device-size <size>', 'of the data, to be kept in the header, LUKS2', size)
+    .option('--dynamic', 'up to the end of the device, to be kept in the header, LUKS2')
+    .option('--size <sectors>', 'map so much of it now, of 512 bytes', positive)
+    .option('--allow-discards', 'pass discards to the device below')
+    .action(resizeVolume);
+  withKeySlot(withLimits(withTries(withHeader(withSecret(resize)))), 'only this slot');
+}
+
+async function resizeVolume(
+  image: string,
+  name: string | undefined,
+  flags: ResizeFlags,
+): Promise<void> {
+  const writes = flags.deviceSize !== undefined || flags.dynamic === true;
+  if (flags.deviceSize !== undefined && flags.dynamic === true) {
+    throw invalid('--device-size and --dynamic: give one of them');
+  }
+  if (!writes && name === undefined) {
+    throw invalid('luks resize: nothing to do: give NAME, --device-size or --dynamic');
+  }
+  const device = name === undefined ? undefined : await deviceNamed(name);
+  await withVolume(image, flags, { isReadOnly: !writes }, async (volume) => {
+    if (device !== undefined && device.uuid !== luksDeviceUuid(volume, device.name)) {
+      throw invalid(`device ${device.name}: is not that of ${image}`);
+    }
+    const unlocked = device === undefined ? undefined : await unlockVolume(volume, flags);
+    try {
+      if (writes) await resizeSegment(volume, flags.deviceSize, bytesOf(image));
+      if (device === undefined || unlocked === undefined) return;
+      const table = tableOf(volume, image, flags, unlocked.volumeKey.toString('hex'));
+      await call('load', device.name, table, { isReadOnly: device.isReadOnly });
+      await call('suspend', device.name, {});
+      await call('resume', device.name);
+    } finally {
+      unlocked?.volumeKey.fill(0);
+    }
+  });
+}

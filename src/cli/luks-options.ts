@@ -1,0 +1,199 @@
+// Options that several commands of `lamina luks` have, and what follows from them.
+
+import { totalmem } from 'node:os';
+import { type Command, InvalidArgumentError, Option } from 'commander';
+import { invalid } from '../base/errors.ts';
+import { GIB, KIB, parseSize } from '../base/units.ts';
+import {
+  ARGON2_CPUS_MAX,
+  ARGON2_MEMORY_KIB_MAX,
+  ARGON2_MEMORY_KIB_MIN,
+  ARGON2_TIME_MIN,
+  benchmarkArgon2,
+  benchmarkPbkdf2,
+  defaultLanes,
+  defaultLimits,
+  type KdfLimits,
+  type KdfParams,
+  PBKDF2_ITERATIONS_MAX,
+  PBKDF2_ITERATIONS_MIN,
+} from '../machinery/luks/key-derivation.ts';
+import { WrongPassphrase } from '../machinery/luks/luks-error.ts';
+import type { LuksVolume, Unlocked } from '../machinery/luks/luks-volume.ts';
+import { notNegative, positive } from './option-values.ts';
+import { Progress } from './progress.ts';
+import { isTyped, readSecret, type SecretFlags } from './luks-secret.ts';
+
+export interface HeaderFlags {
+  readonly header?: string;
+}
+
+export interface LimitFlags {
+  readonly maxMemory?: number;
+  readonly maxTime?: number;
+}
+
+export interface KdfFlags extends LimitFlags {
+  readonly pbkdf?: KdfParams['type'];
+  readonly pbkdfMemory?: number;
+  readonly pbkdfForceIterations?: number;
+  readonly pbkdfParallel?: number;
+  readonly iterTime?: number;
+  readonly hash?: string;
+}
+
+export interface UnlockFlags extends SecretFlags, HeaderFlags, LimitFlags {
+  readonly keySlot?: number;
+  readonly tries?: number;
+}
+
+export function withHeader(command: Command): Command {
+  return command.option('--header <file>', 'where the header is, when it is not in IMAGE');
+}
+
+export function size(text: string): number {
+  const bytes = parseSize(text);
+  if (bytes === undefined) throw new InvalidArgumentError('expected a size, such as 16M');
+  return bytes;
+}
+
+export function withLimits(command: Command): Command {
+  return command
+    .option('--max-memory <size>', 'refuse key slots that need more memory', size)
+    .option('--max-time <seconds>', 'give up on a key slot after that', positive);
+}
+
+export function withKeySlot(command: Command, what: string): Command {
+  return command.option('-S, --key-slot <n>', what, notNegative);
+}
+
+export function withTries(command: Command): Command {
+  return command.option('-T, --tries <n>', 'how often a passphrase may be typed', positive);
+}
+
+export function withKdf(command: Command): Command {
+  const types = ['argon2id', 'argon2i', 'pbkdf2'];
+  return command
+    .addOption(new Option('--pbkdf <type>', 'how the key is derived').choices(types))
+    .option('-i, --iter-time <ms>', 'how long that shall take here (2000)', positive)
+    .option('--pbkdf-memory <KiB>', 'how much memory it may take at most (1 GiB)', positive)
+    .option('--pbkdf-parallel <n>', 'into how many lanes it is divided', positive)
+    .option('--pbkdf-force-iterations <n>', 'the cost itself; nothing is measured', positive)
+    .option('--hash <name>', 'hash of the key slot, such as sha256 or sha512');
+}
+
+export function limitsOf({ maxMemory, maxTime }: LimitFlags): KdfLimits {
+  const limits = defaultLimits();
+  return {
+    memoryKib: maxMemory === undefined ? limits.memoryKib : Math.floor(maxMemory / KIB),
+    timeMs: maxTime === undefined ? limits.timeMs : maxTime * 1000,
+  };
+}
+
+/** As cryptsetup: a gigabyte, or half of what the machine has. */
+function defaultMemoryKib(): number {
+  return Math.floor(Math.min(GIB, totalmem() / 2) / KIB);
+}
+
+function kdfType(flags: KdfFlags, version: 1 | 2): KdfParams['type'] {
+  return flags.pbkdf ?? (version === 1 ? 'pbkdf2' : 'argon2id');
+}
+
+/** Throws DmError naming the option that does not fit the others, before anything is measured. */
+export function checkKdf(flags: KdfFlags, version: 1 | 2): void {
+  const type = kdfType(flags, version);
+  const { pbkdfForceIterations: forced, pbkdfMemory, pbkdfParallel, iterTime } = flags;
+  refuse(
+    forced !== undefined && iterTime !== undefined,
+    '--iter-time and --pbkdf-force-iterations: give one of them',
+  );
+  if (type === 'pbkdf2') {
+    refuse(pbkdfMemory !== undefined, '--pbkdf-memory: pbkdf2 has no memory cost');
+    refuse(pbkdfParallel !== undefined, '--pbkdf-parallel: pbkdf2 has no lanes');
+    checkRange('--pbkdf-force-iterations', forced, PBKDF2_ITERATIONS_MIN, PBKDF2_ITERATIONS_MAX);
+    return;
+  }
+  refuse(version === 1, `--pbkdf ${type}: LUKS1 has pbkdf2 only`);
+  checkRange('--pbkdf-force-iterations', forced, ARGON2_TIME_MIN, 2 ** 32 - 1);
+  checkRange('--pbkdf-memory', pbkdfMemory, ARGON2_MEMORY_KIB_MIN, ARGON2_MEMORY_KIB_MAX);
+  checkRange('--pbkdf-parallel', pbkdfParallel, 1, ARGON2_CPUS_MAX);
+}
+
+/** The key derivation that the options ask for; without a forced cost it is measured. Throws DmError. */
+export async function chooseKdf(
+  flags: KdfFlags,
+  what: { readonly version: 1 | 2; readonly hash: string; readonly keyBytes: number },
+): Promise<KdfParams> {
+  const { version, hash, keyBytes } = what;
+  checkKdf(flags, version);
+  const type = kdfType(flags, version);
+  const { pbkdfForceIterations: forced, pbkdfParallel, iterTime: timeMs = 2000 } = flags;
+  if (type === 'pbkdf2') {
+    const iterations = forced ?? (await measured(() => benchmarkPbkdf2(hash, keyBytes, timeMs)));
+    return { type, hash, iterations };
+  }
+  const memoryKib = flags.pbkdfMemory ?? defaultMemoryKib();
+  if (forced !== undefined) {
+    return { type, time: forced, memoryKib, cpus: pbkdfParallel ?? defaultLanes() };
+  }
+  const cost = { keyBytes, timeMs, memoryKib };
+  return await measured(() => benchmarkArgon2(type, cost, pbkdfParallel));
+}
+
+function refuse(isWrong: boolean, text: string): void {
+  if (isWrong) throw invalid(text);
+}
+
+function checkRange(name: string, value: number | undefined, low: number, high: number): void {
+  if (value === undefined || (value >= low && value <= high)) return;
+  throw invalid(`${name}: ${value}: expected ${low} to ${high}`);
+}
+
+async function measured<T>(work: () => Promise<T>): Promise<T> {
+  const progress = new Progress();
+  progress.show(0, 1, 'measuring this machine');
+  try {
+    return await work();
+  } finally {
+    progress.clear();
+  }
+}
+
+/** Asks for a passphrase until one opens a key slot, if it is typed. The caller zeroes the key. */
+export async function unlockVolume(
+  volume: LuksVolume,
+  flags: UnlockFlags,
+  prompt = `Enter passphrase for ${volume.io.path}`,
+): Promise<Unlocked> {
+  const tries = isTyped(flags) ? (flags.tries ?? 3) : 1;
+  for (let left = tries; ; left--) {
+    const passphrase = await readSecret(flags, prompt);
+    try {
+      return await unlockWith(volume, passphrase, flags);
+    } catch (error) {
+      if (!(error instanceof WrongPassphrase) || left <= 1) throw error;
+      process.stderr.write(`${error.message}\n`);
+    } finally {
+      passphrase.fill(0);
+    }
+  }
+}
+
+export async function unlockWith(
+  volume: LuksVolume,
+  passphrase: Uint8Array,
+  flags: UnlockFlags,
+  exceptSlot?: number,
+): Promise<Unlocked> {
+  const progress = new Progress();
+  try {
+    return await volume.unlock(passphrase, {
+      slot: flags.keySlot,
+      exceptSlot,
+      limits: limitsOf(flags),
+      onTry: (done, total, slot) => progress.show(done, total, `trying key slot ${slot}`),
+    });
+  } finally {
+    progress.clear();
+  }
+}

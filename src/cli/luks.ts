@@ -1,0 +1,22 @@
+// lamina luks: encrypted volumes in cryptsetup's formats.
+
+import type { Command } from 'commander';
+import { addLuksFormat } from './luks-format.ts';
+import { addLuksHeader } from './luks-header.ts';
+import { addLuksKeys } from './luks-keys.ts';
+import { addLuksOpen } from './luks-open.ts';
+
+export function addLuks(program: Command): void {
+  const luks = program
+    .command('luks')
+    .summary('make, open and look after LUKS1 and LUKS2 volumes')
+    .description(
+      'Works on encrypted volumes with LUKS1 and LUKS2 headers, as cryptsetup does: IMAGE is a file or a\n' +
+        'block device. A passphrase is typed, a line of standard input, a key file or in an environment\n' +
+        'variable, never an argument. Exit status 3: no key slot opens.',
+    );
+  addLuksFormat(luks);
+  addLuksOpen(luks);
+  addLuksKeys(luks);
+  addLuksHeader(luks);
+}

@@ -1,0 +1,100 @@
+// Headers with random damage, blind or behind a right checksum: whatever is done with them ends well or with a
+// DmError. Reading writes nothing; a change leaves what opened before.
+
+import assert from 'node:assert/strict';
+import { BugError } from '../base/assert.ts';
+import { DmError } from '../base/errors.ts';
+import { Prng } from '../base/prng.ts';
+import type { KdfParams } from '../machinery/luks/key-derivation.ts';
+import { luksTable } from '../machinery/luks/luks-table.ts';
+import { openLuks } from '../machinery/luks/open-luks.ts';
+import { damage, damageMetadata, LuksDisk } from './luks-disk.ts';
+
+const LIMITS = { memoryKib: 1024, timeMs: 200 };
+const NEW_KDF: KdfParams = { type: 'pbkdf2', hash: 'sha256', iterations: 1000 };
+const LUKS1_BYTES = 592;
+const LUKS2_COPY_BYTES = 16 * 1024;
+
+export interface LuksFuzz {
+  /** A whole header, of 16 KiB a copy if it is LUKS2. */
+  readonly image: Uint8Array;
+  readonly passphrase: Buffer;
+  readonly seed: number;
+  readonly rounds: number;
+}
+
+export type LuksFuzzCounts = Record<'refused' | 'opened' | 'unlocked', number>;
+
+/** How far each round came. Throws what is no DmError, with what repeats it. */
+export async function fuzzLuks(fuzz: LuksFuzz): Promise<LuksFuzzCounts> {
+  const { image: good, passphrase, seed, rounds } = fuzz;
+  const prng = new Prng(seed);
+  const isLuks1 = openLuks(new LuksDisk(good), { isDetached: true }).version === 1;
+  const counts = { refused: 0, opened: 0, unlocked: 0 };
+  for (let round = 0; round < rounds; round++) {
+    const image = good.slice();
+    const range = isLuks1 ? LUKS1_BYTES : 2 * LUKS2_COPY_BYTES;
+    if (isLuks1 || prng.chance(0.3)) {
+      for (let i = prng.between(1, 3); i > 0; i--) damage(image, prng, range);
+    } else {
+      damageMetadata(image, prng, LUKS2_COPY_BYTES);
+    }
+    const cut = prng.chance(0.1) ? prng.below(image.length) : image.length;
+    try {
+      const reached = await readDamaged(image.subarray(0, cut), passphrase);
+      counts[reached]++;
+      if (reached === 'unlocked') await changeDamaged(image.subarray(0, cut), passphrase);
+    } catch (error) {
+      const repeat = `LAMINA_SEED=${seed}, round ${round}`;
+      throw new Error(`${repeat}: ${(error as Error).message}`, { cause: error });
+    }
+  }
+  return counts;
+}
+
+async function readDamaged(image: Uint8Array, passphrase: Buffer): Promise<keyof LuksFuzzCounts> {
+  const disk = new LuksDisk(image);
+  disk.isReadOnly = true;
+  let volume: ReturnType<typeof openLuks>;
+  try {
+    volume = openLuks(disk);
+    assert.ok(volume.dump().length > 0);
+    assert.ok(JSON.stringify(volume.describe()).length > 0);
+  } catch (error) {
+    refusal(error);
+    return 'refused';
+  }
+  try {
+    luksTable(volume, { key: 'KEY', device: 'd', deviceBytes: image.length });
+  } catch (error) {
+    refusal(error);
+  }
+  try {
+    const { volumeKey } = await volume.unlock(passphrase, { limits: LIMITS });
+    assert.equal(volumeKey.length, volume.volumeKeyBytes);
+    return 'unlocked';
+  } catch (error) {
+    refusal(error);
+    return 'opened';
+  }
+}
+
+/** Adds a key: it is refused and nothing is written, or both passphrases open. */
+async function changeDamaged(image: Uint8Array, passphrase: Buffer): Promise<void> {
+  const disk = new LuksDisk(image);
+  const { volumeKey } = await openLuks(disk).unlock(passphrase, { limits: LIMITS });
+  const added = Buffer.from('added');
+  try {
+    await openLuks(disk).addKey(volumeKey, added, { kdf: NEW_KDF, limits: LIMITS });
+  } catch (error) {
+    refusal(error);
+  }
+  const volume = openLuks(disk);
+  await volume.unlock(passphrase, { limits: LIMITS });
+  if (disk.events.length > 0) await volume.unlock(added, { limits: LIMITS });
+}
+
+function refusal(error: unknown): void {
+  if (error instanceof DmError && !(error instanceof BugError)) return;
+  throw error;
+}

@@ -1,0 +1,54 @@
+// What `lamina luks` asks of the daemon: a device whose table holds a key is used like any other, and is nowhere on a
+// disk.
+
+import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { callDaemon } from '../../src/daemon/control-socket.ts';
+import { desk } from '../../src/testing/daemon-desk.ts';
+
+test('a volatile device is not saved, under no name, and is gone after a restart', async () => {
+  const d = desk();
+  try {
+    const first = await d.start();
+    const call = (method: string, ...args: unknown[]): Promise<unknown> =>
+      callDaemon(join(d.path, 'lamina', 'control.sock'), method, args);
+    const state = (): string => readFileSync(join(d.path, 'lamina', 'state.json'), 'utf8');
+    const uuid = 'CRYPT-LUKS2-0123456789abcdef0123456789abcdef-secret';
+    await call('create', { name: 'secret', uuid, table: '0 128 zero', isVolatile: true });
+    d.ok(['create', 'open', '--table', '0 64 linear secret 0']);
+    assert.match(state(), /"open"/);
+    assert.doesNotMatch(state(), /zero|CRYPT/);
+    d.ok(['rename', 'secret', 'other']);
+    d.ok(['load', 'other', '--table', '0 256 zero']);
+    d.ok(['resume', 'other']);
+    assert.doesNotMatch(state(), /zero|CRYPT/);
+    assert.match(d.refused(['luks', 'close', 'open']), /open: is not an opened LUKS volume/);
+    assert.match(d.refused(['luks', 'close', 'other']), /used by open/);
+
+    first.kill('SIGKILL');
+    await once(first, 'exit');
+    await d.start();
+    assert.equal(d.ok(['ls']), 'No devices found\n');
+    // The device on top waits for it, in the state, until it is there again.
+    await call('create', { name: 'other', uuid, table: '0 128 zero', isVolatile: true });
+    d.ok(['create', 'open', '--table', '0 64 linear other 0']);
+    d.ok(['remove', 'open']);
+    d.ok(['luks', 'close', 'other']);
+    // A device of that name without a secret is one like any other.
+    d.ok(['create', 'other', '--table', '0 128 zero']);
+    assert.match(state(), /zero/);
+  } finally {
+    await d.end();
+  }
+});
+
+test('without a daemon nothing is asked for', () => {
+  const d = desk();
+  const file = join(d.path, 'v.img');
+  assert.match(d.refused(['luks', 'close', 'x']), /no daemon at .*start one with: lamina daemon/);
+  assert.match(d.refused(['luks', 'open', file, 'x']), /v\.img: no such file/);
+  return d.end();
+});
