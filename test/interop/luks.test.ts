@@ -656,6 +656,7 @@ describe('LUKS with cryptsetup and qemu-img', { skip }, async () => {
       const add = ['--key-file', key, '--new-key-file', at('two'), ...FAST1];
       d.ok(['luks', 'add-key', file, ...add]);
       assert.match(lamina('dump', file), /Key Slot 1: ENABLED/);
+      assert.match(d.refused(['luks', 'convert', '-q', file, '--type', 'luks2']), /is in use/);
       // It grows with the file.
       const lenSectors = (): number => {
         const [line] = JSON.parse(d.ok(['table', 'v', '--json'])) as {
