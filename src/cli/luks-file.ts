@@ -29,18 +29,21 @@ export async function devicesOf(volume: LuksVolume): Promise<DeviceInfo[]> {
   return (await call<DeviceInfo[]>('list')).filter(({ uuid }) => uuid.startsWith(prefix));
 }
 
-/** Opens the header of IMAGE; notes go to stderr. Closed when `use` has ended. */
+/**
+ * Opens the header of IMAGE; notes go to stderr. Closed when `use` has ended. `isAlone`: not even
+ * while the daemon has the volume open.
+ */
 export async function withVolume<T>(
   image: string,
   flags: HeaderFlags,
-  options: { readonly isReadOnly: boolean },
+  options: { readonly isReadOnly: boolean; readonly isAlone?: boolean },
   use: (volume: Volume, file: LuksFile) => Promise<T>,
 ): Promise<T> {
   const { isReadOnly } = options;
   const path = flags.header ?? image;
   const { file, release } = isReadOnly
     ? { file: LuksFile.open(path, { isReadOnly }), release: () => {} }
-    : await openLocked(path);
+    : await openLocked(path, options.isAlone === true);
   try {
     // Who only looks need not be told that a header is meant for another device.
     const volume = openLuks(file, { isDetached: flags.header !== undefined || isReadOnly });
@@ -57,12 +60,12 @@ interface Locked {
   readonly release: () => void;
 }
 
-async function openLocked(path: string): Promise<Locked> {
+async function openLocked(path: string, isAlone: boolean): Promise<Locked> {
   try {
     return { file: LuksFile.open(path, { isReadOnly: false }), release: () => {} };
   } catch (error) {
     const isBusy = error instanceof DmError && error.status === Status.Busy;
-    if (!isBusy || !(await isOpenInDaemon(path))) throw error;
+    if (!isBusy || isAlone || !(await isOpenInDaemon(path))) throw error;
   }
   const release = lockHeaders(path);
   try {

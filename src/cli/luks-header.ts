@@ -149,7 +149,7 @@ function addConvert(luks: Command): void {
     )
     .option('-q, --batch-mode', 'do not ask whether to go on')
     .action(async (image: string, flags: ConfirmFlags & { readonly type: string }) => {
-      await withVolume(image, flags, { isReadOnly: false }, async (volume) => {
+      await withVolume(image, flags, { isReadOnly: false, isAlone: true }, async (volume) => {
         const type = `luks${volume.version}`;
         if (type === flags.type) throw invalid(`${image}: is ${type} already`);
         if (flags.batchMode !== true) await confirm(`${image} becomes ${flags.type}.`);

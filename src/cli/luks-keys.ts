@@ -27,7 +27,7 @@ import {
   withSecret,
 } from './luks-secret.ts';
 import { withVolume } from './luks-file.ts';
-import { notNegative } from './option-values.ts';
+import { notNegative, positive } from './option-values.ts';
 
 type Volume = ReturnType<typeof openLuks>;
 
@@ -74,7 +74,7 @@ function addAdd(luks: Command): void {
   const add = command(luks, 'add-key', 'let another passphrase open the volume, too')
     .option('--new-key-slot <n>', 'put the new key there (the first free slot)', notNegative)
     .option('--keyslot-cipher <spec>', 'of the new key slot, LUKS2')
-    .option('--keyslot-key-size <bits>', 'of that', notNegative);
+    .option('--keyslot-key-size <bits>', 'of that', positive);
   withKdf(withNewSecret(withKeySlot(add, 'the old passphrase is that of this slot'))).action(
     async (image: string, flags: AddFlags) => {
       await withVolume(image, flags, { isReadOnly: false }, async (volume) => {
@@ -133,6 +133,7 @@ async function withNewKey(
     if (version === 1 && (bits !== undefined || flags.keyslotCipher !== undefined)) {
       throw invalid('--keyslot-cipher: in LUKS1 it is that of the data');
     }
+    if ((bits ?? 0) % 8 !== 0) throw invalid(`--keyslot-key-size ${bits}: need whole bytes`);
     const cipherKeyBytes = bits === undefined ? undefined : bits / 8;
     const keyBytes = cipherKeyBytes ?? volumeKeyBytes;
     const kdf = await chooseKdf(flags, { version, hash, keyBytes });

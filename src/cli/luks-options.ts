@@ -119,7 +119,10 @@ export function checkKdf(flags: KdfFlags, version: 1 | 2): void {
   checkRange('--pbkdf-parallel', pbkdfParallel, 1, ARGON2_CPUS_MAX);
 }
 
-/** The key derivation that the options ask for; without a forced cost it is measured. Throws DmError. */
+/**
+ * The key derivation that the options ask for; without a forced cost it is measured. Throws
+ * DmError.
+ */
 export async function chooseKdf(
   flags: KdfFlags,
   what: { readonly version: 1 | 2; readonly hash: string; readonly keyBytes: number },

@@ -21,7 +21,8 @@ export class LuksDisk implements LuksIo {
 
   constructor(image: Uint8Array | number, path = 'disk') {
     this.path = path;
-    this.image = typeof image === 'number' ? new Uint8Array(image) : image.slice();
+    // A copy, which a Buffer's own `slice` is not; or so many zeroes.
+    this.image = typeof image === 'number' ? new Uint8Array(image) : Uint8Array.from(image);
     this.#start = this.image.slice();
   }
 

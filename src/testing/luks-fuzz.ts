@@ -32,7 +32,7 @@ export async function fuzzLuks(fuzz: LuksFuzz): Promise<LuksFuzzCounts> {
   const isLuks1 = openLuks(new LuksDisk(good), { isDetached: true }).version === 1;
   const counts = { refused: 0, opened: 0, unlocked: 0 };
   for (let round = 0; round < rounds; round++) {
-    const image = good.slice();
+    const image = new Uint8Array(good);
     const range = isLuks1 ? LUKS1_BYTES : 2 * LUKS2_COPY_BYTES;
     if (isLuks1 || prng.chance(0.3)) {
       for (let i = prng.between(1, 3); i > 0; i--) damage(image, prng, range);

@@ -541,7 +541,7 @@ describe('LUKS with cryptsetup and qemu-img', { skip }, async () => {
     const [, sectors, , cipher, hex = '', ivOffset, , offset] = table.trim().split(' ');
     assert.deepEqual([sectors, cipher, ivOffset, offset], ['2048', 'aes-xts-plain64', '0', '4096']);
     const fd = openSync(file, 'r+');
-    writeSync(fd, sectorsOf(plain, hex, true), 0, MIB, 4096 * 512);
+    writeSync(fd, sectorsOf(plain, hex, { isEncrypting: true }), 0, MIB, 4096 * 512);
     closeSync(fd);
     const image = `driver=luks,key-secret=s,file.filename=${file}`;
     rmSync(at('out'), { force: true });
@@ -656,6 +656,7 @@ describe('LUKS with cryptsetup and qemu-img', { skip }, async () => {
       const add = ['--key-file', key, '--new-key-file', at('two'), ...FAST1];
       d.ok(['luks', 'add-key', file, ...add]);
       assert.match(lamina('dump', file), /Key Slot 1: ENABLED/);
+      assert.match(d.refused(['luks', 'convert', '-q', file, '--type', 'luks2']), /is in use/);
       // It grows with the file.
       const lenSectors = (): number => {
         const [line] = JSON.parse(d.ok(['table', 'v', '--json'])) as {
@@ -675,6 +676,31 @@ describe('LUKS with cryptsetup and qemu-img', { skip }, async () => {
       const image = `driver=luks,key-secret=s,file.filename=${file}`;
       good('qemu-img', 'convert', ...secret, '--image-opts', image, '-O', 'raw', at('out'));
       assert.ok(readFileSync(at('out')).subarray(0, 65536).equals(Buffer.alloc(65536, 7)));
+    } finally {
+      await d.end();
+    }
+  });
+
+  it('an opened LUKS2 volume of theirs has sectors of 4096 bytes', { skip: noTarget }, async () => {
+    const d = desk();
+    try {
+      await d.start();
+      const file = fresh('theirs.img', 17 * MIB);
+      cryptsetup('luksFormat', '-q', ...FAST2, '--sector-size', '4096', file, at('one'));
+      d.ok(['luks', 'open', file, 'v', '--key-file', at('one'), '--allow-discards']);
+      d.ok(['export', 'add', 'v']);
+      const uri = `nbd+unix:///v?socket=${join(d.path, 'lamina', 'nbd.sock')}`;
+      good('qemu-io', '-f', 'raw', '-c', 'write -P 7 64k 8k', '-c', 'flush', uri);
+      d.ok(['export', 'remove', 'v']);
+      d.ok(['luks', 'close', 'v']);
+      const start = 16 * MIB + 65536;
+      const written = readFileSync(file).subarray(start, start + 8192);
+      const plain = sectorsOf(written, await ourKey(file, at('one')), {
+        isEncrypting: false,
+        sectorBytes: 4096,
+        firstSector: 128,
+      });
+      assert.ok(plain.equals(Buffer.alloc(8192, 7)));
     } finally {
       await d.end();
     }
@@ -715,15 +741,26 @@ function setText(image: Uint8Array, text: string): void {
   setMetadata(image, text, 16384);
 }
 
-/** aes-xts-plain64 in sectors of 512 bytes, by Node. */
-function sectorsOf(data: Buffer, hex: string, isEncrypting: boolean): Buffer {
+/** aes-xts-plain64 by Node; its IVs count 512 bytes, whatever the sector size. */
+function sectorsOf(
+  data: Buffer,
+  hex: string,
+  options: {
+    readonly isEncrypting: boolean;
+    readonly sectorBytes?: number;
+    readonly firstSector?: number;
+  },
+): Buffer {
   const key = Buffer.from(hex, 'hex');
+  const { isEncrypting, sectorBytes = 512, firstSector = 0 } = options;
   const make = isEncrypting ? createCipheriv : createDecipheriv;
   const out: Buffer[] = [];
-  for (let at = 0; at < data.length; at += 512) {
+  for (let at = 0; at < data.length; at += sectorBytes) {
     const iv = Buffer.alloc(16);
-    iv.writeBigUInt64LE(BigInt(at / 512));
-    out.push(make(`aes-${key.length * 4}-xts`, key, iv).update(data.subarray(at, at + 512)));
+    iv.writeBigUInt64LE(BigInt(firstSector + at / 512));
+    out.push(
+      make(`aes-${key.length * 4}-xts`, key, iv).update(data.subarray(at, at + sectorBytes)),
+    );
   }
   return Buffer.concat(out);
 }
@@ -733,5 +770,7 @@ function decrypt(file: string, hex: string, sizeBytes: number): Buffer {
     payloadOffsetSectors: number;
   };
   const start = payloadOffsetSectors * 512;
-  return sectorsOf(readFileSync(file).subarray(start, start + sizeBytes), hex, false);
+  return sectorsOf(readFileSync(file).subarray(start, start + sizeBytes), hex, {
+    isEncrypting: false,
+  });
 }

@@ -74,7 +74,10 @@ function overlaps(a: Range, b: Range): boolean {
   return a.at < b.end && b.at < a.end;
 }
 
-/** The first place for `sizeBytes` between ranges that may overlap, a multiple of 4 KiB below `limit`. */
+/**
+ * The first place for `sizeBytes` between ranges that may overlap, a multiple of 4 KiB below
+ * `limit`.
+ */
 export function firstGap(
   used: readonly Range[],
   sizeBytes: number,

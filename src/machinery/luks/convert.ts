@@ -325,7 +325,9 @@ async function homeSlot0(volume: Luks1Volume): Promise<void> {
   await wipeRandom(volume.io, from, sizeBytes);
 }
 
-/** The LUKS1 header of a volume with this metadata. Throws DmError naming what LUKS1 cannot hold. */
+/**
+ * The LUKS1 header of a volume with this metadata. Throws DmError naming what LUKS1 cannot hold.
+ */
 function luks1Of(volume: Luks2Volume, metadata: Luks2Metadata): Luks1Fields {
   const cannot = (why: string): DmError =>
     invalid(`${volume.io.path}: cannot become LUKS1: ${why}`);

@@ -147,7 +147,12 @@ export class Luks2Volume implements LuksVolume {
     await this.#prepare();
     const old = this.#slot(slot);
     await this.#checkKeyOf(slot, volumeKey);
-    const fresh = await this.#newSlot(slot, volumeKey, passphrase, options);
+    const fresh = await this.#newSlot(slot, volumeKey, passphrase, {
+      ...options,
+      cipher: options.cipher ?? old.area.encryption,
+      cipherKeyBytes: options.cipherKeyBytes ?? old.area.key_size,
+      hash: options.hash ?? old.af.hash,
+    });
     const metadata = structuredClone(this.metadata);
     metadata.keyslots[slot] = { ...old, ...fresh };
     await this.update(metadata);
