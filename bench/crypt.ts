@@ -1,7 +1,8 @@
 // Compares encrypted devices with nbdkit's luks filter and qemu-nbd's LUKS driver, and the encryption alone
 // with `openssl speed`. `npm run bench:crypt`.
 
-import { execFileSync } from 'node:child_process';
+import { execFile, execFileSync } from 'node:child_process';
+import { promisify } from 'node:util';
 import { randomBytes } from 'node:crypto';
 import { mkdirSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -14,6 +15,7 @@ import { Arena } from '../src/io/arena.ts';
 import { SCRATCH_BYTES } from '../src/io/compute.ts';
 import { startServer, type ServerSpec, stopAllServers } from './servers.ts';
 
+const run = promisify(execFile);
 const LOAD = fileURLToPath(new URL('../../bench/nbdload/nbdload', import.meta.url));
 const LAMINA = fileURLToPath(new URL('../../bin/lamina', import.meta.url));
 const MIB = 1 << 20;
@@ -131,6 +133,52 @@ async function compareServers(rounds: number, folder: string, only: string): Pro
   }
 }
 
+/** Two devices of one server, each with a client of its own, at the same time. */
+async function compareShares(rounds: number, folder: string): Promise<void> {
+  const half = SIZE / 2;
+  const table = (start: number): string =>
+    `0 ${half / 512} crypt aes-xts-plain64 ${randomBytes(64).toString('hex')} 0 ${join(folder, 'raw')} ${start}`;
+  const concise = `a,,,rw,${table(0)};b,,,rw,${table(half / 512)}`;
+  const spec: ServerSpec = {
+    name: 'two',
+    command: (_image, where) => [
+      process.execPath,
+      LAMINA,
+      'serve',
+      '--unix',
+      where,
+      '--concise',
+      concise,
+      '--export',
+      'a=a',
+      '--export',
+      'b=b',
+    ],
+  };
+  print('\ntwo devices at once, IOPS of the one over the other:');
+  const server = await startServer(spec, folder, folder, 'unix');
+  try {
+    for (const cell of CELLS) {
+      const all: number[] = [];
+      for (let round = 0; round < rounds; round++) {
+        const [a, b] = await Promise.all(
+          ['a', 'b'].map(async (name) => {
+            const uri = server.uri.replace('///', `///${name}`);
+            const args = ['-j', '-S', `${half / MIB - 16}M`, '-t', '2', '-w', '500', ...cell.load];
+            const { stdout } = await run(LOAD, [...args, uri]);
+            return (JSON.parse(stdout) as { iops: number }).iops;
+          }),
+        );
+        all.push((a ?? 0) / (b ?? 1));
+      }
+      const range = `[${Math.min(...all).toFixed(2)}..${Math.max(...all).toFixed(2)}]`;
+      print(`${cell.name}: ${median(all).toFixed(2)} ${range}`);
+    }
+  } finally {
+    await server.stop();
+  }
+}
+
 /** Bytes a second of one thread. */
 function cipherRate(arena: Arena, recipe: CryptorRecipe, bytes: number): number {
   const cryptor = new Cryptor(arena.memory, arena.tryAlloc(SCRATCH_BYTES), recipe);
@@ -180,8 +228,13 @@ async function main(options: { rounds: string; folder: string; cells: string }):
   mkdirSync(folder);
   try {
     prepare(folder);
-    await compareServers(Number(options.rounds), folder, options.cells);
-    compareCipher();
+    if (options.cells !== 'shares') {
+      await compareServers(Number(options.rounds), folder, options.cells);
+    }
+    if (options.cells === '' || options.cells === 'shares') {
+      await compareShares(Number(options.rounds), folder);
+      compareCipher();
+    }
   } finally {
     stopAllServers();
     rmSync(folder, { recursive: true, force: true });
