@@ -2,7 +2,7 @@
 // writes, and on writes behind a snapshot. `npm run bench:thin`.
 
 import { execFileSync } from 'node:child_process';
-import { copyFileSync, mkdirSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
+import { copyFileSync, existsSync, mkdirSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { Command } from 'commander';
@@ -89,6 +89,8 @@ interface ThinCell {
   readonly name: string;
   readonly load: readonly string[];
   readonly state: 'mapped' | 'empty' | 'snapshot';
+  /** On an ordinary disk, dropped from the page cache before each run. */
+  readonly isCold?: boolean;
 }
 
 const CELLS: readonly ThinCell[] = [
@@ -96,6 +98,14 @@ const CELLS: readonly ThinCell[] = [
   { name: 'mapped-4k-write', load: ['-b', '4k', '-r', '0'], state: 'mapped' },
   { name: 'mapped-1m-read', load: ['-b', '1m', '-q', '8', '-s'], state: 'mapped' },
   { name: 'mapped-1m-write', load: ['-b', '1m', '-q', '8', '-s', '-r', '0'], state: 'mapped' },
+  { name: 'cold-4k-read', load: ['-b', '4k', '-w', '0'], state: 'mapped', isCold: true },
+  {
+    name: 'cold-1m-read',
+    load: ['-b', '1m', '-q', '8', '-s', '-w', '0'],
+    state: 'mapped',
+    isCold: true,
+  },
+  { name: 'empty-4k-read', load: ['-b', '4k'], state: 'empty' },
   { name: 'first-4k-write', load: ['-b', '4k', '-r', '0', '-t', '1', '-w', '0'], state: 'empty' },
   {
     name: 'first-1m-write',
@@ -125,13 +135,19 @@ async function prepare(image: Image, state: ThinCell['state'], folder: string): 
   return at;
 }
 
-async function load(image: Image, at: string, args: readonly string[]): Promise<number> {
+async function load(
+  image: Image,
+  at: string,
+  args: readonly string[],
+  isCold = false,
+): Promise<number> {
   const spec: ServerSpec = {
     name: image.name,
     command: (_image, where) => image.command(at, where),
   };
   const server = await startServer(spec, at, at, 'unix');
   try {
+    if (isCold) dropFromCache(join(at, 'data'));
     const text = execFileSync(
       LOAD,
       ['-j', '-S', '768M', '-q', '32', '-t', '1', ...args, server.uri],
@@ -145,21 +161,36 @@ async function load(image: Image, at: string, args: readonly string[]): Promise<
   }
 }
 
+function dropFromCache(path: string): void {
+  execFileSync('sync');
+  execFileSync('dd', [`if=${path}`, 'of=/dev/null', 'bs=1M', 'status=none', 'iflag=nocache']);
+}
+
+async function makeMapped(folder: string): Promise<void> {
+  for (const image of IMAGES) {
+    const at = join(folder, `${image.name}-mapped`);
+    mkdirSync(at);
+    await image.create(at);
+    await load(image, at, ['-b', '1m', '-q', '8', '-s', '-r', '0', '-t', '2', '-w', '0']);
+  }
+}
+
 function median(values: readonly number[]): number {
   const sorted = values.toSorted((a, b) => a - b);
   return sorted[Math.floor(sorted.length / 2)] ?? 0;
 }
 
-async function main(options: { rounds: string; folder: string; cells?: string }): Promise<void> {
-  const folder = join(options.folder, `lamina-thin-${process.pid}`);
-  mkdirSync(folder);
+interface Options {
+  readonly rounds: string;
+  readonly folder: string;
+  readonly disk: string;
+  readonly cells?: string;
+}
+
+async function main(options: Options): Promise<void> {
+  const name = `lamina-thin-${process.pid}`;
+  const [folder, disk] = [join(options.folder, name), join(options.disk, name)];
   try {
-    for (const image of IMAGES) {
-      const at = join(folder, `${image.name}-mapped`);
-      mkdirSync(at);
-      await image.create(at);
-      await load(image, at, ['-b', '1m', '-q', '8', '-s', '-r', '0', '-t', '2', '-w', '0']);
-    }
     const chosen = CELLS.filter(
       (c) => options.cells === undefined || c.name.includes(options.cells),
     );
@@ -167,11 +198,16 @@ async function main(options: { rounds: string; folder: string; cells?: string })
       'cell              thin      linear    qcow2     thin/linear  thin/qcow2\n',
     );
     for (const cell of chosen) {
+      const base = cell.isCold === true ? disk : folder;
+      if (!existsSync(base)) {
+        mkdirSync(base);
+        await makeMapped(base);
+      }
       const results = new Map<string, number[]>();
       for (let round = 0; round < Number(options.rounds); round++) {
         for (const image of IMAGES) {
-          const at = await prepare(image, cell.state, folder);
-          const iops = await load(image, at, cell.load);
+          const at = await prepare(image, cell.state, base);
+          const iops = await load(image, at, cell.load, cell.isCold);
           results.set(image.name, [...(results.get(image.name) ?? []), iops]);
         }
       }
@@ -184,7 +220,7 @@ async function main(options: { rounds: string; folder: string; cells?: string })
     }
   } finally {
     stopAllServers();
-    rmSync(folder, { recursive: true, force: true });
+    for (const base of [folder, disk]) rmSync(base, { recursive: true, force: true });
   }
 }
 
@@ -192,6 +228,7 @@ await new Command('bench:thin')
   .description('Compares thin devices with linear ones and with qcow2; medians of paired runs.')
   .option('--rounds <n>', 'runs of each', '3')
   .option('--folder <path>', 'where images are made', '/dev/shm')
+  .option('--disk <path>', 'where images of cold cells are made', '/var/tmp')
   .option('--cells <text>', 'only cells whose name has this in it')
   .action(main)
   .parseAsync();

@@ -78,10 +78,15 @@ class Thin implements Target {
     return this.#volume.extents(sector, lenSectors, maxExtents);
   }
 
-  /** Writes that wait for space would hold the suspend up: they fail. */
-  presuspend(): Promise<void> {
-    this.#volume.pool.failNoSpace(this.#volume);
+  /** Writes that wait for space would hold the suspend up. */
+  presuspend(noflush: boolean): Promise<void> {
+    if (noflush) this.#volume.requeueWrites();
+    else this.#volume.pool.failNoSpace(this.#volume);
     return Promise.resolve();
+  }
+
+  resume(): void {
+    this.#volume.resume();
   }
 
   async postsuspend(): Promise<void> {

@@ -47,11 +47,17 @@ export class NoSpaceQueue {
 
   /** Fails what waits: of one user, or all. */
   fail(status: Status, user?: PoolUser): void {
-    const all = this.take();
-    for (const deferred of all) {
-      if (user === undefined || deferred.user === user) endBio(deferred.bio, status);
+    for (const bio of this.takeOf(user)) endBio(bio, status);
+  }
+
+  /** Gives back the bios of one user that wait, or all. */
+  takeOf(user?: PoolUser): readonly Bio[] {
+    const taken: Bio[] = [];
+    for (const deferred of this.take()) {
+      if (user === undefined || deferred.user === user) taken.push(deferred.bio);
       else this.add(deferred);
     }
+    return taken;
   }
 
   /** Gives back what waits. */

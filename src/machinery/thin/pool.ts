@@ -431,6 +431,11 @@ export class Pool {
     this.#noSpace.fail(Status.NoSpace, user);
   }
 
+  /** The writes of `user` that wait for space; they are his again. */
+  takeNoSpace(user: PoolUser): readonly Bio[] {
+    return this.#noSpace.takeOf(user);
+  }
+
   checkLowWater(): void {
     const isBelow = this.metadata.dataBlocksFree <= this.options.lowWaterBlocks;
     if (isBelow && !this.#isBelowLowWater) this.#binding.event();

@@ -24,6 +24,8 @@ import type { ThinDevice } from './thin-device.ts';
 const COUNTED = 1 << 12;
 const SHARED_READ = 1 << 13;
 const OVERWRITE = 1 << 14;
+/** It goes back to the core, which maps it again after the resume. */
+const REQUEUED = 1 << 15;
 const ENTRY_MASK = 63;
 const SHARED_SHIFT = 6;
 
@@ -46,6 +48,7 @@ export class ThinVolume implements PoolUser {
   readonly #overwrites = new Map<Bio, Overwrite>();
   readonly #blockSectors: number;
   readonly #ranges: ThinRanges;
+  #isRequeueing = false;
   /** Highest mapped block; -1 for none. */
   #highest: number;
 
@@ -106,6 +109,7 @@ export class ThinVolume implements PoolUser {
     const { pool } = this;
     bio.targetWord = 0;
     if (pool.mode === 'fail') return MapResult.Kill;
+    if (this.#isRequeueing && bio.op === Op.Write) return MapResult.Requeue;
     if (pool.isStopped) return this.#defer(bio);
     if (!bio.hasData) return bio.op === Op.Flush ? this.#flush(bio) : this.#defer(bio);
     const block = Math.floor(bio.sector / this.#blockSectors);
@@ -124,6 +128,7 @@ export class ThinVolume implements PoolUser {
 
   endIo(bio: Bio): EndIoResult {
     const word = bio.targetWord;
+    if ((word & REQUEUED) !== 0) return EndIoResult.Requeue;
     this.#uncount(word);
     if ((word & OVERWRITE) === 0) return EndIoResult.Done;
     this.#overwriteEnded(bio);
@@ -252,7 +257,7 @@ export class ThinVolume implements PoolUser {
     }
     const dataBlock = await pool.allocate();
     if (typeof dataBlock === 'string') {
-      if (dataBlock === 'no data space') pool.outOfSpace(this, bio);
+      if (dataBlock === 'no data space') this.#outOfSpace(bio);
       else endBio(bio, Status.NoSpace);
       return false;
     }
@@ -404,6 +409,30 @@ export class ThinVolume implements PoolUser {
   /** Lets a cell go; who waited in it starts over. */
   release(cell: Cell): void {
     for (const bio of this.space.release(cell)) this.pool.defer(this, bio);
+  }
+
+  // ---- suspending ----
+
+  /** What waits for space is mapped again after the resume, and so is what comes until then. */
+  requeueWrites(): void {
+    this.#isRequeueing = true;
+    for (const bio of this.pool.takeNoSpace(this)) this.#requeue(bio);
+  }
+
+  resume(): void {
+    this.#isRequeueing = false;
+  }
+
+  #outOfSpace(bio: Bio): void {
+    if (this.#isRequeueing) this.#requeue(bio);
+    else this.pool.outOfSpace(this, bio);
+  }
+
+  #requeue(bio: Bio): void {
+    const frame = bio.topFrame;
+    assert(frame !== null, 'thin: a write waits for space outside its device');
+    frame.word = REQUEUED;
+    endBio(bio, Status.Ok);
   }
 
   // ---- allocation ----
