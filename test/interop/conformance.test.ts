@@ -44,6 +44,14 @@ const GOOD = [
     'lamina, two layers',
     `'${LAMINA}' serve --unix {socket} --table "0 8192 striped 1 8 $(echo {backing}) 0"`,
   ],
+  ...['uring', 'node'].map(
+    (engine) =>
+      [
+        `lamina, encrypted, ${engine}`,
+        `'${LAMINA}' serve --unix {socket} --engine ${engine === 'uring' ? 'auto' : engine} ` +
+          `--table "0 8192 crypt aes-xts-plain64 ${'5a'.repeat(64)} 0 $(echo {backing}) 0"`,
+      ] as const,
+  ),
 ] as const;
 
 for (const [name, command] of GOOD) {
