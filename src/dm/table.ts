@@ -11,7 +11,8 @@ import { hideKeys, joinArgs, type TableLine } from './table-text.ts';
 /** A target in its place, with what the hot path asks of it worked out once. */
 export interface TableEntry {
   readonly target: Target;
-  readonly line: TableLine;
+  /** Without its words: one of them may have been a key, and would stay in memory. */
+  readonly line: Omit<TableLine, 'args'>;
   readonly startSector: number;
   /** First sector behind it. */
   readonly endSector: number;
@@ -88,9 +89,10 @@ export async function makeEntry(
   try {
     const target = await create();
     const traits = target.traits ?? {};
+    const { startSector, lenSectors } = line;
     return {
       target,
-      line,
+      line: { startSector, lenSectors, type: line.type },
       startSector: line.startSector,
       endSector: line.startSector + line.lenSectors,
       boundarySectors: traits.boundarySectors ?? 0,
