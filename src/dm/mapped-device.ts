@@ -410,7 +410,7 @@ export class MappedDevice implements BlockDevice, FrameHook {
   }
 
   #checkIdle(): void {
-    const busy = this.#idleIgnoresRequeued ? this.#inFlight - this.#stuckParents() : this.#inFlight;
+    const busy = this.#inFlight - (this.#idleIgnoresRequeued ? this.#stuck() : 0);
     if (busy > 0) {
       // A parent whose own piece ends while another one is held back tells nobody: look again.
       const mustLook = this.#idleIgnoresRequeued && this.#requeued.length > 0;
@@ -428,14 +428,18 @@ export class MappedDevice implements BlockDevice, FrameHook {
     done?.();
   }
 
-  /** Bios of this device that wait for nothing but pieces which a target pushed back. */
-  #stuckParents(): number {
+  /**
+   * Bios of this device that wait for nothing but pieces which a target pushed back: their parents, and
+   * those that want one of the clones that such pieces are.
+   */
+  #stuck(): number {
+    if (this.#requeued.length === 0) return 0;
     const waitsFor = new Map<Bio, number>();
     for (const piece of this.#requeued) {
       const parent = piece.parent;
       if (parent !== null) waitsFor.set(parent, (waitsFor.get(parent) ?? 0) + 1);
     }
-    let stuck = 0;
+    let stuck = this.#parked.length;
     for (const [parent, pieces] of waitsFor) {
       for (let d = 0; d < parent.depth; d++) {
         if (parent.remaining === pieces && parent.frames[d]?.hook === this) stuck++;

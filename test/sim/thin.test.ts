@@ -47,8 +47,8 @@ interface PoolLab {
 }
 
 /** A pool of `blocks` data blocks of 64 KiB, and a thin device of 64 blocks. */
-async function makePool(blocks: number, features: string): Promise<PoolLab> {
-  const lab = makeLab({ seed: 5 });
+async function makePool(blocks: number, features: string, clonesMax = 256): Promise<PoolLab> {
+  const lab = makeLab({ seed: 5, clonesMax });
   lab.disk('meta', 1024);
   lab.disk('data', 64 * 128);
   const settle = async <T>(work: Promise<T>): Promise<T> => await lab.scheduler.settle(work);
@@ -138,29 +138,36 @@ test('a full pool answers ENOSPC, tells of it, and goes on when it grows', async
   await close();
 });
 
-test('writes that wait for space outlast a suspend without flush', async () => {
-  const { lab, driver, settle, close } = await makePool(2, '0');
-  for (let i = 0; i < 2; i++) await settle(driver.write(i * 65536, BLOCK));
-  const ends: string[] = [];
-  const send = (block: number): Promise<void> =>
-    driver.write(block * 65536, BLOCK).then((status) => void ends.push(`${block}: ${status}`));
-  const waiting = [send(5), send(6)];
-  await settle(new Promise<void>((r) => lab.scheduler.after(1000, r)));
-  await settle(lab.dm.suspend('t', { noflush: true }));
-  waiting.push(send(7));
-  await settle(new Promise<void>((r) => lab.scheduler.after(120_000, r)));
-  assert.deepEqual(ends, [], 'nothing has ended, not even in time');
-  await settle(lab.dm.load('pool', '0 768 thin-pool test:meta test:data 128 0'));
-  await settle(lab.dm.resume('pool'));
-  assert.deepEqual(ends, []);
-  await settle(lab.dm.resume('t'));
-  await settle(Promise.all(waiting));
-  assert.deepEqual(new Set(ends), new Set(['5: 0', '6: 0', '7: 0']));
-  for (const block of [0, 1, 5, 6, 7]) {
-    assert.ok((await settle(driver.read(block * 65536, 65536))).equals(BLOCK), `block ${block}`);
-  }
-  await close();
-});
+for (const clonesMax of [1, 256]) {
+  test(`writes that wait for space outlast a suspend without flush, ${clonesMax} clones`, async () => {
+    const { lab, driver, settle, close } = await makePool(2, '0', clonesMax);
+    for (let i = 0; i < 2; i++) await settle(driver.write(i * 65536, BLOCK));
+    const ends: number[] = [];
+    const three = new Uint8Array(3 * 65536).fill(9);
+    const send = async (block: number, data: Uint8Array): Promise<void> => {
+      assert.equal(await driver.write(block * 65536, data), Status.Ok);
+      ends.push(block);
+    };
+    // The second one is split: its pieces take the device's clones and keep them.
+    const waiting = [send(5, BLOCK), send(10, three)];
+    await settle(new Promise<void>((r) => lab.scheduler.after(1000, r)));
+    await settle(lab.dm.suspend('t', { noflush: true }));
+    waiting.push(send(7, BLOCK));
+    await settle(new Promise<void>((r) => lab.scheduler.after(120_000, r)));
+    assert.deepEqual(ends, [], 'nothing has ended, not even in time');
+    await settle(lab.dm.load('pool', '0 1024 thin-pool test:meta test:data 128 0'));
+    await settle(lab.dm.resume('pool'));
+    assert.deepEqual(ends, []);
+    await settle(lab.dm.resume('t'));
+    await settle(Promise.all(waiting));
+    assert.deepEqual(new Set(ends), new Set([5, 7, 10]));
+    for (const block of [0, 1, 5, 7]) {
+      assert.ok((await settle(driver.read(block * 65536, 65536))).equals(BLOCK), `block ${block}`);
+    }
+    assert.ok((await settle(driver.read(10 * 65536, three.length))).equals(three));
+    await close();
+  });
+}
 
 test('a queueing pool keeps writes until it grows, or for a minute', async () => {
   const { lab, driver, poolStatus, settle, close } = await makePool(2, '0');

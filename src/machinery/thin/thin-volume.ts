@@ -109,7 +109,6 @@ export class ThinVolume implements PoolUser {
     const { pool } = this;
     bio.targetWord = 0;
     if (pool.mode === 'fail') return MapResult.Kill;
-    if (this.#isRequeueing && bio.op === Op.Write) return MapResult.Requeue;
     if (pool.isStopped) return this.#defer(bio);
     if (!bio.hasData) return bio.op === Op.Flush ? this.#flush(bio) : this.#defer(bio);
     const block = Math.floor(bio.sector / this.#blockSectors);
@@ -413,7 +412,7 @@ export class ThinVolume implements PoolUser {
 
   // ---- suspending ----
 
-  /** What waits for space is mapped again after the resume, and so is what comes until then. */
+  /** What waits for space is mapped again after the resume; what finds none until then, as well. */
   requeueWrites(): void {
     this.#isRequeueing = true;
     for (const bio of this.pool.takeNoSpace(this)) this.#requeue(bio);
