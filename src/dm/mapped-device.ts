@@ -429,8 +429,8 @@ export class MappedDevice implements BlockDevice, FrameHook {
   }
 
   /**
-   * Bios of this device that wait for nothing but pieces which a target pushed back: their parents, and
-   * those that want one of the clones that such pieces are.
+   * Bios of this device that wait for nothing but pieces which a target pushed back: their
+   * parents, and those that want one of the clones that such pieces are.
    */
   #stuck(): number {
     if (this.#requeued.length === 0) return 0;
