@@ -79,6 +79,11 @@ export class MappedDevice implements BlockDevice, FrameHook {
     return this.#inFlight;
   }
 
+  /** Those of them that do not just wait for what a target has pushed back. */
+  get busy(): number {
+    return this.#inFlight - this.#stuck();
+  }
+
   get lenSectors(): number {
     return this.#live?.lenSectors ?? 0;
   }
@@ -410,7 +415,7 @@ export class MappedDevice implements BlockDevice, FrameHook {
   }
 
   #checkIdle(): void {
-    const busy = this.#inFlight - (this.#idleIgnoresRequeued ? this.#stuck() : 0);
+    const busy = this.#idleIgnoresRequeued ? this.busy : this.#inFlight;
     if (busy > 0) {
       // A parent whose own piece ends while another one is held back tells nobody: look again.
       const mustLook = this.#idleIgnoresRequeued && this.#requeued.length > 0;

@@ -4,11 +4,11 @@
 // (`MapResult.Submitted`) and continues there. A target touches the world only through its host.
 
 import type { Clock } from '../base/clock.ts';
-import type { Status } from '../base/status.ts';
+import { Status } from '../base/status.ts';
 import type { Bio } from '../bio/bio.ts';
 import type { BlockDevice, Extent } from '../bio/device.ts';
 import type { QueueLimits } from '../bio/limits.ts';
-import { submitBio } from '../bio/submit.ts';
+import { endBio, submitBio } from '../bio/submit.ts';
 import type { IoEngine } from '../io/engine.ts';
 
 export type MapResult = 0 | 1 | 2 | 3;
@@ -135,6 +135,13 @@ export function submitMapped(bio: Bio): void {
   const frame = bio.topFrame;
   if (frame !== null) frame.word = bio.targetWord;
   submitBio(bio);
+}
+
+/** Ends a bio that `map` had kept, not for good: `endIo` sees its target word and may requeue it. */
+export function returnMapped(bio: Bio): void {
+  const frame = bio.topFrame;
+  if (frame !== null) frame.word = bio.targetWord;
+  endBio(bio, Status.Ok);
 }
 
 export function failMap(bio: Bio, status: Status): MapResult {

@@ -78,18 +78,14 @@ class Thin implements Target {
     return this.#volume.extents(sector, lenSectors, maxExtents);
   }
 
-  /** Writes that wait for space would hold the suspend up. */
+  /** With a flush, a suspend waits for writes that wait for space: until it is there, or a minute. */
   presuspend(noflush: boolean): Promise<void> {
-    if (noflush) this.#volume.requeueWrites();
-    else this.#volume.pool.failNoSpace(this.#volume);
+    if (noflush) this.#volume.startRequeueing();
     return Promise.resolve();
   }
 
-  resume(): void {
-    this.#volume.resume();
-  }
-
   async postsuspend(): Promise<void> {
+    this.#volume.stopRequeueing();
     await this.#volume.pool.commit();
   }
 

@@ -190,6 +190,57 @@ test('a queueing pool keeps writes until it grows, or for a minute', async () =>
   await close();
 });
 
+test('a suspend without a flush gives writes that wait for space back; after the resume they find it', async () => {
+  const { lab, driver, poolStatus, settle, close } = await makePool(2, '0');
+  const { dm, scheduler } = lab;
+  for (let i = 0; i < 2; i++) await settle(driver.write(i * 65536, BLOCK));
+  // One of a block, one that is split, one that comes while pool and device stand still.
+  const waiting = [driver.write(5 * 65536, BLOCK), driver.write(7 * 65536 - 512, BLOCK)];
+  await settle(new Promise<void>((r) => scheduler.after(1000, r)));
+  assert.match(await poolStatus(), /out_of_data_space/);
+  const from = scheduler.nowMs();
+  await settle(dm.suspend('t', { noflush: true }));
+  assert.ok(scheduler.nowMs() - from < 1000, 'without waiting for the minute to pass');
+  await settle(dm.suspend('pool'));
+  waiting.push(driver.write(9 * 65536, BLOCK));
+  await settle(dm.load('pool', '0 1024 thin-pool test:meta test:data 128 0'));
+  await settle(dm.resume('pool'));
+  waiting.push(driver.write(10 * 65536, BLOCK));
+  await settle(new Promise<void>((r) => scheduler.after(90_000, r)));
+  assert.match(await poolStatus(), / 2\/8 - rw /, 'nothing moves while the device is suspended');
+  await settle(dm.resume('t'));
+  for (const write of waiting) assert.equal(await settle(write), Status.Ok);
+  assert.match(await poolStatus(), / 7\/8 - rw /);
+  for (const at of [5 * 65536, 7 * 65536 - 512, 9 * 65536, 10 * 65536]) {
+    assert.ok((await settle(driver.read(at, 65536))).equals(BLOCK), `at ${at}`);
+  }
+  await close();
+});
+
+test('a suspend with a flush waits for writes that wait for space: until it is there, or a minute', async () => {
+  const { lab, driver, poolStatus, settle, close } = await makePool(2, '0');
+  const { dm, scheduler } = lab;
+  for (let i = 0; i < 2; i++) await settle(driver.write(i * 65536, BLOCK));
+  const served = driver.write(5 * 65536, BLOCK);
+  const suspended = dm.suspend('t');
+  await settle(new Promise<void>((r) => scheduler.after(1000, r)));
+  assert.equal((await dm.info('t')).state, 'SUSPENDED');
+  await settle(dm.load('pool', '0 384 thin-pool test:meta test:data 128 0'));
+  await settle(dm.resume('pool'));
+  assert.equal(await settle(served), Status.Ok);
+  await settle(suspended);
+  await settle(dm.resume('t'));
+  const refused = driver.write(6 * 65536, BLOCK);
+  await settle(new Promise<void>((r) => scheduler.after(1000, r)));
+  assert.match(await poolStatus(), /out_of_data_space/);
+  const from = scheduler.nowMs();
+  await settle(dm.suspend('t'));
+  assert.ok(scheduler.nowMs() - from >= 59_000, `after ${scheduler.nowMs() - from} ms`);
+  assert.equal(await settle(refused), Status.NoSpace);
+  await settle(dm.resume('t'));
+  await close();
+});
+
 test('metadata that cannot be written makes the pool read-only, marked, and still readable', async () => {
   const { lab, driver, poolStatus, settle, close } = await makePool(16, '0');
   assert.equal(await settle(driver.write(0, BLOCK)), Status.Ok);

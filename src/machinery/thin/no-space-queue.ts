@@ -45,19 +45,18 @@ export class NoSpaceQueue {
     });
   }
 
-  /** Fails what waits: of one user, or all. */
-  fail(status: Status, user?: PoolUser): void {
-    for (const bio of this.takeOf(user)) endBio(bio, status);
+  /** Fails what waits. */
+  fail(status: Status): void {
+    for (const { bio } of this.take()) endBio(bio, status);
   }
 
-  /** Gives back the bios of one user that wait, or all. */
-  takeOf(user?: PoolUser): readonly Bio[] {
-    const taken: Bio[] = [];
-    for (const deferred of this.take()) {
-      if (user === undefined || deferred.user === user) taken.push(deferred.bio);
-      else this.add(deferred);
-    }
-    return taken;
+  /** Gives back what waits for one user; the others' minute goes on. */
+  takeOf(user: PoolUser): readonly Deferred[] {
+    const isTheirs = ({ user: other }: Deferred): boolean => other === user;
+    const theirs = this.#waiting.filter(isTheirs);
+    if (theirs.length === this.#waiting.length) return this.take();
+    this.#waiting = this.#waiting.filter((deferred) => !isTheirs(deferred));
+    return theirs;
   }
 
   /** Gives back what waits. */

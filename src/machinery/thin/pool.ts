@@ -426,14 +426,9 @@ export class Pool {
     else this.#noSpace.add({ user, bio });
   }
 
-  /** Fails the writes of `user` that wait for space. */
-  failNoSpace(user: PoolUser): void {
-    this.#noSpace.fail(Status.NoSpace, user);
-  }
-
-  /** The writes of `user` that wait for space; they are his again. */
-  takeNoSpace(user: PoolUser): readonly Bio[] {
-    return this.#noSpace.takeOf(user);
+  /** The writes of `user` that wait for space. */
+  takeWaiting(user: PoolUser): readonly Bio[] {
+    return this.#noSpace.takeOf(user).map(({ bio }) => bio);
   }
 
   checkLowWater(): void {

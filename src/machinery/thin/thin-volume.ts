@@ -12,7 +12,7 @@ import type { BlockDevice, Extent } from '../../bio/device.ts';
 import { sendPart } from '../../bio/send.ts';
 import { endBio } from '../../bio/submit.ts';
 import { type Cell, Space } from '../../dm/bio-prison.ts';
-import { EndIoResult, MapResult, submitMapped } from '../../dm/target.ts';
+import { EndIoResult, MapResult, returnMapped, submitMapped } from '../../dm/target.ts';
 import { Lookup } from '../../persistent-data/btree-read.ts';
 import { FoundMapping } from './found-mapping.ts';
 import type { PoolUser } from './no-space-queue.ts';
@@ -24,8 +24,7 @@ import type { ThinDevice } from './thin-device.ts';
 const COUNTED = 1 << 12;
 const SHARED_READ = 1 << 13;
 const OVERWRITE = 1 << 14;
-/** It goes back to the core, which maps it again after the resume. */
-const REQUEUED = 1 << 15;
+const REQUEUE = 1 << 15;
 const ENTRY_MASK = 63;
 const SHARED_SHIFT = 6;
 
@@ -48,9 +47,9 @@ export class ThinVolume implements PoolUser {
   readonly #overwrites = new Map<Bio, Overwrite>();
   readonly #blockSectors: number;
   readonly #ranges: ThinRanges;
-  #isRequeueing = false;
   /** Highest mapped block; -1 for none. */
   #highest: number;
+  #isRequeueing = false;
 
   private constructor(
     pool: Pool,
@@ -103,6 +102,24 @@ export class ThinVolume implements PoolUser {
     return this.#highest < 0 ? undefined : (this.#highest + 1) * this.#blockSectors - 1;
   }
 
+  /**
+   * The device is being suspended without a flush: writes that wait for space go back to it, to be
+   * mapped again after the resume.
+   */
+  startRequeueing(): void {
+    this.#isRequeueing = true;
+    for (const bio of this.pool.takeWaiting(this)) this.#requeue(bio);
+  }
+
+  stopRequeueing(): void {
+    this.#isRequeueing = false;
+  }
+
+  #requeue(bio: Bio): void {
+    bio.targetWord = REQUEUE;
+    returnMapped(bio);
+  }
+
   // ---- the fast path ----
 
   map(bio: Bio): MapResult {
@@ -127,7 +144,7 @@ export class ThinVolume implements PoolUser {
 
   endIo(bio: Bio): EndIoResult {
     const word = bio.targetWord;
-    if ((word & REQUEUED) !== 0) return EndIoResult.Requeue;
+    if (word === REQUEUE) return EndIoResult.Requeue;
     this.#uncount(word);
     if ((word & OVERWRITE) === 0) return EndIoResult.Done;
     this.#overwriteEnded(bio);
@@ -256,8 +273,9 @@ export class ThinVolume implements PoolUser {
     }
     const dataBlock = await pool.allocate();
     if (typeof dataBlock === 'string') {
-      if (dataBlock === 'no data space') this.#outOfSpace(bio);
-      else endBio(bio, Status.NoSpace);
+      if (dataBlock === 'no metadata space') endBio(bio, Status.NoSpace);
+      else if (this.#isRequeueing && !pool.options.errorsIfNoSpace) this.#requeue(bio);
+      else pool.outOfSpace(this, bio);
       return false;
     }
     const fills = bio.lenSectors === this.#blockSectors;
@@ -408,30 +426,6 @@ export class ThinVolume implements PoolUser {
   /** Lets a cell go; who waited in it starts over. */
   release(cell: Cell): void {
     for (const bio of this.space.release(cell)) this.pool.defer(this, bio);
-  }
-
-  // ---- suspending ----
-
-  /** What waits for space is mapped again after the resume; what finds none until then, as well. */
-  requeueWrites(): void {
-    this.#isRequeueing = true;
-    for (const bio of this.pool.takeNoSpace(this)) this.#requeue(bio);
-  }
-
-  resume(): void {
-    this.#isRequeueing = false;
-  }
-
-  #outOfSpace(bio: Bio): void {
-    if (this.#isRequeueing) this.#requeue(bio);
-    else this.pool.outOfSpace(this, bio);
-  }
-
-  #requeue(bio: Bio): void {
-    const frame = bio.topFrame;
-    assert(frame !== null, 'thin: a write waits for space outside its device');
-    frame.word = REQUEUED;
-    endBio(bio, Status.Ok);
   }
 
   // ---- allocation ----
