@@ -106,15 +106,15 @@ const CELLS: readonly ThinCell[] = [
     isCold: true,
   },
   { name: 'empty-4k-read', load: ['-b', '4k'], state: 'empty' },
-  { name: 'first-4k-write', load: ['-b', '4k', '-r', '0', '-t', '1', '-w', '0'], state: 'empty' },
+  { name: 'first-4k-write', load: ['-b', '4k', '-r', '0', '-n', '8000'], state: 'empty' },
   {
     name: 'first-1m-write',
-    load: ['-b', '1m', '-q', '8', '-s', '-r', '0', '-t', '1', '-w', '0'],
+    load: ['-b', '1m', '-q', '8', '-s', '-r', '0', '-n', '760'],
     state: 'empty',
   },
   {
     name: 'shared-4k-write',
-    load: ['-b', '4k', '-r', '0', '-t', '1', '-w', '0'],
+    load: ['-b', '4k', '-r', '0', '-n', '8000'],
     state: 'snapshot',
   },
 ];
@@ -171,7 +171,7 @@ async function makeMapped(folder: string): Promise<void> {
     const at = join(folder, `${image.name}-mapped`);
     mkdirSync(at);
     await image.create(at);
-    await load(image, at, ['-b', '1m', '-q', '8', '-s', '-r', '0', '-t', '2', '-w', '0']);
+    await load(image, at, ['-b', '1m', '-q', '8', '-s', '-r', '0', '-n', '768']);
   }
 }
 

@@ -96,7 +96,8 @@ test('a key is the same after splitting and merging, and another one if a byte o
   const hashes = ['sha1', 'sha256', 'sha512', 'ripemd160'];
   fc.assert(
     fc.property(
-      fc.uint8Array({ minLength: 1, maxLength: 128 }),
+      // Another short key could be the same by chance.
+      fc.uint8Array({ minLength: 12, maxLength: 128 }),
       fc.constantFrom(...hashes),
       fc.integer({ min: 1, max: 9 }),
       fc.nat(),
