@@ -396,6 +396,19 @@ test('a slot that cannot be tried does not keep the next one from opening', asyn
   await assert.rejects(openLuks(changed).unlock(ONE, { limits: LIMITS }), /the limit is 64 MiB/);
 });
 
+test('metadata that would be rounded is read, and nothing is written', async () => {
+  const disk = await formatted(2);
+  const metadata = structuredClone(volume2(disk).metadata) as Record<string, unknown> &
+    Luks2Metadata;
+  metadata['future'] = 2 ** 60;
+  const changed = withText(disk, JSON.stringify(metadata));
+  changed.isReadOnly = true;
+  const volume = openLuks(changed);
+  const { volumeKey } = await volume.unlock(ONE);
+  await assert.rejects(volume.addKey(volumeKey, TWO, { kdf: KDF }), /would be rounded/);
+  await assert.rejects(volume.removeKey(0), /would be rounded/);
+});
+
 test('priorities: preferred first, ignored only by number', async () => {
   const disk = await formatted(2);
   const { volumeKey } = await openLuks(disk).unlock(ONE);

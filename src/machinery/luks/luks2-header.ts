@@ -248,6 +248,12 @@ export async function mendCopies(io: LuksIo, found: Luks2Found): Promise<void> {
   if (!isSecondaryGood) await writeCopy(io, copy, copy.metadata, copy.headerBytes);
 }
 
+/** Before anything is written. Throws DmError. */
+export function refuseRounding(io: LuksIo, copy: Luks2Copy): void {
+  if (!copy.isReadOnly) return;
+  throw invalid(`${io.path}: its metadata has numbers of 2^53 or more, which would be rounded`);
+}
+
 /** Writes an update; both copies must be the present header. Answers the new one. */
 export async function updateLuks2(
   io: LuksIo,
@@ -255,9 +261,7 @@ export async function updateLuks2(
   metadata: Luks2Metadata,
   changes: Partial<Pick<Luks2Fields, 'label' | 'subsystem' | 'uuid'>> = {},
 ): Promise<Luks2Copy> {
-  if (copy.isReadOnly) {
-    throw invalid(`${io.path}: its metadata has numbers of 2^53 or more, which would be rounded`);
-  }
+  refuseRounding(io, copy);
   const { headerBytes } = copy;
   checkMetadata(metadata, { where: `${io.path}: new metadata`, headerBytes });
   const next = { ...copy, ...changes, metadata, sequenceId: copy.sequenceId + 1 };

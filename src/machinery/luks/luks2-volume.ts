@@ -17,6 +17,7 @@ import {
   type Luks2Found,
   mendCopies,
   readLuks2,
+  refuseRounding,
   updateLuks2,
 } from './luks2-header.ts';
 import {
@@ -243,6 +244,8 @@ export class Luks2Volume implements LuksVolume {
           `${this.io.sizeBytes}`,
       );
     }
+    // Before key material is written or a copy is mended, not when the header is.
+    refuseRounding(this.io, this.#copy);
     if (this.#isMended) return;
     await mendCopies(this.io, this.#found);
     this.#isMended = true;
