@@ -109,6 +109,11 @@ export class BioSet implements BioOwner {
     this.#waiters.push(retry);
   }
 
+  /** Who was called back needs no bio after all: the next waiter may have it. */
+  passOn(): void {
+    if (this.#waiters.length > 0 && this.outstanding < this.max) this.#wakeOne();
+  }
+
   /** The end of a clone whose owner is the set itself. */
   bioEnd(bio: Bio): void {
     this.free(bio);

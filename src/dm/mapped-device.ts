@@ -208,19 +208,22 @@ export class MappedDevice implements BlockDevice, FrameHook {
     const sector = bio.sector;
     const sectors = bio.lenBytes / SECTOR_BYTES;
     if (sector + sectors > table.lenSectors || (bio.op === Op.Write && table.isReadOnly)) {
+      this.#needsNoClone(bio);
       endBio(bio, bio.op === Op.Write && table.isReadOnly ? Status.ReadOnly : Status.Io);
       return;
     }
     const entry =
       table.entries.length === 1 ? (table.entries[0] as TableEntry) : table.find(sector);
-    let max = entry.endSector - sector;
-    if (entry.boundarySectors > 0) {
-      const boundary = entry.boundarySectors;
-      max = Math.min(max, boundary - ((sector - entry.startSector) % boundary));
+    let max = Math.min(sectors, entry.endSector - sector, table.limits.maxIoSectors);
+    const boundary = entry.boundarySectors;
+    if (boundary > 0) {
+      const inside = boundary - ((sector - entry.startSector) % boundary);
+      if (inside < max)
+        max = entry.fits && this.#hasClone(bio) ? this.#fit(bio, entry, max) : inside;
     }
-    max = Math.min(max, table.limits.maxIoSectors);
     const isLast = sectors <= max;
     if (isLast && frame.lenBytes === bio.lenBytes) {
+      this.#needsNoClone(bio);
       this.#map(bio, frame, entry);
       return;
     }
@@ -234,6 +237,21 @@ export class MappedDevice implements BlockDevice, FrameHook {
     this.#map(piece, this.#enter(piece), entry);
     if (isLast) endBio(bio, Status.Ok);
     else submitBio(bio);
+  }
+
+  /** What `fit` makes ready is to be used at once, not by a bio that is parked then. */
+  #hasClone(bio: Bio): boolean {
+    const { outstanding, max } = this.set;
+    return outstanding < max && (this.#parked.length === 0 || this.#woken.has(bio));
+  }
+
+  #fit(bio: Bio, entry: TableEntry, maxSectors: number): number {
+    const { target } = entry;
+    bio.sector -= entry.startSector;
+    const fits = target.fit === undefined ? 0 : target.fit(bio, maxSectors);
+    bio.sector += entry.startSector;
+    if (debugBuild) assert(fits > 0 && fits <= maxSectors, `${this.name}: ${fits} sectors fit`);
+    return fits;
   }
 
   /** Splits off so many sectors; with 0, clones all that is left. */
@@ -301,6 +319,7 @@ export class MappedDevice implements BlockDevice, FrameHook {
   /** Discard and write-zeroes: a clone for each target, and for each piece that a target asks for. */
   #mapRange(bio: Bio, frame: Frame, table: Table): void {
     if (table.isReadOnly || bio.sector + bio.lenSectors > table.lenSectors) {
+      this.#needsNoClone(bio);
       endBio(bio, table.isReadOnly ? Status.ReadOnly : Status.Io);
       return;
     }
@@ -315,6 +334,7 @@ export class MappedDevice implements BlockDevice, FrameHook {
       const sectors = Math.min(bio.lenSectors, this.#rangeMax(bio, entry, table));
       if (pieces === 1 && sectors === bio.lenSectors && bio.lenBytes === frame.lenBytes) {
         bio.targetWord = 0;
+        this.#needsNoClone(bio);
         this.#map(bio, frame, entry);
         return;
       }
@@ -407,6 +427,11 @@ export class MappedDevice implements BlockDevice, FrameHook {
   #mustWait(bio: Bio): boolean {
     const isWoken = this.#woken.size > 0 && this.#woken.delete(bio);
     return this.#parked.length > 0 && !isWoken;
+  }
+
+  /** Perhaps it was parked for one, and things have changed: then the next one gets it. */
+  #needsNoClone(bio: Bio): void {
+    if (this.#woken.size > 0 && this.#woken.delete(bio)) this.set.passOn();
   }
 
   #park(bio: Bio): void {

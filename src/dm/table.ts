@@ -18,6 +18,8 @@ export interface TableEntry {
   readonly endSector: number;
   /** Reads and writes stop at multiples of this, counted from the start; 0 is no boundary. */
   readonly boundarySectors: number;
+  /** The target says itself how far a bio may go over a boundary. */
+  readonly fits: boolean;
   readonly flushesByMap: boolean;
   readonly discardPieces: number;
   readonly writeZeroesPieces: number;
@@ -96,6 +98,7 @@ export async function makeEntry(
       startSector: line.startSector,
       endSector: line.startSector + line.lenSectors,
       boundarySectors: traits.boundarySectors ?? 0,
+      fits: target.fit !== undefined,
       flushesByMap: traits.flush === 'map',
       discardPieces: traits.discardPieces ?? 1,
       writeZeroesPieces: traits.writeZeroesPieces ?? 1,

@@ -44,7 +44,10 @@ export interface DeviceRange {
 }
 
 export interface TargetTraits {
-  /** Reads and writes never cross a multiple of this many sectors, counted from the target's start. */
+  /**
+   * Reads and writes never cross a multiple of this many sectors, counted from the target's start,
+   * unless `fit` lets them.
+   */
   readonly boundarySectors?: number;
   /**
    * `devices` (the default): the core sends a flush to every device in `devices()`. `map`: the target
@@ -62,10 +65,16 @@ export interface TargetTraits {
 
 export interface Target {
   /**
-   * The hot path. `bio.sector` is relative to the target; the bio stays within the target and its
-   * boundary. No promise, no closure, no exception.
+   * The hot path. `bio.sector` is relative to the target; the bio stays within the target, and within
+   * its boundary or what `fit` has answered. No promise, no closure, no exception.
    */
   map(bio: Bio): MapResult;
+  /**
+   * Asked about a read or write that crosses the boundary, right before `map` gets it: how many sectors
+   * from `bio.sector` on, at least 1 and at most `maxSectors`, one `map` takes. What is left of the bio
+   * comes later. As hot as `map`.
+   */
+  fit?(bio: Bio, maxSectors: number): number;
   /** The end of a bio that `map` remapped. `bio` has the iterator it was mapped with. */
   endIo?(bio: Bio): EndIoResult;
   /** The kernel's status line after `<start> <len> <type>`: INFO (`dmsetup status`) or TABLE (`table`). */

@@ -42,14 +42,21 @@ export class NestedBTree<V> {
     return subtree !== undefined && (await this.inner.find(subtree, innerKey, place));
   }
 
+  /**
+   * `insert` without waiting, if this transaction owns the way there. True: inserted; false: replaced;
+   * undefined: nothing done, use `insert`.
+   */
+  tryInsert(root: number, keys: readonly [number, number], value: V): boolean | undefined {
+    const place = this.#place;
+    if (!this.outer.tryUpdate(root, keys[0], place)) return undefined;
+    return this.inner.tryInsert(getU64(place.view, place.offset), keys[1], value);
+  }
+
   /** Sets the value in the inner tree at `outerKey`, which must be there. */
   async insert(root: number, keys: readonly [number, number], value: V): Promise<Inserted> {
+    const quick = this.tryInsert(root, keys, value);
+    if (quick !== undefined) return { root, wasNew: quick };
     const [outerKey, innerKey] = keys;
-    const place = this.#place;
-    if (this.outer.tryUpdate(root, outerKey, place)) {
-      const quick = this.inner.tryInsert(getU64(place.view, place.offset), innerKey, value);
-      if (quick !== undefined) return { root, wasNew: quick };
-    }
     let wasNew = false;
     const newRoot = await this.#update(root, outerKey, async (subtree) => {
       const inserted = await this.inner.insert(subtree, innerKey, value);

@@ -86,7 +86,11 @@ export class ReferenceCounts {
     const bitmaps = Math.ceil(this.#nrBlocks / BITMAP_ENTRIES);
     for (let i = bitmapOf(this.#searchFrom); i < bitmaps; i++) {
       const entry = this.#index.tryGet(i) ?? (await this.#index.get(i));
-      const found = entry.nrFree === 0 ? undefined : await this.#findInBitmap(i, entry);
+      if (entry.nrFree === 0) continue;
+      const { data } =
+        this.#tm.tryRead(entry.blocknr, SPACE_MAP_BITMAP) ??
+        (await this.#tm.read(entry.blocknr, SPACE_MAP_BITMAP));
+      const found = this.#findInBitmap(data, i, entry);
       if (found === undefined) continue;
       this.#searchFrom = found + 1;
       return found;
@@ -96,6 +100,24 @@ export class ReferenceCounts {
       Status.NoSpace,
       `${this.#name}: none of ${this.#nrBlocks} blocks is free in this transaction`,
     );
+  }
+
+  /**
+   * `findFree` without waiting, of blocks that `take` can take. Undefined: use `findFree`, which looks
+   * further.
+   */
+  tryFindFree(): number | undefined {
+    const index = bitmapOf(this.#searchFrom);
+    const entry = this.#index.tryGet(index);
+    if (entry === undefined || entry.nrFree === 0) return undefined;
+    const bitmap = this.#tm.tryOwn(entry.blocknr);
+    return bitmap === undefined ? undefined : this.#findInBitmap(bitmap.data, index, entry);
+  }
+
+  /** The first reference to the block that `tryFindFree` has just found. */
+  take(block: number): void {
+    this.#searchFrom = block + 1;
+    assert(this.#tryAdjust(block, 1), `${this.#name}: block ${block} was free and cannot be taken`);
   }
 
   async inc(block: number): Promise<void> {
@@ -157,10 +179,7 @@ export class ReferenceCounts {
     return count;
   }
 
-  async #findInBitmap(index: number, entry: BitmapEntry): Promise<number | undefined> {
-    const { data } =
-      this.#tm.tryRead(entry.blocknr, SPACE_MAP_BITMAP) ??
-      (await this.#tm.read(entry.blocknr, SPACE_MAP_BITMAP));
+  #findInBitmap(data: Uint8Array, index: number, entry: BitmapEntry): number | undefined {
     const base = index * BITMAP_ENTRIES;
     const end = Math.min(BITMAP_ENTRIES, this.#nrBlocks - base);
     let bit = Math.max(entry.noneFreeBefore, this.#searchFrom - base);

@@ -55,6 +55,16 @@ export class DiskSpaceMap implements SpaceMap {
     return block;
   }
 
+  /** A block that `take` can take, if that is known without waiting; it is the lowest there is. */
+  tryFindFree(): number | undefined {
+    return this.#counts.tryFindFree();
+  }
+
+  /** `newBlock` for the block that `tryFindFree` has just found. */
+  take(block: number): void {
+    this.#counts.take(block);
+  }
+
   async inc(begin: number, end: number): Promise<void> {
     for (let block = begin; block < end; block++) await this.#counts.inc(block);
   }

@@ -45,6 +45,10 @@ class Thin implements Target {
     return this.#volume.map(bio);
   }
 
+  fit(bio: Bio, maxSectors: number): number {
+    return this.#volume.fit(bio, maxSectors);
+  }
+
   endIo(bio: Bio): EndIoResult {
     return this.#volume.endIo(bio);
   }

@@ -19,6 +19,11 @@ export interface ThinStormOptions {
   /** Operations between two power cuts. */
   readonly operations?: number;
   readonly rounds?: number;
+  /**
+   * New blocks are not zeroed: they hold anything until they are written, so all writes are of whole
+   * blocks, and the power stays on until the end of the only round.
+   */
+  readonly skipsZeroing?: boolean;
   /** Judges the metadata device after each power cut and at the end: what is wrong, or ''. */
   readonly judge?: (metadata: Uint8Array) => Promise<string>;
 }
@@ -39,7 +44,7 @@ interface Volume {
 
 /** Throws CheckFailure, StallError or BugError. */
 export async function runThinStorm(options: ThinStormOptions): Promise<void> {
-  const { seed, rounds = 3 } = options;
+  const { seed, skipsZeroing = false, rounds = skipsZeroing ? 1 : 3 } = options;
   const storm = new ThinStorm(options);
   for (let round = 0; round < rounds; round++) await storm.round(seed + round * 1000);
 }
@@ -64,7 +69,7 @@ class ThinStorm {
   }
 
   async round(seed: number): Promise<void> {
-    const { metadataBlocks = 128, operations = 120 } = this.#options;
+    const { metadataBlocks = 128, operations = 120, skipsZeroing = false } = this.#options;
     const dataBlocks = this.#dataBlocks;
     const lab = makeLab({ seed, clonesMax: this.#rng.pick([1, 4, 256]) });
     const add = (name: string, lenSectors: number): void => {
@@ -79,15 +84,18 @@ class ThinStorm {
     };
     add('test:meta', metadataBlocks * 8);
     add('test:data', dataBlocks * BLOCK_SECTORS);
+    const features = ['error_if_no_space'];
+    if (this.#rng.chance(0.3)) features.push('no_discard_passdown');
+    if (skipsZeroing) features.push('skip_block_zeroing');
     const table =
       `0 ${dataBlocks * BLOCK_SECTORS} thin-pool test:meta test:data ${BLOCK_SECTORS} 0 ` +
-      (this.#rng.chance(0.3) ? '2 no_discard_passdown error_if_no_space' : '1 error_if_no_space');
+      `${features.length} ${features.join(' ')}`;
     this.#isCut = false;
     await this.#settle(lab, lab.dm.create({ name: 'pool', table }));
     await this.#reopen(lab);
     if (this.#images === null) await this.#create(lab, undefined);
     const cutAt = this.#rng.between(operations, operations * 12);
-    lab.scheduler.haltAfter(cutAt, () => this.#cut(lab));
+    if (!skipsZeroing) lab.scheduler.haltAfter(cutAt, () => this.#cut(lab));
     try {
       await this.#settle(lab, this.#storm(lab, operations));
     } catch (error) {
@@ -147,7 +155,12 @@ class ThinStorm {
   async #create(lab: Lab, origin: Volume | undefined): Promise<void> {
     const id = this.#nextId++;
     const model =
-      origin?.model.snapshot() ?? new VersionModel(VOLUME_BLOCKS * BLOCK_SECTORS, this.#numbers);
+      origin?.model.snapshot() ??
+      new VersionModel(
+        VOLUME_BLOCKS * BLOCK_SECTORS,
+        this.#numbers,
+        this.#options.skipsZeroing === true,
+      );
     const volume: Volume = {
       id,
       model,
@@ -221,7 +234,8 @@ class ThinStorm {
     const mix = { read: 8, write: 10, discard: 4, zero: 1, flush: 1 };
     const options = { count: 1, mix, maxSectors: this.#rng.pick([16, 200]) };
     const op = drawLoad(this.#rng, geometryOf(device), options)[0] as LoadOp;
-    const isWhole = op.kind === 'discard' ? this.#rng.chance(0.8) : this.#rng.chance(0.1);
+    const mustBeWhole = op.kind === 'write' && this.#options.skipsZeroing === true;
+    const isWhole = mustBeWhole || this.#rng.chance(op.kind === 'discard' ? 0.8 : 0.1);
     if (!isWhole || op.kind === 'flush') return op;
     // Whole blocks: only they are unmapped, and a write of one provisions it at once.
     const blocks = this.#rng.between(1, 3);

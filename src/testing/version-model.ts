@@ -15,6 +15,8 @@ import { SECTOR_BYTES } from '../base/units.ts';
 const WORDS = SECTOR_BYTES / 4;
 const MAGIC = 0x4c414d49;
 const NEVER = Number.POSITIVE_INFINITY;
+/** Among the numbers a read may find, where new blocks are not zeroed. */
+const ANYTHING = -1;
 
 interface Version {
   readonly number: number;
@@ -51,14 +53,17 @@ export interface ModelFlush {
 
 export class VersionModel {
   readonly lenSectors: number;
+  /** A sector may hold anything while a write to it is under way: new blocks are not zeroed. */
+  readonly mayBeStale: boolean;
   readonly #sectors: Version[][];
   readonly #reads = new Set<ModelRead>();
   #time = 0;
   /** Numbers given out; shared with copies, so that each write has its own. */
   readonly #numbers: { last: number };
 
-  constructor(lenSectors: number, numbers = { last: 0 }) {
+  constructor(lenSectors: number, numbers = { last: 0 }, mayBeStale = false) {
     this.lenSectors = lenSectors;
+    this.mayBeStale = mayBeStale;
     this.#numbers = numbers;
     this.#sectors = Array.from({ length: lenSectors }, () => [original(0)]);
   }
@@ -68,7 +73,7 @@ export class VersionModel {
    * come later.
    */
   snapshot(): VersionModel {
-    const copy = new VersionModel(this.lenSectors, this.#numbers);
+    const copy = new VersionModel(this.lenSectors, this.#numbers, this.mayBeStale);
     for (let s = 0; s < this.lenSectors; s++) {
       const versions = this.#at(s);
       copy.#sectors[s] = versions
@@ -80,7 +85,7 @@ export class VersionModel {
 
   /** What holds either what this model or the other one may hold. Both are of snapshots. */
   merged(other: VersionModel): VersionModel {
-    const copy = new VersionModel(this.lenSectors, this.#numbers);
+    const copy = new VersionModel(this.lenSectors, this.#numbers, this.mayBeStale);
     for (let s = 0; s < this.lenSectors; s++) {
       const all = [...this.#at(s), ...other.#at(s)];
       const isSame = all.every((v) => v.number === all[0]?.number);
@@ -166,9 +171,11 @@ export class VersionModel {
       for (const write of read.during) {
         if (sector >= write.sector && sector < write.sector + write.lenSectors) {
           allowed.push(write.number);
+          if (write.number !== 0) allowed.push(ANYTHING);
         }
       }
       if (typeof found === 'number' && allowed.includes(found)) continue;
+      if (this.mayBeStale && allowed.includes(ANYTHING)) continue;
       return wrong('read', sector, found, allowed);
     }
     return undefined;
@@ -228,9 +235,11 @@ export class VersionModel {
   /** Numbers that a read sent now may find. */
   #readable(sector: number): number[] {
     const versions = this.#at(sector);
-    return versions
+    const numbers = versions
       .filter((v) => !versions.some((w) => w.isSure && w.sentAt > v.endedAt))
       .map((v) => v.number);
+    if (versions.some((v) => v.endedAt === NEVER && v.number !== 0)) numbers.push(ANYTHING);
+    return numbers;
   }
 }
 
@@ -283,5 +292,6 @@ function wrong(
   allowed: readonly number[],
 ): string {
   const is = typeof found === 'number' ? name(found) : found;
-  return `${when}: sector ${sector} is ${is}; may be ${[...new Set(allowed)].map(name).join(' or ')}`;
+  const may = [...new Set(allowed)].filter((n) => n !== ANYTHING).map(name);
+  return `${when}: sector ${sector} is ${is}; may be ${may.join(' or ')}`;
 }

@@ -348,8 +348,8 @@ export const MUTANTS: readonly Mutant[] = [
   {
     name: 'thin: what is passed down is given out meanwhile',
     file: 'machinery/thin/pool.js',
-    find: 'await this.metadata.incData(block, block + 1); this.#unsettled++; return true;',
-    replace: 'this.#unsettled++; return true;',
+    find: 'await this.metadata.incData(block, block + 1); this.#gate.enterFromCommit(); return true;',
+    replace: 'this.#gate.enterFromCommit(); return true;',
   },
   {
     name: 'thin: a discard does not wait for I/O in flight',
@@ -371,9 +371,9 @@ export const MUTANTS: readonly Mutant[] = [
   },
   {
     name: 'thin: a commit leaks blocks that are half given out',
-    file: 'machinery/thin/pool.js',
-    find: 'while (this.#unsettled > 0) {',
-    replace: 'while (false) {',
+    file: 'machinery/thin/allocation-gate.js',
+    find: 'while (this.#unsettled > 0)',
+    replace: 'while (false)',
   },
   {
     name: 'thin: FUA does not wait for the mapping to be durable',

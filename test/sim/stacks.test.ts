@@ -123,6 +123,31 @@ for (let round = 0; round < ROUNDS; round++) {
   });
 }
 
+for (const clones of [1, 2, 256]) {
+  test(`a target says each time anew how much fits, ${clones} clones, LAMINA_SEED=${SEED}`, async () => {
+    const rng = new Prng(SEED);
+    const t = makeTestMapper(SEED, clones);
+    const disk = t.disk('a', 4096);
+    const target: Target = {
+      traits: { boundarySectors: 8 },
+      fit: (_bio, maxSectors) => (rng.chance(0.3) ? maxSectors : rng.between(1, maxSectors)),
+      map(bio) {
+        bio.device = disk;
+        return MapResult.Remapped;
+      },
+      status: () => '',
+      devices: () => [{ device: disk, startSector: 0, lenSectors: 4096 }],
+    };
+    t.targetType({ name: 'moody', version: [1, 0, 0], create: () => Promise.resolve(target) });
+    await t.dm.create({ name: 'm', table: '0 4096 moody' });
+    const open = await t.dm.openDevice('m');
+    const storm = new Storm(new BioDriver(open.device, t.arena), rng, `seed ${SEED}`);
+    await t.scheduler.settle(storm.run(12, 60), () => 'parked for good');
+    await open.close();
+    await t.dm.close();
+  });
+}
+
 test(`a hundred table swaps and suspends under load lose nothing, LAMINA_SEED=${SEED}`, async () => {
   const rng = new Prng(SEED);
   const t = makeTestMapper(SEED, 2);

@@ -14,7 +14,14 @@ import { Status } from '../../src/base/status.ts';
 const SEED = Number(process.env['LAMINA_SEED'] ?? Date.now() & 0x7fffffff);
 const STORMS = Number(process.env['LAMINA_ROUNDS'] ?? 40);
 
-test(`${STORMS} storms with power cuts, LAMINA_SEED=${SEED}`, async () => {
+for (const skipsZeroing of [false, true]) {
+  const kind = skipsZeroing ? 'over blocks that are not zeroed' : 'with power cuts';
+  test(`${STORMS} storms ${kind}, LAMINA_SEED=${SEED}`, async () => {
+    await runStorms(skipsZeroing);
+  });
+}
+
+async function runStorms(skipsZeroing: boolean): Promise<void> {
   const folder = makeTestFolder();
   try {
     for (let i = 0; i < STORMS; i++) {
@@ -22,6 +29,7 @@ test(`${STORMS} storms with power cuts, LAMINA_SEED=${SEED}`, async () => {
       const file = join(folder.path, 'meta');
       await runThinStorm({
         seed,
+        skipsZeroing,
         judge: async (image) => {
           await checkDataCounts(new MetadataDisk(image.length / 4096, image));
           writeFileSync(file, image);
@@ -36,7 +44,7 @@ test(`${STORMS} storms with power cuts, LAMINA_SEED=${SEED}`, async () => {
   } finally {
     folder.remove();
   }
-});
+}
 
 interface PoolLab {
   readonly lab: ReturnType<typeof makeLab>;

@@ -15,11 +15,3 @@ export class FoundMapping {
     this.isShared = mappedTime(place.view, place.offset) < device.snapshottedTime;
   }
 }
-
-/** A run of blocks mapped to adjacent data blocks, all shared or all not. */
-export interface MappedRange {
-  readonly begin: number;
-  readonly end: number;
-  readonly dataBegin: number;
-  readonly isShared: boolean;
-}

@@ -1,6 +1,7 @@
 // The thin metadata as one transaction sees it: the superblock's fields, the trees and the space maps.
 // A store lives until its transaction is aborted; then the metadata opens another from the disk.
 
+import { assert } from '../../base/assert.ts';
 import { DmError, invalid } from '../../base/errors.ts';
 import { Status } from '../../base/status.ts';
 import {
@@ -28,6 +29,7 @@ import {
   THIN_VERSION,
   ThinSuperblock,
 } from './metadata.format.ts';
+import type { FoundMapping } from './found-mapping.ts';
 
 /** The superblock's fields that change. */
 export interface PoolState {
@@ -167,6 +169,24 @@ export class ThinMetadataStore {
   }
 
   /** What is beyond the most that the format can use does not count. */
+  /** ThinMetadata.tryProvision, in the trees. */
+  tryProvision(id: number, block: number, count: number, found: FoundMapping): number {
+    const { dataMap, mappings, state } = this;
+    for (let done = 0; done < count; done++) {
+      const dataBlock = dataMap.tryFindFree();
+      if (dataBlock === undefined) return done;
+      if (done === 0) found.dataBlock = dataBlock;
+      else if (dataBlock !== found.dataBlock + done) return done;
+      const value = { dataBlock, time: state.time };
+      const wasNew = mappings.tryInsert(state.mappingRoot, [id, block + done], value);
+      if (wasNew === undefined) return done;
+      assert(wasNew, `thin device ${id}: block ${block + done} is mapped already`);
+      dataMap.take(dataBlock);
+      found.isShared = false;
+    }
+    return count;
+  }
+
   growthOfMetadata(blockCount: number): number {
     const usable = Math.min(blockCount, METADATA_BLOCKS_MAX);
     return growth('metadata', this.tm.metadataMap.blockCount, usable);

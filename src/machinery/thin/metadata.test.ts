@@ -14,6 +14,7 @@ import { type PoolModel, ThinHistory } from '../../testing/thin-history.ts';
 import { FoundMapping } from './found-mapping.ts';
 import { THIN_SUPERBLOCK } from './metadata.format.ts';
 import { ThinMetadata } from './metadata.ts';
+import { findMappedRange } from './mapped-range.ts';
 
 const SEED = Number(process.env['LAMINA_SEED'] ?? Date.now() & 0x7fffffff);
 const FILE = 'dist/src/machinery/thin/metadata.test.js';
@@ -134,13 +135,13 @@ test('a snapshot shares until one side is written, as the kernel counts time', a
   const old = [2, 3, 4].map((i) => [i, i, 0]);
   assert.deepEqual(await mappings(again, 1), [[0, 5, 1], [1, 6, 1], ...old]);
   assert.deepEqual(await mappings(again, 2), [[0, 0, 0], [1, 1, 0], ...old]);
-  assert.deepEqual(await again.findMappedRange(one, 0, 9), {
+  assert.deepEqual(await findMappedRange(again, one, { begin: 0, end: 9 }), {
     begin: 0,
     end: 2,
     dataBegin: 5,
     isShared: false,
   });
-  assert.deepEqual(await again.findMappedRange(one, 2, 4), {
+  assert.deepEqual(await findMappedRange(again, one, { begin: 2, end: 4 }), {
     begin: 2,
     end: 4,
     dataBegin: 2,

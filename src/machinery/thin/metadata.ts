@@ -27,7 +27,7 @@ import {
   THIN_ID_MAX,
   THIN_TIME_MAX,
 } from './metadata.format.ts';
-import { type FoundMapping, type MappedRange } from './found-mapping.ts';
+import type { FoundMapping } from './found-mapping.ts';
 import { ThinMetadataStore } from './metadata-store.ts';
 import { RootLock } from './root-lock.ts';
 import { noDevice, ThinDevice, ThinDeviceTable } from './thin-device.ts';
@@ -218,27 +218,6 @@ export class ThinMetadata {
     });
   }
 
-  /** The first mapped run that begins in thin blocks [begin, end). */
-  async findMappedRange(
-    device: ThinDevice,
-    begin: number,
-    end: number,
-  ): Promise<MappedRange | undefined> {
-    let range: { -readonly [K in keyof MappedRange]: MappedRange[K] } | undefined;
-    await this.walk(device, begin, (block, dataBlock, time) => {
-      if (block >= end) return false;
-      const isShared = time < device.snapshottedTime;
-      range ??= { begin: block, end: block, dataBegin: dataBlock, isShared };
-      const isNext =
-        block === range.end &&
-        dataBlock - range.dataBegin === block - range.begin &&
-        isShared === range.isShared;
-      if (isNext) range.end++;
-      return isNext;
-    });
-    return range;
-  }
-
   /** Visits the mappings of a device from thin block `from` on, until `visit` answers false. */
   async walk(
     device: ThinDevice,
@@ -305,6 +284,21 @@ export class ThinMetadata {
       if (result.wasNew) device.mappedBlocks++;
       device.isChanged = true;
     });
+  }
+
+  /**
+   * Maps the unmapped thin blocks from `block` on to adjacent free data blocks, of which `found` gets the
+   * first: as many of `count` as can be done without waiting. Answers how many; with 0, use
+   * `allocateDataBlock` and `insert`.
+   */
+  tryProvision(device: ThinDevice, block: number, count: number, found: FoundMapping): number {
+    if (!this.#lock.mayChange || this.#failure !== undefined || device.isGone) return 0;
+    const done = this.#store.tryProvision(device.id, block, count, found);
+    if (done === 0) return 0;
+    this.#hasChanged = true;
+    device.mappedBlocks += done;
+    device.isChanged = true;
+    return done;
   }
 
   /** Unmaps thin blocks [begin, end); answers how many were mapped. */

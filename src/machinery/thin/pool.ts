@@ -23,10 +23,13 @@ import { Space } from '../../dm/bio-prison.ts';
 import { DeferredSet } from '../../dm/deferred-set.ts';
 import { Kcopyd } from '../../dm/kcopyd.ts';
 import type { Arena } from '../../io/arena.ts';
+import { AllocationGate } from './allocation-gate.ts';
 import { DeviceMetadataIo } from './device-io.ts';
+import type { FoundMapping } from './found-mapping.ts';
 import { ThinMetadata } from './metadata.ts';
 import { type Deferred, NoSpaceQueue, type PoolUser } from './no-space-queue.ts';
 import type { PoolOptions } from './pool-options.ts';
+import type { ThinDevice } from './thin-device.ts';
 
 export type PoolMode =
   | 'write'
@@ -75,10 +78,7 @@ export class Pool {
   #running: Promise<Status> | null = null;
   #next: Promise<Status> | null = null;
   #thens: (() => Promise<void>)[] = [];
-  /** Blocks allocated and neither mapped nor given back. */
-  #unsettled = 0;
-  #commitsWaiting = 0;
-  #allocationWaiters: (() => void)[] = [];
+  readonly #gate = new AllocationGate();
   readonly #noSpace: NoSpaceQueue;
   #isBelowLowWater = false;
 
@@ -332,7 +332,7 @@ export class Pool {
     this.#thens = [];
     if (!this.metadata.hasChanged && thens.length === 0) return await this.#flushDataStatus();
     try {
-      await this.#withoutAllocations(async () => {
+      await this.#gate.commit(async () => {
         await this.metadata.commit();
         for (const then of thens) await then();
       });
@@ -372,10 +372,7 @@ export class Pool {
         return 'no data space';
       }
     }
-    while (this.#commitsWaiting > 0) {
-      await new Promise<void>((resolve) => this.#allocationWaiters.push(resolve));
-    }
-    this.#unsettled++;
+    await this.#gate.enter();
     try {
       const block = await this.change(async () => await metadata.allocateDataBlock());
       this.checkLowWater();
@@ -386,38 +383,32 @@ export class Pool {
     }
   }
 
+  /**
+   * ThinMetadata.tryProvision, when nothing is in the way: the whole of it in one turn, so no commit
+   * comes in between. 0: `allocate`, then `metadata.insert`.
+   */
+  tryProvision(device: ThinDevice, block: number, count: number, found: FoundMapping): number {
+    const { metadata } = this;
+    if (this.#mode !== 'write' || this.#isStopped || !this.#gate.isOpen) return 0;
+    if (metadata.metadataBlocksFree === 0) return 0;
+    const done = metadata.tryProvision(device, block, count, found);
+    if (done === 0) return 0;
+    this.#armCommitTimer();
+    this.checkLowWater();
+    return done;
+  }
+
   /** Takes a free data block out of use. For a commit's `then`; `allocationSettled` when it is back. */
   async holdFree(block: number): Promise<boolean> {
     if ((await this.metadata.dataCount(block)) > 0) return false;
     await this.metadata.incData(block, block + 1);
-    this.#unsettled++;
+    this.#gate.enterFromCommit();
     return true;
   }
 
   /** A block that was allocated is mapped now, or has been given back. */
   allocationSettled(): void {
-    this.#unsettled--;
-    if (this.#unsettled === 0) this.#wakeAllocations();
-  }
-
-  /** A commit with a block that is allocated and not mapped would leak it in a crash. */
-  async #withoutAllocations(work: () => Promise<void>): Promise<void> {
-    this.#commitsWaiting++;
-    try {
-      while (this.#unsettled > 0) {
-        await new Promise<void>((resolve) => this.#allocationWaiters.push(resolve));
-      }
-      await work();
-    } finally {
-      this.#commitsWaiting--;
-      this.#wakeAllocations();
-    }
-  }
-
-  #wakeAllocations(): void {
-    const waiters = this.#allocationWaiters;
-    this.#allocationWaiters = [];
-    for (const wake of waiters) wake();
+    this.#gate.settled();
   }
 
   /** Keeps a write until there is space, or fails it. */

@@ -16,6 +16,11 @@ export class RootLock {
     return !this.#isExclusive;
   }
 
+  /** May something be changed in this very turn, without the lock? */
+  get mayChange(): boolean {
+    return !this.#isTaken && this.#readers === 0;
+  }
+
   async read<T>(work: () => Promise<T>): Promise<T> {
     while (this.#isExclusive || this.#writerWaits) await this.#wakeup();
     this.#readers++;

@@ -8,7 +8,8 @@ import { type Bio, BioFlag, Op } from '../../bio/bio.ts';
 import { sendBio } from '../../bio/send.ts';
 import { endBio } from '../../bio/submit.ts';
 import { CorruptBlockError } from '../../persistent-data/block-kind.ts';
-import { FoundMapping, type MappedRange } from './found-mapping.ts';
+import { FoundMapping } from './found-mapping.ts';
+import { findMappedRange, type MappedRange } from './mapped-range.ts';
 import type { ThinVolume } from './thin-volume.ts';
 
 export class ThinRanges {
@@ -54,7 +55,10 @@ export class ThinRanges {
       // What was sent before the cell was taken may still be going to these blocks.
       await pool.allIo.drained();
       for (let from = begin; from < end; ) {
-        const range = await pool.metadata.findMappedRange(this.#volume.device, from, end);
+        const range = await findMappedRange(pool.metadata, this.#volume.device, {
+          begin: from,
+          end,
+        });
         if (range === undefined) break;
         await this.#unmapRange(range);
         from = range.end;

@@ -6,19 +6,19 @@
 
 import { assert } from '../../base/assert.ts';
 import { Status } from '../../base/status.ts';
-import { SECTOR_BYTES } from '../../base/units.ts';
-import { type Bio, BioFlag, forEachSegment, Op } from '../../bio/bio.ts';
+import { type Bio, BioFlag, Op } from '../../bio/bio.ts';
 import type { BlockDevice, Extent } from '../../bio/device.ts';
-import { sendPart } from '../../bio/send.ts';
 import { endBio } from '../../bio/submit.ts';
 import { type Cell, Space } from '../../dm/bio-prison.ts';
 import { EndIoResult, MapResult, returnMapped, submitMapped } from '../../dm/target.ts';
 import { Lookup } from '../../persistent-data/btree-read.ts';
 import { FoundMapping } from './found-mapping.ts';
+import { thinExtents } from './mapped-range.ts';
 import type { PoolUser } from './no-space-queue.ts';
 import type { Pool } from './pool.ts';
 import { statusOf, ThinRanges } from './thin-ranges.ts';
 import type { ThinDevice } from './thin-device.ts';
+import { UnmappedReads } from './unmapped-reads.ts';
 
 /** Bits of `bio.targetWord`: what has to happen when the bio comes back. The rest: entries of sets. */
 const COUNTED = 1 << 12;
@@ -43,7 +43,9 @@ export class ThinVolume implements PoolUser {
   readonly #origin: BlockDevice | null;
   /** Cells over this device's blocks. */
   readonly space = new Space();
+  readonly #unmapped: UnmappedReads;
   readonly #found = new FoundMapping();
+  readonly #next = new FoundMapping();
   readonly #overwrites = new Map<Bio, Overwrite>();
   readonly #blockSectors: number;
   readonly #ranges: ThinRanges;
@@ -65,6 +67,7 @@ export class ThinVolume implements PoolUser {
     this.#highest = highest;
     this.#blockSectors = pool.metadata.dataBlockSectors;
     this.#ranges = new ThinRanges(this);
+    this.#unmapped = new UnmappedReads(pool, origin);
   }
 
   /** Throws DmError. */
@@ -136,10 +139,69 @@ export class ThinVolume implements PoolUser {
       this.#aim(bio, block, found);
       return MapResult.Remapped;
     }
-    if (result !== Lookup.WouldBlock && result !== Lookup.Found && bio.op === Op.Read) {
-      return this.#readNothing(bio);
+    if (result === Lookup.Missing) {
+      if (bio.op === Op.Read) return this.#unmapped.read(bio);
+      if (this.#mayProvision(bio) && this.#provision(block, 1) > 0) {
+        this.#aim(bio, block, found);
+        return MapResult.Remapped;
+      }
     }
     return this.#defer(bio);
+  }
+
+  /**
+   * How many sectors from the start of `bio`, which ends behind its first block, `map` can take in one
+   * piece: adjacent blocks of one kind, in adjacent data blocks. New blocks for a write are made here.
+   */
+  fit(bio: Bio, maxSectors: number): number {
+    const size = this.#blockSectors;
+    const first = Math.floor(bio.sector / size);
+    const end = Math.ceil((bio.sector + maxSectors) / size);
+    const blocks = this.#fitBlocks(bio, first, end - first);
+    return Math.min(maxSectors, (first + blocks) * size - bio.sector);
+  }
+
+  #fitBlocks(bio: Bio, first: number, max: number): number {
+    const { pool, device } = this;
+    if (pool.isStopped || pool.mode === 'fail' || !this.space.isFree(first, first + max)) return 1;
+    const found = this.#found;
+    const result = pool.metadata.tryLookup(device, first, found);
+    if (result === Lookup.WouldBlock) return 1;
+    if (result === Lookup.Found) return this.#mayPass(bio, found) ? this.#fitMapped(first, max) : 1;
+    let blocks = 1;
+    while (blocks < max) {
+      if (pool.metadata.tryLookup(device, first + blocks, found) !== Lookup.Missing) break;
+      blocks++;
+    }
+    if (bio.op === Op.Read) return blocks;
+    return this.#mayProvision(bio) ? Math.max(1, this.#provision(first, blocks)) : 1;
+  }
+
+  /** Blocks that go on as `first` does, which is in `#found`. */
+  #fitMapped(first: number, max: number): number {
+    const { metadata, dataSpace } = this.pool;
+    const { dataBlock, isShared } = this.#found;
+    const next = this.#next;
+    let blocks = 1;
+    for (; blocks < max; blocks++) {
+      if (metadata.tryLookup(this.device, first + blocks, next) !== Lookup.Found) break;
+      if (next.dataBlock !== dataBlock + blocks || next.isShared !== isShared) break;
+      if (!dataSpace.isFree(next.dataBlock, next.dataBlock + 1)) break;
+    }
+    return blocks;
+  }
+
+  /** A write to new blocks that need nothing but the write itself, and no commit before it ends. */
+  #mayProvision(bio: Bio): boolean {
+    const { options } = this.pool;
+    return options.skipsZeroing && this.#origin === null && (bio.flags & BioFlag.Fua) === 0;
+  }
+
+  /** Maps new blocks, the first of which is in `#found` then. Answers how many; 0 is for the worker. */
+  #provision(block: number, count: number): number {
+    const done = this.pool.tryProvision(this.device, block, count, this.#found);
+    if (done > 0) this.#highest = Math.max(this.#highest, block + done - 1);
+    return done;
   }
 
   endIo(bio: Bio): EndIoResult {
@@ -194,35 +256,6 @@ export class ThinVolume implements PoolUser {
     return MapResult.Submitted;
   }
 
-  /** Where nothing is mapped. */
-  #readNothing(bio: Bio): MapResult {
-    const origin = this.#origin;
-    if (origin !== null && bio.sector < origin.lenSectors) return this.#readOrigin(bio, origin);
-    this.#zero(bio, 0);
-    endBio(bio, Status.Ok);
-    return MapResult.Submitted;
-  }
-
-  #readOrigin(bio: Bio, origin: BlockDevice): MapResult {
-    if (bio.sector + bio.lenSectors > origin.lenSectors) {
-      // Across the end of the origin: the part behind it is zeroes.
-      const inside = (origin.lenSectors - bio.sector) * SECTOR_BYTES;
-      this.#zero(bio, inside);
-      this.pool.job(async () => endBio(bio, await sendPart(bio, origin, bio.sector, inside)));
-      return MapResult.Submitted;
-    }
-    bio.device = origin;
-    return MapResult.Remapped;
-  }
-
-  #zero(bio: Bio, fromBytes: number): void {
-    const { u8 } = this.pool.arena;
-    forEachSegment(bio, (mem, len, done) => {
-      const skip = Math.max(0, fromBytes - done);
-      if (skip < len) u8.fill(0, mem + skip, mem + len);
-    });
-  }
-
   // ---- the worker's side ----
 
   async process(bio: Bio): Promise<void> {
@@ -264,7 +297,7 @@ export class ThinVolume implements PoolUser {
       return false;
     }
     if (bio.op === Op.Read) {
-      if (this.#readNothing(bio) === MapResult.Remapped) submitMapped(bio);
+      if (this.#unmapped.read(bio) === MapResult.Remapped) submitMapped(bio);
       return false;
     }
     if (!pool.mayChange) {
@@ -428,26 +461,11 @@ export class ThinVolume implements PoolUser {
     for (const bio of this.space.release(cell)) this.pool.defer(this, bio);
   }
 
-  // ---- allocation ----
-
+  /** As BlockDevice.extents. */
   async extents(sector: number, lenSectors: number, maxExtents: number): Promise<Extent[]> {
-    const size = this.#blockSectors;
-    const result: Extent[] = [];
-    const end = sector + lenSectors;
-    const hole = this.#origin === null;
-    for (let at = sector; at < end && result.length < maxExtents; ) {
-      const blockEnd = Math.ceil(end / size);
-      const from = Math.floor(at / size);
-      const range = await this.pool.metadata.findMappedRange(this.device, from, blockEnd);
-      const next = Math.min(end, range === undefined ? end : Math.max(at, range.begin * size));
-      if (next > at) result.push({ lenSectors: next - at, isHole: hole, isZero: hole });
-      at = next;
-      if (range === undefined || at >= end || result.length >= maxExtents) continue;
-      const to = Math.min(end, range.end * size);
-      result.push({ lenSectors: to - at, isHole: false, isZero: false });
-      at = to;
-    }
-    return result;
+    const { pool, device, hasOrigin } = this;
+    const range = { sector, lenSectors, maxExtents, hasOrigin };
+    return await thinExtents(pool.metadata, device, range);
   }
 }
 

@@ -1,0 +1,55 @@
+// Keeps commits and half-made allocations apart: a commit with a block that is allocated and not mapped
+// would leak it in a crash.
+
+export class AllocationGate {
+  /** Blocks allocated and neither mapped nor given back. */
+  #unsettled = 0;
+  #commits = 0;
+  #waiters: (() => void)[] = [];
+
+  /** No commit waits or is under way, so a block may be allocated now. */
+  get isOpen(): boolean {
+    return this.#commits === 0;
+  }
+
+  /** Waits until it is open; the caller will allocate a block. */
+  async enter(): Promise<void> {
+    while (this.#commits > 0) await this.#change();
+    this.#unsettled++;
+  }
+
+  /** The commit under way allocates a block itself. */
+  enterFromCommit(): void {
+    this.#unsettled++;
+  }
+
+  /** A block is mapped now, or has been given back, or there was none. */
+  settled(): void {
+    this.#unsettled--;
+    if (this.#unsettled === 0) this.#wake();
+  }
+
+  /** Runs a commit when everything allocated is settled; nothing is allocated meanwhile. */
+  async commit(work: () => Promise<void>): Promise<void> {
+    this.#commits++;
+    try {
+      while (this.#unsettled > 0) await this.#change();
+      await work();
+    } finally {
+      this.#commits--;
+      this.#wake();
+    }
+  }
+
+  async #change(): Promise<void> {
+    await new Promise<void>((resolve) => {
+      this.#waiters.push(resolve);
+    });
+  }
+
+  #wake(): void {
+    const waiters = this.#waiters;
+    this.#waiters = [];
+    for (const wake of waiters) wake();
+  }
+}
