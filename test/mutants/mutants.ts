@@ -341,14 +341,14 @@ export const MUTANTS: readonly Mutant[] = [
   },
   {
     name: 'thin: blocks that others refer to are passed down',
-    file: 'machinery/thin/pool.js',
-    find: 'if ((await this.metadata.dataCount(block)) > 0) return false;',
+    file: 'machinery/thin/data-blocks.js',
+    find: 'if ((await metadata.dataCount(block)) > 0) return false;',
     replace: '',
   },
   {
     name: 'thin: what is passed down is given out meanwhile',
-    file: 'machinery/thin/pool.js',
-    find: 'await this.metadata.incData(block, block + 1); this.#gate.enterFromCommit(); return true;',
+    file: 'machinery/thin/data-blocks.js',
+    find: 'await metadata.incData(block, block + 1); this.#gate.enterFromCommit(); return true;',
     replace: 'this.#gate.enterFromCommit(); return true;',
   },
   {

@@ -12,10 +12,13 @@ export class AllocationGate {
     return this.#commits === 0;
   }
 
-  /** Waits until it is open; the caller will allocate a block. */
-  async enter(): Promise<void> {
+  /**
+   * Waits until it is open; the caller will allocate so many blocks. Who has unsettled blocks must not
+   * ask for more: a commit may be waiting for them.
+   */
+  async enter(blocks: number): Promise<void> {
     while (this.#commits > 0) await this.#change();
-    this.#unsettled++;
+    this.#unsettled += blocks;
   }
 
   /** The commit under way allocates a block itself. */

@@ -15,3 +15,10 @@ export class FoundMapping {
     this.isShared = mappedTime(place.view, place.offset) < device.snapshottedTime;
   }
 }
+
+/** A mapping that has just been made. */
+export function mappedTo(dataBlock: number): FoundMapping {
+  const found = new FoundMapping();
+  found.dataBlock = dataBlock;
+  return found;
+}

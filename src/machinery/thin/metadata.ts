@@ -261,14 +261,21 @@ export class ThinMetadata {
 
   /** A free data block, which has one reference then: `insert` it or `decData` it. ENOSPC if none. */
   async allocateDataBlock(): Promise<number> {
-    return await this.#change(async (touch) => {
+    const blocks: number[] = [];
+    await this.allocateDataBlocks(1, blocks);
+    return blocks[0] as number;
+  }
+
+  /** Adds so many to `blocks`. ENOSPC if there are fewer. */
+  async allocateDataBlocks(count: number, blocks: number[]): Promise<void> {
+    await this.#change(async (touch) => {
       const { dataMap } = this.#store;
-      if (dataMap.freeCount === 0) {
-        const text = `thin metadata: none of ${dataMap.blockCount} data blocks is free`;
-        throw new DmError(Status.NoSpace, text);
+      if (dataMap.freeCount < count) {
+        const text = `thin metadata: ${dataMap.freeCount} of ${dataMap.blockCount} data blocks free`;
+        throw new DmError(Status.NoSpace, `${text}, expected ${count}`);
       }
       touch();
-      return await dataMap.newBlock();
+      for (let i = 0; i < count; i++) blocks.push(await dataMap.newBlock());
     });
   }
 

@@ -23,13 +23,11 @@ import { Space } from '../../dm/bio-prison.ts';
 import { DeferredSet } from '../../dm/deferred-set.ts';
 import { Kcopyd } from '../../dm/kcopyd.ts';
 import type { Arena } from '../../io/arena.ts';
-import { AllocationGate } from './allocation-gate.ts';
+import { DataBlocks } from './data-blocks.ts';
 import { DeviceMetadataIo } from './device-io.ts';
-import type { FoundMapping } from './found-mapping.ts';
 import { ThinMetadata } from './metadata.ts';
 import { type Deferred, NoSpaceQueue, type PoolUser } from './no-space-queue.ts';
 import type { PoolOptions } from './pool-options.ts';
-import type { ThinDevice } from './thin-device.ts';
 
 export type PoolMode =
   | 'write'
@@ -54,6 +52,7 @@ export class Pool {
   readonly metadata: ThinMetadata;
   readonly metadataDevice: BlockDevice;
   readonly arena: Arena;
+  readonly blocks: DataBlocks;
   readonly kcopyd: Kcopyd;
   /** Cells over data blocks: copied or passed down. */
   readonly dataSpace = new Space();
@@ -78,9 +77,7 @@ export class Pool {
   #running: Promise<Status> | null = null;
   #next: Promise<Status> | null = null;
   #thens: (() => Promise<void>)[] = [];
-  readonly #gate = new AllocationGate();
   readonly #noSpace: NoSpaceQueue;
-  #isBelowLowWater = false;
 
   private constructor(
     metadata: ThinMetadata,
@@ -96,8 +93,9 @@ export class Pool {
     this.#binding = binding;
     this.arena = arena;
     this.#clock = clock;
+    this.blocks = new DataBlocks(this);
     this.kcopyd = new Kcopyd(arena);
-    this.#noSpace = new NoSpaceQueue(clock, () => this.#binding.event());
+    this.#noSpace = new NoSpaceQueue(clock, () => this.event());
   }
 
   /** Opens the metadata, or makes it when the device is blank. Throws DmError. */
@@ -181,9 +179,8 @@ export class Pool {
 
   start(): void {
     this.#isStopped = false;
-    this.#isBelowLowWater = false;
     this.#retryNoSpace();
-    this.checkLowWater();
+    this.blocks.watchLowWater();
     this.kick();
   }
 
@@ -295,7 +292,7 @@ export class Pool {
     if (!this.mayChange) throw this.#refusal();
     try {
       const result = await work();
-      if (this.metadata.hasChanged) this.#armCommitTimer();
+      if (this.metadata.hasChanged) this.armCommitTimer();
       return result;
     } catch (error) {
       if (this.metadata.isBroken) await this.#abort();
@@ -332,7 +329,7 @@ export class Pool {
     this.#thens = [];
     if (!this.metadata.hasChanged && thens.length === 0) return await this.#flushDataStatus();
     try {
-      await this.#gate.commit(async () => {
+      await this.blocks.commit(async () => {
         await this.metadata.commit();
         for (const then of thens) await then();
       });
@@ -341,74 +338,11 @@ export class Pool {
       return error instanceof DmError ? error.status : Status.Io;
     }
     this.#cancelCommitTimer();
-    if (this.#mode === 'out of data space' && this.metadata.dataBlocksFree > 0) {
-      this.#setMode('write');
-      this.#retryNoSpace();
-    }
+    this.spaceAppeared();
     if (this.#mode === 'out of metadata space' && this.metadata.metadataBlocksFree > 0) {
       this.#setMode('write');
     }
     return Status.Ok;
-  }
-
-  /**
-   * A data block. Frees what only a commit keeps from being free. `NoSpace` when there is none; the pool
-   * has changed its mode then. Throws DmError for errors of the metadata.
-   */
-  async allocate(): Promise<number | 'no data space' | 'no metadata space'> {
-    const { metadata } = this;
-    if (metadata.metadataBlocksFree === 0) {
-      if (metadata.hasChanged) await this.commit();
-      if (metadata.metadataBlocksFree === 0) {
-        this.#setMode('out of metadata space');
-        return 'no metadata space';
-      }
-    }
-    if (metadata.dataBlocksFree === 0) {
-      if (metadata.hasChanged) await this.commit();
-      if (!this.mayChange) throw this.#refusal();
-      if (metadata.dataBlocksFree === 0) {
-        this.#setMode('out of data space');
-        return 'no data space';
-      }
-    }
-    await this.#gate.enter();
-    try {
-      const block = await this.change(async () => await metadata.allocateDataBlock());
-      this.checkLowWater();
-      return block;
-    } catch (error) {
-      this.allocationSettled();
-      throw error;
-    }
-  }
-
-  /**
-   * ThinMetadata.tryProvision, when nothing is in the way: the whole of it in one turn, so no commit
-   * comes in between. 0: `allocate`, then `metadata.insert`.
-   */
-  tryProvision(device: ThinDevice, block: number, count: number, found: FoundMapping): number {
-    const { metadata } = this;
-    if (this.#mode !== 'write' || this.#isStopped || !this.#gate.isOpen) return 0;
-    if (metadata.metadataBlocksFree === 0) return 0;
-    const done = metadata.tryProvision(device, block, count, found);
-    if (done === 0) return 0;
-    this.#armCommitTimer();
-    this.checkLowWater();
-    return done;
-  }
-
-  /** Takes a free data block out of use. For a commit's `then`; `allocationSettled` when it is back. */
-  async holdFree(block: number): Promise<boolean> {
-    if ((await this.metadata.dataCount(block)) > 0) return false;
-    await this.metadata.incData(block, block + 1);
-    this.#gate.enterFromCommit();
-    return true;
-  }
-
-  /** A block that was allocated is mapped now, or has been given back. */
-  allocationSettled(): void {
-    this.#gate.settled();
   }
 
   /** Keeps a write until there is space, or fails it. */
@@ -422,10 +356,11 @@ export class Pool {
     return this.#noSpace.takeOf(user).map(({ bio }) => bio);
   }
 
-  checkLowWater(): void {
-    const isBelow = this.metadata.dataBlocksFree <= this.options.lowWaterBlocks;
-    if (isBelow && !this.#isBelowLowWater) this.#binding.event();
-    this.#isBelowLowWater = isBelow;
+  /** Data blocks may be free again. */
+  spaceAppeared(): void {
+    if (this.#mode !== 'out of data space' || this.blocks.left <= 0) return;
+    this.#setMode('write');
+    this.#retryNoSpace();
   }
 
   #retryNoSpace(): void {
@@ -453,15 +388,26 @@ export class Pool {
     }
   }
 
+  /** For `blocks`: there are none. */
+  ranOut(mode: 'out of data space' | 'out of metadata space'): void {
+    this.#setMode(mode);
+  }
+
+  /** Something that `wait` waits for has happened. */
+  event(): void {
+    this.#binding.event();
+  }
+
   #setMode(mode: PoolMode): void {
     if (mode === this.#mode) return;
     this.#mode = mode;
-    this.#binding.event();
+    this.event();
     if (mode !== 'read only' && mode !== 'fail') return;
     this.#noSpace.fail(Status.Io);
   }
 
-  #armCommitTimer(): void {
+  /** Something has changed: it is committed within a second. */
+  armCommitTimer(): void {
     this.#commitTimer ??= this.#clock.after(COMMIT_MS, () => {
       this.#commitTimer = null;
       this.#isCommitWanted = true;

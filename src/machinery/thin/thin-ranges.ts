@@ -86,12 +86,12 @@ export class ThinRanges {
     const held: number[] = [];
     const status = await pool.commit(async () => {
       for (let block = first; block < first + count; block++) {
-        if (await pool.holdFree(block)) held.push(block);
+        if (await pool.blocks.holdFree(block)) held.push(block);
       }
     });
     if (status !== Status.Ok) {
       // It was undone, and with it the references.
-      for (const _ of held) pool.allocationSettled();
+      for (const _ of held) pool.blocks.settled();
       return;
     }
     for (let i = 0; i < held.length; ) {
@@ -111,7 +111,7 @@ export class ThinRanges {
     try {
       await pool.change(async () => await pool.metadata.decData(begin, end));
     } finally {
-      for (let block = begin; block < end; block++) pool.allocationSettled();
+      for (let block = begin; block < end; block++) pool.blocks.settled();
     }
   }
 
@@ -172,7 +172,7 @@ export class ThinRanges {
       if (!isMapped && mayUnmap) return Status.Ok;
       if (!isMapped || found.isShared) {
         if (!pool.mayChange) return Status.Io;
-        const dataBlock = await pool.allocate();
+        const dataBlock = await pool.blocks.allocate();
         if (typeof dataBlock === 'string') return Status.NoSpace;
         const filled = await this.#volume.fillData(bio, block, dataBlock, isMapped ? found : null);
         if (filled !== Status.Ok) return await this.#volume.giveBack(dataBlock, filled);

@@ -12,10 +12,11 @@ import { endBio } from '../../bio/submit.ts';
 import { type Cell, Space } from '../../dm/bio-prison.ts';
 import { EndIoResult, MapResult, returnMapped, submitMapped } from '../../dm/target.ts';
 import { Lookup } from '../../persistent-data/btree-read.ts';
-import { FoundMapping } from './found-mapping.ts';
+import { FoundMapping, mappedTo } from './found-mapping.ts';
 import { thinExtents } from './mapped-range.ts';
 import type { PoolUser } from './no-space-queue.ts';
 import type { Pool } from './pool.ts';
+import { RunWrites } from './run-writes.ts';
 import { statusOf, ThinRanges } from './thin-ranges.ts';
 import type { ThinDevice } from './thin-device.ts';
 import { UnmappedReads } from './unmapped-reads.ts';
@@ -28,10 +29,11 @@ const REQUEUE = 1 << 15;
 const ENTRY_MASK = 63;
 const SHARED_SHIFT = 6;
 
-/** A new block that one write fills entirely: mapped when the write has ended. */
-interface Overwrite {
+/** New blocks that one write fills entirely: mapped when the write has ended. */
+export interface Overwrite {
+  /** The first one. */
   readonly block: number;
-  readonly dataBlock: number;
+  readonly dataBlocks: readonly number[];
   readonly cell: Cell;
 }
 
@@ -49,6 +51,7 @@ export class ThinVolume implements PoolUser {
   readonly #overwrites = new Map<Bio, Overwrite>();
   readonly #blockSectors: number;
   readonly #ranges: ThinRanges;
+  readonly #runWrites: RunWrites;
   /** Highest mapped block; -1 for none. */
   #highest: number;
   #isRequeueing = false;
@@ -67,6 +70,7 @@ export class ThinVolume implements PoolUser {
     this.#highest = highest;
     this.#blockSectors = pool.metadata.dataBlockSectors;
     this.#ranges = new ThinRanges(this);
+    this.#runWrites = new RunWrites(this);
     this.#unmapped = new UnmappedReads(pool, origin);
   }
 
@@ -132,21 +136,24 @@ export class ThinVolume implements PoolUser {
     if (pool.isStopped) return this.#defer(bio);
     if (!bio.hasData) return bio.op === Op.Flush ? this.#flush(bio) : this.#defer(bio);
     const block = Math.floor(bio.sector / this.#blockSectors);
-    if (!this.space.isFree(block, block + 1)) return this.#defer(bio);
+    const end = Math.ceil((bio.sector + bio.lenSectors) / this.#blockSectors);
+    if (!this.space.isFree(block, end)) return this.#defer(bio);
     const found = this.#found;
     const result = pool.metadata.tryLookup(this.device, block, found);
     if (result === Lookup.Found && this.#mayPass(bio, found)) {
-      this.#aim(bio, block, found);
+      this.aim(bio, block, found);
       return MapResult.Remapped;
     }
     if (result === Lookup.Missing) {
       if (bio.op === Op.Read) return this.#unmapped.read(bio);
-      if (this.#mayProvision(bio) && this.#provision(block, 1) > 0) {
-        this.#aim(bio, block, found);
+      if (end === block + 1 && this.mayProvision(bio) && this.provision(block, 1) > 0) {
+        this.aim(bio, block, found);
         return MapResult.Remapped;
       }
     }
-    return this.#defer(bio);
+    if (end === block + 1) return this.#defer(bio);
+    this.#runWrites.take(bio, block, end);
+    return MapResult.Submitted;
   }
 
   /**
@@ -157,24 +164,31 @@ export class ThinVolume implements PoolUser {
     const size = this.#blockSectors;
     const first = Math.floor(bio.sector / size);
     const end = Math.ceil((bio.sector + maxSectors) / size);
-    const blocks = this.#fitBlocks(bio, first, end - first);
+    const blocks = this.#fitBlocks(bio, { first, max: end - first, maxSectors });
     return Math.min(maxSectors, (first + blocks) * size - bio.sector);
   }
 
-  #fitBlocks(bio: Bio, first: number, max: number): number {
+  #fitBlocks(
+    bio: Bio,
+    { first, max, maxSectors }: { first: number; max: number; maxSectors: number },
+  ): number {
     const { pool, device } = this;
     if (pool.isStopped || pool.mode === 'fail' || !this.space.isFree(first, first + max)) return 1;
     const found = this.#found;
     const result = pool.metadata.tryLookup(device, first, found);
     if (result === Lookup.WouldBlock) return 1;
-    if (result === Lookup.Found) return this.#mayPass(bio, found) ? this.#fitMapped(first, max) : 1;
+    if (result === Lookup.Found && this.#mayPass(bio, found)) return this.#fitMapped(first, max);
+    if (bio.op === Op.Write) {
+      const isOwn = result === Lookup.Found && !found.isShared;
+      return isOwn ? 1 : this.#runWrites.fit(bio, first, maxSectors);
+    }
+    if (result === Lookup.Found) return 1;
     let blocks = 1;
     while (blocks < max) {
       if (pool.metadata.tryLookup(device, first + blocks, found) !== Lookup.Missing) break;
       blocks++;
     }
-    if (bio.op === Op.Read) return blocks;
-    return this.#mayProvision(bio) ? Math.max(1, this.#provision(first, blocks)) : 1;
+    return blocks;
   }
 
   /** Blocks that go on as `first` does, which is in `#found`. */
@@ -192,15 +206,19 @@ export class ThinVolume implements PoolUser {
   }
 
   /** A write to new blocks that need nothing but the write itself, and no commit before it ends. */
-  #mayProvision(bio: Bio): boolean {
+  mayProvision(bio: Bio): boolean {
     const { options } = this.pool;
     return options.skipsZeroing && this.#origin === null && (bio.flags & BioFlag.Fua) === 0;
   }
 
   /** Maps new blocks, the first of which is in `#found` then. Answers how many; 0 is for the worker. */
-  #provision(block: number, count: number): number {
-    const done = this.pool.tryProvision(this.device, block, count, this.#found);
-    if (done > 0) this.#highest = Math.max(this.#highest, block + done - 1);
+  provision(block: number, count: number): number {
+    const done = this.pool.blocks.tryProvision(
+      this.device,
+      { block, count, isPromised: false },
+      this.#found,
+    );
+    if (done > 0) this.noteMapped(block + done - 1);
     return done;
   }
 
@@ -229,7 +247,7 @@ export class ThinVolume implements PoolUser {
   }
 
   /** Points a bio at the data device, and counts it. */
-  #aim(bio: Bio, block: number, found: FoundMapping): void {
+  aim(bio: Bio, block: number, found: FoundMapping): void {
     const { pool } = this;
     const inBlock = bio.sector - block * this.#blockSectors;
     bio.device = pool.data;
@@ -304,7 +322,7 @@ export class ThinVolume implements PoolUser {
       endBio(bio, Status.Io);
       return false;
     }
-    const dataBlock = await pool.allocate();
+    const dataBlock = await pool.blocks.allocate();
     if (typeof dataBlock === 'string') {
       if (dataBlock === 'no metadata space') endBio(bio, Status.NoSpace);
       else if (this.#isRequeueing && !pool.options.errorsIfNoSpace) this.#requeue(bio);
@@ -313,13 +331,13 @@ export class ThinVolume implements PoolUser {
     }
     const fills = bio.lenSectors === this.#blockSectors;
     if (fills && (isMapped || !pool.options.skipsZeroing || this.#origin !== null)) {
-      this.#overwrite(bio, { block, dataBlock, cell });
+      this.overwrite(bio, { block, dataBlocks: [dataBlock], cell });
       return true;
     }
     const needsData = isMapped || this.#origin !== null || !pool.options.skipsZeroing;
     if (!needsData) {
       await this.insert(block, dataBlock);
-      await this.#issue(bio, block, mapped(dataBlock));
+      await this.#issue(bio, block, mappedTo(dataBlock));
       return false;
     }
     pool.job(
@@ -342,7 +360,7 @@ export class ThinVolume implements PoolUser {
       const cell = await pool.dataSpace.hold(found.dataBlock, found.dataBlock + 1);
       pool.dataSpace.release(cell);
     }
-    this.#aim(bio, block, found);
+    this.aim(bio, block, found);
     submitMapped(bio);
   }
 
@@ -351,16 +369,20 @@ export class ThinVolume implements PoolUser {
     try {
       await pool.change(async () => await pool.metadata.insert(this.device, block, dataBlock));
     } finally {
-      pool.allocationSettled();
+      pool.blocks.settled();
     }
+    this.noteMapped(block);
+  }
+
+  noteMapped(block: number): void {
     this.#highest = Math.max(this.#highest, block);
   }
 
   /** A write of a whole new block: it goes there first, and counts when it has ended. */
-  #overwrite(bio: Bio, overwrite: Overwrite): void {
+  overwrite(bio: Bio, overwrite: Overwrite): void {
     this.#overwrites.set(bio, overwrite);
     bio.targetWord |= OVERWRITE;
-    this.#aim(bio, overwrite.block, mapped(overwrite.dataBlock));
+    this.aim(bio, overwrite.block, mappedTo(overwrite.dataBlocks[0] as number));
     submitMapped(bio);
   }
 
@@ -369,24 +391,29 @@ export class ThinVolume implements PoolUser {
     const overwrite = this.#overwrites.get(bio);
     assert(overwrite !== undefined, 'thin: an overwrite ended twice');
     this.#overwrites.delete(bio);
-    const { block, dataBlock, cell } = overwrite;
     this.pool.job(async () => {
-      const written = bio.status;
-      const status =
-        written === Status.Ok
-          ? await this.#mapFilled(bio, block, dataBlock)
-          : await this.giveBack(dataBlock, written);
-      this.release(cell);
+      const status = await this.settle(bio, overwrite, bio.status);
+      this.release(overwrite.cell);
       endBio(bio, status);
     });
   }
 
-  /** Maps a block whose data is there; for FUA, durably. */
-  async #mapFilled(bio: Bio, block: number, dataBlock: number): Promise<Status> {
+  /** Maps blocks whose data is there, for FUA durably; gives them back if `written` is an error. */
+  async settle(bio: Bio, { block, dataBlocks }: Overwrite, written: Status): Promise<Status> {
+    if (written === Status.Ok) await this.pool.sharedReads.drained();
+    let status = written;
+    for (const [i, dataBlock] of dataBlocks.entries()) {
+      if (status !== Status.Ok) await this.giveBack(dataBlock, status);
+      else status = await this.#insertFilled(block + i, dataBlock);
+    }
+    const isDone = status !== Status.Ok || (bio.flags & BioFlag.Fua) === 0;
+    return isDone ? status : await this.pool.commit();
+  }
+
+  async #insertFilled(block: number, dataBlock: number): Promise<Status> {
     try {
-      await this.pool.sharedReads.drained();
       await this.insert(block, dataBlock);
-      return (bio.flags & BioFlag.Fua) === 0 ? Status.Ok : await this.pool.commit();
+      return Status.Ok;
     } catch (error) {
       return statusOf(error);
     }
@@ -400,7 +427,7 @@ export class ThinVolume implements PoolUser {
     } catch {
       // The transaction was broken and is gone, and with it the block's reference.
     } finally {
-      pool.allocationSettled();
+      pool.blocks.settled();
     }
     return status;
   }
@@ -408,7 +435,7 @@ export class ThinVolume implements PoolUser {
   /** Brings what the write does not cover into the new block: a copy, the origin's data, zeroes. */
   async #fill(
     bio: Bio,
-    { block, dataBlock, cell }: Overwrite,
+    { block, dataBlock, cell }: { block: number; dataBlock: number; cell: Cell },
     shared: FoundMapping | null,
   ): Promise<void> {
     const { pool } = this;
@@ -418,7 +445,7 @@ export class ThinVolume implements PoolUser {
       try {
         if (shared !== null) await pool.sharedReads.drained();
         await this.insert(block, dataBlock);
-        await this.#issue(bio, block, mapped(dataBlock));
+        await this.#issue(bio, block, mappedTo(dataBlock));
         this.release(cell);
         return;
       } catch (error) {
@@ -467,10 +494,4 @@ export class ThinVolume implements PoolUser {
     const range = { sector, lenSectors, maxExtents, hasOrigin };
     return await thinExtents(pool.metadata, device, range);
   }
-}
-
-function mapped(dataBlock: number): FoundMapping {
-  const found = new FoundMapping();
-  found.dataBlock = dataBlock;
-  return found;
 }

@@ -1,0 +1,186 @@
+// Writes of several blocks at once that need new data blocks: as one request, where the free data blocks
+// are adjacent.
+//
+// `map` takes the cell over all of them in the turn in which it finds them new (or shared, and written
+// entirely), so they stay that way; and it has the data blocks promised, so that nothing stops half way
+// for want of space. New blocks that may hold anything are mapped before the write is sent, as
+// the kernel does it; all others when it has ended.
+
+import { assert } from '../../base/assert.ts';
+import { DmError } from '../../base/errors.ts';
+import { Status } from '../../base/status.ts';
+import { SECTOR_BYTES } from '../../base/units.ts';
+import type { Bio } from '../../bio/bio.ts';
+import { sendPart } from '../../bio/send.ts';
+import { endBio } from '../../bio/submit.ts';
+import type { Cell } from '../../dm/bio-prison.ts';
+import { submitMapped } from '../../dm/target.ts';
+import { Lookup } from '../../persistent-data/btree-read.ts';
+import { FoundMapping, mappedTo } from './found-mapping.ts';
+import { statusOf } from './thin-ranges.ts';
+import type { ThinVolume } from './thin-volume.ts';
+
+/** Most blocks of one write. */
+const BLOCKS_MAX = 256;
+
+interface Taken {
+  readonly bio: Bio;
+  readonly cell: Cell;
+  readonly mapsFirst: boolean;
+}
+
+interface DataRun {
+  readonly dataBlock: number;
+  blocks: number;
+}
+
+export class RunWrites {
+  readonly #volume: ThinVolume;
+  /** The first one is being worked on. */
+  readonly #taken: Taken[] = [];
+  readonly #found = new FoundMapping();
+  /** As `fit` has found last. */
+  #mapsFirst = false;
+
+  constructor(volume: ThinVolume) {
+    this.#volume = volume;
+  }
+
+  /**
+   * Thin blocks from `first` on that the first `sectors` of a write may have in one piece. If they are
+   * not mapped then, and more than one, they are for `take`.
+   */
+  fit(bio: Bio, first: number, sectors: number): number {
+    const { pool, device } = this.#volume;
+    const found = this.#found;
+    const isNew = pool.metadata.tryLookup(device, first, found) === Lookup.Missing;
+    this.#mapsFirst = isNew && this.#volume.mayProvision(bio);
+    const max = Math.min(BLOCKS_MAX, this.#blocks(bio.sector, sectors));
+    let blocks = 0;
+    while (blocks < max) {
+      const result = pool.metadata.tryLookup(device, first + blocks, found);
+      const mayBeShared = result === Lookup.Found && found.isShared && !this.#mapsFirst;
+      if (result !== Lookup.Missing && !mayBeShared) break;
+      blocks++;
+    }
+    if (this.#mapsFirst) {
+      const done = this.#volume.provision(first, blocks);
+      if (done > 0) return done;
+    }
+    return Math.max(1, Math.min(blocks, pool.blocks.left));
+  }
+
+  /** Blocks that it touches; if that is not enough, those that it covers. */
+  #blocks(sector: number, sectors: number): number {
+    const size = this.#volume.pool.metadata.dataBlockSectors;
+    const inBlock = sector % size;
+    if (this.#mapsFirst) return Math.ceil((inBlock + sectors) / size);
+    return inBlock === 0 ? Math.floor(sectors / size) : 0;
+  }
+
+  /** Takes a write of thin blocks [begin, end), as `fit` has just answered. */
+  take(bio: Bio, begin: number, end: number): void {
+    const { pool, space } = this.#volume;
+    const cell = space.tryHold(begin, end);
+    assert(cell !== null && pool.blocks.promise(end - begin), 'thin: a run that did not fit');
+    this.#taken.push({ bio, cell, mapsFirst: this.#mapsFirst });
+    // No work for the pool's worker: stopping the pool waits for jobs that may wait for this cell.
+    if (this.#taken.length === 1) pool.job(async () => await this.#run());
+  }
+
+  /** One after the other, or their data blocks would alternate. */
+  async #run(): Promise<void> {
+    for (;;) {
+      const taken = this.#taken[0];
+      if (taken === undefined) return;
+      await this.#start(taken);
+      this.#taken.shift();
+    }
+  }
+
+  async #start(taken: Taken): Promise<void> {
+    const { begin, end } = taken.cell;
+    const dataBlocks: number[] = [];
+    try {
+      if (!(await this.#volume.pool.blocks.hasMetadataSpace())) {
+        throw new DmError(Status.NoSpace, 'thin pool: no metadata space');
+      }
+      if (taken.mapsFirst) await this.#provision(begin, end, dataBlocks);
+      else await this.#volume.pool.blocks.allocatePromised(end - begin, dataBlocks);
+    } catch (error) {
+      this.#volume.pool.blocks.unpromise(end - begin - dataBlocks.length);
+      if (taken.mapsFirst) dataBlocks.length = 0;
+      await this.#fail(taken, dataBlocks, statusOf(error));
+      return;
+    }
+    this.#send(taken, dataBlocks);
+  }
+
+  async #fail({ bio, cell }: Taken, dataBlocks: readonly number[], status: Status): Promise<void> {
+    for (const dataBlock of dataBlocks) await this.#volume.giveBack(dataBlock, status);
+    this.#volume.release(cell);
+    endBio(bio, status);
+  }
+
+  /** Maps the blocks; those that are there when it throws stay mapped, and may hold anything. */
+  async #provision(begin: number, end: number, dataBlocks: number[]): Promise<void> {
+    const { pool, device } = this.#volume;
+    for (let at = begin; at < end; ) {
+      const rest = { block: at, count: end - at, isPromised: true };
+      const done = pool.blocks.tryProvision(device, rest, this.#found);
+      if (done === 0) {
+        await pool.blocks.allocatePromised(1, dataBlocks);
+        await this.#volume.insert(at++, dataBlocks[dataBlocks.length - 1] as number);
+        continue;
+      }
+      for (let i = 0; i < done; i++) dataBlocks.push(this.#found.dataBlock + i);
+      at += done;
+    }
+    this.#volume.noteMapped(end - 1);
+  }
+
+  #send({ bio, cell, mapsFirst }: Taken, dataBlocks: readonly number[]): void {
+    const volume = this.#volume;
+    const block = cell.begin;
+    const runs = runsOf(dataBlocks);
+    if (runs.length > 1) {
+      volume.pool.job(async () => {
+        const written = await this.#sendRuns(bio, block, runs);
+        const status = mapsFirst
+          ? written
+          : await volume.settle(bio, { block, dataBlocks, cell }, written);
+        volume.release(cell);
+        endBio(bio, status);
+      });
+    } else if (mapsFirst) {
+      volume.aim(bio, block, mappedTo(dataBlocks[0] as number));
+      volume.release(cell);
+      submitMapped(bio);
+    } else volume.overwrite(bio, { block, dataBlocks, cell });
+  }
+
+  async #sendRuns(bio: Bio, block: number, runs: readonly DataRun[]): Promise<Status> {
+    const { pool } = this.#volume;
+    const size = pool.metadata.dataBlockSectors;
+    let status: Status = Status.Ok;
+    let from = block;
+    for (const { dataBlock, blocks } of runs) {
+      const inRun = bio.sector - from * size;
+      const lenBytes = Math.min(bio.lenBytes, (blocks * size - inRun) * SECTOR_BYTES);
+      status ||= await sendPart(bio, pool.data, dataBlock * size + inRun, lenBytes);
+      bio.advance(lenBytes);
+      from += blocks;
+    }
+    return status;
+  }
+}
+
+function runsOf(dataBlocks: readonly number[]): readonly DataRun[] {
+  const runs: DataRun[] = [];
+  for (const dataBlock of dataBlocks) {
+    const last = runs[runs.length - 1];
+    if (last !== undefined && last.dataBlock + last.blocks === dataBlock) last.blocks++;
+    else runs.push({ dataBlock, blocks: 1 });
+  }
+  return runs;
+}
