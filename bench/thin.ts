@@ -14,6 +14,7 @@ import {
   writeSync,
 } from 'node:fs';
 import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { Command } from 'commander';
 import { openStack } from '../src/index.ts';
@@ -23,23 +24,22 @@ const LOAD = fileURLToPath(new URL('../../bench/nbdload/nbdload', import.meta.ur
 const LAMINA = fileURLToPath(new URL('../../bin/lamina', import.meta.url));
 const MIB = 1 << 20;
 const SIZE = 1024 * MIB;
-const SECTORS = SIZE / 512;
 
 interface Image {
   readonly name: string;
   /** Makes it in the folder, empty. */
-  create(folder: string): Promise<void>;
+  create(folder: string, bytes: number): Promise<void>;
   snapshot(folder: string): Promise<void>;
-  command(folder: string, socket: string): string[];
+  command(folder: string, socket: string, bytes: number): string[];
 }
 
-function poolTable(folder: string): string {
+function poolTable(folder: string, bytes: number): string {
   const files = `${join(folder, 'meta')} ${join(folder, 'data')}`;
-  return `0 ${SECTORS * 2} thin-pool ${files} 128 0 1 skip_block_zeroing`;
+  return `0 ${(bytes * 2) / 512} thin-pool ${files} 128 0 1 skip_block_zeroing`;
 }
 
-async function onPool(folder: string, ...messages: string[]): Promise<void> {
-  const stack = await openStack(`pool,,,rw,${poolTable(folder)}`);
+async function onPool(folder: string, bytes: number, ...messages: string[]): Promise<void> {
+  const stack = await openStack(`pool,,,rw,${poolTable(folder, bytes)}`);
   for (const text of messages) await stack.control.message('pool', 0, text);
   await stack.close();
 }
@@ -56,30 +56,30 @@ function lamina(socket: string): string[] {
 const IMAGES: readonly Image[] = [
   {
     name: 'thin',
-    async create(folder) {
+    async create(folder, bytes) {
       sparse(join(folder, 'meta'), 16 * MIB);
-      sparse(join(folder, 'data'), 2 * SIZE);
-      await onPool(folder, 'create_thin 0');
+      sparse(join(folder, 'data'), 2 * bytes);
+      await onPool(folder, bytes, 'create_thin 0');
     },
-    snapshot: async (folder) => await onPool(folder, 'create_snap 1 0'),
-    command: (folder, socket) => [
+    snapshot: async (folder) => await onPool(folder, SIZE, 'create_snap 1 0'),
+    command: (folder, socket, bytes) => [
       ...lamina(socket),
       '--export',
       '=t',
       '--concise',
-      `pool,,,rw,${poolTable(folder)};t,,,rw,0 ${SECTORS} thin pool 0`,
+      `pool,,,rw,${poolTable(folder, bytes)};t,,,rw,0 ${bytes / 512} thin pool 0`,
     ],
   },
   {
     name: 'linear',
-    create: (folder) => Promise.resolve(sparse(join(folder, 'data'), SIZE)),
+    create: (folder, bytes) => Promise.resolve(sparse(join(folder, 'data'), bytes)),
     snapshot: () => Promise.resolve(),
     command: (folder, socket) => [...lamina(socket), join(folder, 'data')],
   },
   {
     name: 'qcow2',
-    create(folder) {
-      execFileSync('qemu-img', ['create', '-q', '-f', 'qcow2', join(folder, 'data'), `${SIZE}`]);
+    create(folder, bytes) {
+      execFileSync('qemu-img', ['create', '-q', '-f', 'qcow2', join(folder, 'data'), `${bytes}`]);
       return Promise.resolve();
     },
     snapshot(folder) {
@@ -101,6 +101,8 @@ interface ThinCell {
   readonly state: 'mapped' | 'empty' | 'snapshot';
   /** On an ordinary disk, dropped from the page cache before each run. */
   readonly isCold?: boolean;
+  /** Of the device; SIZE if not given. */
+  readonly bytes?: number;
 }
 
 const CELLS: readonly ThinCell[] = [
@@ -119,7 +121,8 @@ const CELLS: readonly ThinCell[] = [
   { name: 'first-4k-write', load: ['-b', '4k', '-r', '0', '-n', '8000'], state: 'empty' },
   {
     name: 'first-1m-write',
-    load: ['-b', '1m', '-q', '8', '-s', '-r', '0', '-n', '760'],
+    // The first fifth of a second does not count: V8 compiles.
+    load: ['-b', '1m', '-q', '8', '-s', '-r', '0', '-S', '1000m', '-n', '1000', '-w', '200'],
     state: 'empty',
   },
   {
@@ -129,13 +132,14 @@ const CELLS: readonly ThinCell[] = [
   },
 ];
 
-async function prepare(image: Image, state: ThinCell['state'], folder: string): Promise<string> {
+async function prepare(image: Image, cell: ThinCell, folder: string): Promise<string> {
+  const { state, bytes = SIZE } = cell;
   const at = join(folder, image.name);
   const mapped = join(folder, `${image.name}-mapped`);
   rmSync(at, { recursive: true, force: true });
   mkdirSync(at);
   if (state === 'empty') {
-    await image.create(at);
+    await image.create(at, bytes);
     return at;
   }
   for (const file of image.name === 'thin' ? ['meta', 'data'] : ['data']) {
@@ -148,20 +152,20 @@ async function prepare(image: Image, state: ThinCell['state'], folder: string): 
 async function load(
   image: Image,
   at: string,
-  args: readonly string[],
-  isCold = false,
+  cell: Pick<ThinCell, 'load' | 'isCold' | 'bytes'>,
 ): Promise<number> {
+  const { bytes = SIZE } = cell;
   const spec: ServerSpec = {
     name: image.name,
-    command: (_image, where) => image.command(at, where),
+    command: (_image, where) => image.command(at, where, bytes),
   };
   const server = await startServer(spec, at, at, 'unix');
   try {
-    if (isCold) dropFromCache(join(at, 'data'));
-    else warmMemory(at);
+    if (cell.isCold === true) dropFromCache(join(at, 'data'));
+    else await warmMemory(at, bytes);
     const text = execFileSync(
       LOAD,
-      ['-j', '-S', '768M', '-q', '32', '-t', '1', ...args, server.uri],
+      ['-j', '-S', '768M', '-q', '32', '-t', '1', ...cell.load, server.uri],
       {
         encoding: 'utf8',
       },
@@ -173,14 +177,16 @@ async function load(
 }
 
 /**
- * A virtual machine gives memory that has been free for two seconds back to its host, and gets it again
- * page by page, at a third of the speed. So right before each run it gets as much as the run can need.
+ * A virtual machine gives what has been free for two seconds back to its host, and gets it again page by
+ * page, at a third of the speed. So what was freed before this run is let go, and then the machine gets as
+ * much as the run needs, right before it.
  */
-function warmMemory(folder: string): void {
+async function warmMemory(folder: string, bytes: number): Promise<void> {
+  await delay(2500);
   const path = join(folder, 'warm');
   const piece = Buffer.alloc(MIB, 1);
   const file = openSync(path, 'w');
-  for (let done = 0; done < SIZE; done += MIB) writeSync(file, piece);
+  for (let done = 0; done < bytes; done += MIB) writeSync(file, piece);
   closeSync(file);
   rmSync(path);
 }
@@ -194,8 +200,8 @@ async function makeMapped(folder: string): Promise<void> {
   for (const image of IMAGES) {
     const at = join(folder, `${image.name}-mapped`);
     mkdirSync(at);
-    await image.create(at);
-    await load(image, at, ['-b', '1m', '-q', '8', '-s', '-r', '0', '-n', '768']);
+    await image.create(at, SIZE);
+    await load(image, at, { load: ['-b', '1m', '-q', '8', '-s', '-r', '0', '-n', '768'] });
   }
 }
 
@@ -230,8 +236,9 @@ async function main(options: Options): Promise<void> {
       const results = new Map<string, number[]>();
       for (let round = 0; round < Number(options.rounds); round++) {
         for (const image of IMAGES) {
-          const at = await prepare(image, cell.state, base);
-          const iops = await load(image, at, cell.load, cell.isCold);
+          const at = await prepare(image, cell, base);
+          const iops = await load(image, at, cell);
+          rmSync(at, { recursive: true });
           results.set(image.name, [...(results.get(image.name) ?? []), iops]);
         }
       }

@@ -9,7 +9,7 @@ import {
   entryMax,
   entryMin,
   initNode,
-  insertEntry,
+  insertEntries,
   isLeaf,
   keyAt,
   NodeHeader,
@@ -128,6 +128,6 @@ async function split(
     if (i > 0) setKeyAt(parent.view, at.index + i, keyAt(node.view, 0));
   }
   const behind = at.index + nodes.length;
-  insertEntry(parent.data, parent.view, behind, keyAt(added.view, 0));
+  insertEntries(parent, behind, keyAt(added.view, 0), 1);
   setChildAt(parent.view, behind, added.number);
 }

@@ -122,17 +122,28 @@ export function lowerBound(view: DataView, key: number): number {
   return low;
 }
 
-/** Opens a gap at `index` and sets its key; the value is the caller's to write, at `valueAt`. */
-export function insertEntry(data: Uint8Array, view: DataView, index: number, key: number): void {
+/**
+ * Opens a gap of `added` entries at `index` and sets their keys: `key` and those that follow it. The
+ * values are the caller's to write, at `valueAt`.
+ */
+export function insertEntries(
+  { data, view }: NodeBytes,
+  index: number,
+  key: number,
+  added: number,
+): void {
   const count = entryCount(view);
-  assert(count < entryMax(view) && index <= count, 'insert into a full node, or beyond its end');
+  assert(
+    count + added <= entryMax(view) && index <= count,
+    'insert without room, or beyond the end',
+  );
   const keys = KEYS_OFFSET + index * KEY_BYTES;
-  data.copyWithin(keys + KEY_BYTES, keys, KEYS_OFFSET + count * KEY_BYTES);
+  data.copyWithin(keys + added * KEY_BYTES, keys, KEYS_OFFSET + count * KEY_BYTES);
   const size = valueBytes(view);
   const value = valueAt(view, index);
-  data.copyWithin(value + size, value, valueAt(view, count));
-  NodeHeader.nrEntries.set(view, 0, count + 1);
-  setKeyAt(view, index, key);
+  data.copyWithin(value + added * size, value, valueAt(view, count));
+  NodeHeader.nrEntries.set(view, 0, count + added);
+  for (let i = 0; i < added; i++) setKeyAt(view, index + i, key + i);
 }
 
 /** Takes entries [index, index + removed) out. */

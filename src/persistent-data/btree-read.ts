@@ -24,6 +24,8 @@ export type LookupResult = (typeof Lookup)[keyof typeof Lookup];
 export class Place {
   view: DataView = new DataView(new ArrayBuffer(0));
   offset = 0;
+  /** Set by look-ups of runs: how many keys. */
+  count = 0;
 }
 
 /** Called for each entry in key order; false stops the walk. */

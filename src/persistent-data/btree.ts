@@ -15,9 +15,10 @@ import {
   BTREE_NODE,
   childAt,
   entryCount,
+  entryMax,
   entryMin,
   initNode,
-  insertEntry,
+  insertEntries,
   isFull,
   isLeaf,
   keyAt,
@@ -69,6 +70,8 @@ export class BTree<V> {
   readonly #nodes: NodeReader;
   readonly #locks: BlockLocks | undefined;
   readonly value: ValueType<V>;
+  /** No key of the leaf that `#tryOwnLeaf` found last may reach this. */
+  #leafEnd = 0;
 
   constructor(tm: TransactionManager, value: ValueType<V>) {
     this.#tm = tm;
@@ -99,6 +102,40 @@ export class BTree<V> {
         if (keyAt(view, i) !== key) return Lookup.Missing;
         place.view = view;
         place.offset = valueAt(view, i);
+        return Lookup.Found;
+      }
+      number = childAt(view, i);
+    }
+    throw tooDeep(root);
+  }
+
+  /**
+   * `tryLookup`, and how it goes on. Found: `place.count` keys that follow each other, all in this leaf.
+   * Missing: so many keys from `key` on have no value, and perhaps more. At most `max`, at least 1.
+   */
+  tryLookupRun(root: number, key: number, max: number, place: Place): LookupResult {
+    let number = root;
+    let end = key + max;
+    for (let depth = 0; depth < DEPTH_MAX; depth++) {
+      const block = this.#tm.tryRead(number, BTREE_NODE);
+      if (block === undefined) return Lookup.WouldBlock;
+      this.#locks?.assertReadable(number);
+      const { view } = block;
+      const i = lowerBound(view, key);
+      const count = entryCount(view);
+      if (i + 1 < count) end = Math.min(end, keyAt(view, i + 1));
+      place.count = end - key;
+      if (i < 0) return Lookup.Missing;
+      if (isLeaf(view)) {
+        this.#nodes.checkLeaf(block);
+        if (keyAt(view, i) !== key) return Lookup.Missing;
+        place.view = view;
+        place.offset = valueAt(view, i);
+        const most = Math.min(max, count - i);
+        place.count = 1;
+        while (place.count < most && keyAt(view, i + place.count) === key + place.count) {
+          place.count++;
+        }
         return Lookup.Found;
       }
       number = childAt(view, i);
@@ -164,10 +201,32 @@ export class BTree<V> {
     } else {
       if (isFull(view)) return undefined;
       this.#nodes.checkLeaf(node);
-      insertEntry(node.data, view, i + 1, key);
+      insertEntries(node, i + 1, key, 1);
     }
     this.value.set(view, valueAt(view, isThere ? i : i + 1), value);
     return !isThere;
+  }
+
+  /**
+   * Sets `key` and those that follow it to `values`, as many as fit in the leaf, without waiting. They must
+   * have no values. Answers how many; with 0, use `insert`.
+   */
+  tryInsertRun(root: number, key: number, values: readonly V[]): number {
+    const node = this.#tryOwnLeaf(root, key);
+    if (node === undefined) return 0;
+    const { view } = node;
+    const i = lowerBound(view, key);
+    const count = entryCount(view);
+    assert(i < 0 || keyAt(view, i) !== key, `${this.value.name}: ${key} has a value`);
+    const end = i + 1 < count ? keyAt(view, i + 1) : this.#leafEnd;
+    const added = Math.min(values.length, entryMax(view) - count, end - key);
+    if (added <= 0) return 0;
+    this.#nodes.checkLeaf(node);
+    insertEntries(node, i + 1, key, added);
+    for (let n = 0; n < added; n++) {
+      this.value.set(view, valueAt(view, i + 1 + n), values[n] as V);
+    }
+    return added;
   }
 
   /**
@@ -300,7 +359,7 @@ export class BTree<V> {
       this.value.set(view, at, value);
       return false;
     }
-    insertEntry(node.data, view, i + 1, key);
+    insertEntries(node, i + 1, key, 1);
     this.value.set(view, valueAt(view, i + 1), value);
     return true;
   }
@@ -355,9 +414,11 @@ export class BTree<V> {
 
   #tryOwnLeaf(root: number, key: number): Block | undefined {
     let node = this.#tm.tryOwn(root);
+    this.#leafEnd = Number.POSITIVE_INFINITY;
     while (node !== undefined && !isLeaf(node.view)) {
       const i = lowerBound(node.view, key);
       if (i < 0) return undefined;
+      if (i + 1 < entryCount(node.view)) this.#leafEnd = keyAt(node.view, i + 1);
       node = this.#tm.tryOwn(childAt(node.view, i));
     }
     return node;

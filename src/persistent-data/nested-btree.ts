@@ -36,27 +36,41 @@ export class NestedBTree<V> {
     return this.inner.tryLookup(getU64(place.view, place.offset), innerKey, place);
   }
 
+  /** `tryLookup`, and how it goes on; see BTree.tryLookupRun. */
+  tryLookupRun(
+    root: number,
+    outerKey: number,
+    inner: { readonly key: number; readonly max: number },
+    place: Place,
+  ): LookupResult {
+    const result = this.outer.tryLookup(root, outerKey, place);
+    place.count = inner.max;
+    if (result !== Lookup.Found) return result;
+    const subtree = getU64(place.view, place.offset);
+    return this.inner.tryLookupRun(subtree, inner.key, inner.max, place);
+  }
+
   /** `tryLookup` that waits. */
   async find(root: number, outerKey: number, innerKey: number, place: Place): Promise<boolean> {
     const subtree = await this.outer.lookup(root, outerKey);
     return subtree !== undefined && (await this.inner.find(subtree, innerKey, place));
   }
 
-  /**
-   * `insert` without waiting, if this transaction owns the way there. True: inserted; false: replaced;
-   * undefined: nothing done, use `insert`.
-   */
-  tryInsert(root: number, keys: readonly [number, number], value: V): boolean | undefined {
+  /** BTree.tryInsertRun in an inner tree. */
+  tryInsertRun(root: number, keys: readonly [number, number], values: readonly V[]): number {
     const place = this.#place;
-    if (!this.outer.tryUpdate(root, keys[0], place)) return undefined;
-    return this.inner.tryInsert(getU64(place.view, place.offset), keys[1], value);
+    if (!this.outer.tryUpdate(root, keys[0], place)) return 0;
+    return this.inner.tryInsertRun(getU64(place.view, place.offset), keys[1], values);
   }
 
   /** Sets the value in the inner tree at `outerKey`, which must be there. */
   async insert(root: number, keys: readonly [number, number], value: V): Promise<Inserted> {
-    const quick = this.tryInsert(root, keys, value);
-    if (quick !== undefined) return { root, wasNew: quick };
     const [outerKey, innerKey] = keys;
+    const place = this.#place;
+    if (this.outer.tryUpdate(root, outerKey, place)) {
+      const quick = this.inner.tryInsert(getU64(place.view, place.offset), innerKey, value);
+      if (quick !== undefined) return { root, wasNew: quick };
+    }
     let wasNew = false;
     const newRoot = await this.#update(root, outerKey, async (subtree) => {
       const inserted = await this.inner.insert(subtree, innerKey, value);

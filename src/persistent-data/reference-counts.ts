@@ -26,6 +26,12 @@ import { COUNT_VALUE } from './values.format.ts';
 const COUNTS: ValueType<number> = { ...COUNT_VALUE, name: 'reference count' };
 const COUNT_MAX = 0xffffffff;
 
+/** Blocks [begin, end). */
+export interface BlockRun {
+  begin: number;
+  end: number;
+}
+
 export interface SpaceMapState {
   readonly nrBlocks: number;
   readonly nrAllocated: number;
@@ -103,21 +109,39 @@ export class ReferenceCounts {
   }
 
   /**
-   * `findFree` without waiting, of blocks that `take` can take. Undefined: use `findFree`, which looks
-   * further.
+   * `findFree` without waiting: the lowest run of free blocks, at most `max`, that `take` can take. False:
+   * use `findFree`, which looks further.
    */
-  tryFindFree(): number | undefined {
+  tryFindFree(max: number, run: BlockRun): boolean {
     const index = bitmapOf(this.#searchFrom);
     const entry = this.#index.tryGet(index);
-    if (entry === undefined || entry.nrFree === 0) return undefined;
+    if (entry === undefined || entry.nrFree === 0) return false;
     const bitmap = this.#tm.tryOwn(entry.blocknr);
-    return bitmap === undefined ? undefined : this.#findInBitmap(bitmap.data, index, entry);
+    if (bitmap === undefined) return false;
+    const first = this.#findInBitmap(bitmap.data, index, entry);
+    if (first === undefined) return false;
+    const base = index * BITMAP_ENTRIES;
+    const most = Math.min(first + max, base + BITMAP_ENTRIES, this.#nrBlocks);
+    run.begin = first;
+    run.end = first + 1;
+    while (run.end < most && bitmapCount(bitmap.data, run.end - base) === 0) {
+      if (this.#freed.has(run.end)) break;
+      run.end++;
+    }
+    return true;
   }
 
-  /** The first reference to the block that `tryFindFree` has just found. */
-  take(block: number): void {
-    this.#searchFrom = block + 1;
-    assert(this.#tryAdjust(block, 1), `${this.#name}: block ${block} was free and cannot be taken`);
+  /** The first references to the first `count` blocks of the run that `tryFindFree` has just found. */
+  take(run: BlockRun, count: number): void {
+    const entry = this.#tryEntry(run.begin);
+    const bitmap = entry === undefined ? undefined : this.#tm.tryOwn(entry.blocknr);
+    assert(
+      entry !== undefined && bitmap !== undefined,
+      `${this.#name}: block ${run.begin} was free and cannot be taken`,
+    );
+    const change = { entry, bitmap, old: 0, count: 1 };
+    for (let i = 0; i < count; i++) this.#setSmall(run.begin + i, change);
+    this.#searchFrom = run.begin + count;
   }
 
   async inc(block: number): Promise<void> {

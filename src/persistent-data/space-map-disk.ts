@@ -2,7 +2,7 @@
 // bitmaps and trees are metadata like any other.
 
 import { IndexInTree } from './bitmap-index.ts';
-import { ReferenceCounts } from './reference-counts.ts';
+import { type BlockRun, ReferenceCounts } from './reference-counts.ts';
 import { SpaceMapRoot } from './space-map.format.ts';
 import type { SpaceMap } from './space-map.ts';
 import type { TransactionManager } from './transaction-manager.ts';
@@ -55,14 +55,14 @@ export class DiskSpaceMap implements SpaceMap {
     return block;
   }
 
-  /** A block that `take` can take, if that is known without waiting; it is the lowest there is. */
-  tryFindFree(): number | undefined {
-    return this.#counts.tryFindFree();
+  /** The lowest run of free blocks, at most `max`, that `take` can take; false if it has to be read. */
+  tryFindFree(max: number, run: BlockRun): boolean {
+    return this.#counts.tryFindFree(max, run);
   }
 
-  /** `newBlock` for the block that `tryFindFree` has just found. */
-  take(block: number): void {
-    this.#counts.take(block);
+  /** `newBlock` for the first `count` blocks of the run that `tryFindFree` has just found. */
+  take(run: BlockRun, count: number): void {
+    this.#counts.take(run, count);
   }
 
   async inc(begin: number, end: number): Promise<void> {

@@ -1,7 +1,6 @@
 // The thin metadata as one transaction sees it: the superblock's fields, the trees and the space maps.
 // A store lives until its transaction is aborted; then the metadata opens another from the disk.
 
-import { assert } from '../../base/assert.ts';
 import { DmError, invalid } from '../../base/errors.ts';
 import { Status } from '../../base/status.ts';
 import {
@@ -69,6 +68,7 @@ export class ThinMetadataStore {
   readonly mappings: NestedBTree<Mapping>;
   readonly details: BTree<DeviceDetailsValues>;
   readonly state: PoolState;
+  readonly #freeRun = { begin: 0, end: 0 };
 
   private constructor(tm: TransactionManager, dataMap: DiskSpaceMap, state: PoolState) {
     this.tm = tm;
@@ -172,19 +172,18 @@ export class ThinMetadataStore {
   /** ThinMetadata.tryProvision, in the trees. */
   tryProvision(id: number, block: number, count: number, found: FoundMapping): number {
     const { dataMap, mappings, state } = this;
-    for (let done = 0; done < count; done++) {
-      const dataBlock = dataMap.tryFindFree();
-      if (dataBlock === undefined) return done;
-      if (done === 0) found.dataBlock = dataBlock;
-      else if (dataBlock !== found.dataBlock + done) return done;
-      const value = { dataBlock, time: state.time };
-      const wasNew = mappings.tryInsert(state.mappingRoot, [id, block + done], value);
-      if (wasNew === undefined) return done;
-      assert(wasNew, `thin device ${id}: block ${block + done} is mapped already`);
-      dataMap.take(dataBlock);
-      found.isShared = false;
+    const run = this.#freeRun;
+    if (!dataMap.tryFindFree(count, run)) return 0;
+    const { time } = state;
+    const values: Mapping[] = [];
+    for (let dataBlock = run.begin; dataBlock < run.end; dataBlock++) {
+      values.push({ dataBlock, time });
     }
-    return count;
+    const done = mappings.tryInsertRun(state.mappingRoot, [id, block], values);
+    dataMap.take(run, done);
+    found.dataBlock = run.begin;
+    found.isShared = false;
+    return done;
   }
 
   growthOfMetadata(blockCount: number): number {

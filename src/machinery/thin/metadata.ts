@@ -20,13 +20,7 @@ import {
   type MetadataIo,
 } from '../../persistent-data/block-manager.ts';
 import { Lookup, type LookupResult, Place } from '../../persistent-data/btree-read.ts';
-import {
-  mappedDataBlock,
-  mappedTime,
-  SuperblockFlag,
-  THIN_ID_MAX,
-  THIN_TIME_MAX,
-} from './metadata.format.ts';
+import { mappedDataBlock, mappedTime, SuperblockFlag, THIN_TIME_MAX } from './metadata.format.ts';
 import type { FoundMapping } from './found-mapping.ts';
 import { ThinMetadataStore } from './metadata-store.ts';
 import { RootLock } from './root-lock.ts';
@@ -134,7 +128,7 @@ export class ThinMetadata {
   /** A new device without mappings. EEXIST if there is one with this id. */
   async createThin(id: number): Promise<void> {
     await this.#change(async (touch) => {
-      await this.#refuseNewId(id);
+      await this.#devices.refuseAsNew(this.#store, id);
       touch();
       await this.#addDevice(id, await this.#store.mappings.inner.empty(), 0);
     });
@@ -143,7 +137,7 @@ export class ThinMetadata {
   /** A new device that has every block `origin` has now. */
   async createSnap(id: number, originId: number): Promise<void> {
     await this.#change(async (touch) => {
-      await this.#refuseNewId(id);
+      await this.#devices.refuseAsNew(this.#store, id);
       const origin = await this.#devices.get(this.#store, originId);
       const { mappings, state, tm } = this.#store;
       const subtree = await mappings.outer.lookup(state.mappingRoot, originId);
@@ -178,8 +172,7 @@ export class ThinMetadata {
 
   /** ENODEV if there is none. Every open needs its `closeDevice`. */
   async openDevice(id: number): Promise<ThinDevice> {
-    return await this.#lock.read(async () => {
-      this.#refuseBroken();
+    return await this.#read(async () => {
       const device = await this.#devices.get(this.#store, id);
       device.openCount++;
       return device;
@@ -204,13 +197,26 @@ export class ThinMetadata {
     return result;
   }
 
+  /**
+   * `tryLookup`, and how it goes on: `found.blocks`, at most `max`, are mapped to adjacent data blocks
+   * and all shared or all not; or none of them is mapped. There may be more.
+   */
+  tryLookupRun(device: ThinDevice, block: number, max: number, found: FoundMapping): LookupResult {
+    if (!this.#lock.mayRead || this.#failure !== undefined) return Lookup.WouldBlock;
+    const { mappings, state } = this.#store;
+    const place = this.#place;
+    const inner = { key: block, max };
+    const result = mappings.tryLookupRun(state.mappingRoot, device.id, inner, place);
+    if (result === Lookup.Found) found.fillRun(device, place);
+    else found.blocks = place.count;
+    return result;
+  }
+
   /** `tryLookup` that waits. False: not mapped. */
   async lookup(device: ThinDevice, block: number, found: FoundMapping): Promise<boolean> {
     const quick = this.tryLookup(device, block, found);
     if (quick !== Lookup.WouldBlock) return quick === Lookup.Found;
-    return await this.#lock.read(async () => {
-      this.#refuseBroken();
-      const { mappings, state } = this.#store;
+    return await this.#read(async ({ mappings, state }) => {
       const place = new Place();
       if (!(await mappings.find(state.mappingRoot, device.id, block, place))) return false;
       found.fill(device, place);
@@ -224,9 +230,7 @@ export class ThinMetadata {
     from: number,
     visit: (block: number, dataBlock: number, time: number) => boolean,
   ): Promise<void> {
-    await this.#lock.read(async () => {
-      this.#refuseBroken();
-      const { mappings, state } = this.#store;
+    await this.#read(async ({ mappings, state }) => {
       const subtree = await mappings.outer.lookup(state.mappingRoot, device.id);
       if (subtree === undefined) throw noDevice(device.id);
       await mappings.inner.walk(subtree, from, (block, view, offset) =>
@@ -237,9 +241,7 @@ export class ThinMetadata {
 
   /** The highest mapped thin block. */
   async highestMapped(device: ThinDevice): Promise<number | undefined> {
-    return await this.#lock.read(async () => {
-      this.#refuseBroken();
-      const { mappings, state } = this.#store;
+    return await this.#read(async ({ mappings, state }) => {
       const subtree = await mappings.outer.lookup(state.mappingRoot, device.id);
       return subtree === undefined ? undefined : await mappings.inner.highestKey(subtree);
     });
@@ -247,10 +249,8 @@ export class ThinMetadata {
 
   /** The ids of all devices, ascending. */
   async deviceIds(): Promise<number[]> {
-    return await this.#lock.read(async () => {
-      this.#refuseBroken();
+    return await this.#read(async ({ mappings, state }) => {
       const ids: number[] = [];
-      const { mappings, state } = this.#store;
       await mappings.outer.walk(state.mappingRoot, 0, (id) => {
         ids.push(id);
         return true;
@@ -325,10 +325,7 @@ export class ThinMetadata {
 
   /** References to a data block. */
   async dataCount(dataBlock: number): Promise<number> {
-    return await this.#lock.read(async () => {
-      this.#refuseBroken();
-      return await this.#store.dataMap.count(dataBlock);
-    });
+    return await this.#read(async ({ dataMap }) => await dataMap.count(dataBlock));
   }
 
   /** Keeps data blocks [begin, end) from being used again while a discard of them is under way. */
@@ -444,6 +441,13 @@ export class ThinMetadata {
     });
   }
 
+  async #read<T>(work: (store: ThinMetadataStore) => Promise<T>): Promise<T> {
+    return await this.#lock.read(async () => {
+      this.#refuseBroken();
+      return await work(this.#store);
+    });
+  }
+
   async #change<T>(work: (touch: () => void) => Promise<T>): Promise<T> {
     return await this.#lock.change(async () => {
       this.#refuseBroken();
@@ -467,13 +471,6 @@ export class ThinMetadata {
       this.#failure = error;
       throw error;
     }
-  }
-
-  async #refuseNewId(id: number): Promise<void> {
-    if (!Number.isInteger(id) || id < 0 || id > THIN_ID_MAX) {
-      throw invalid(`thin metadata: device id ${id}: need 0..${THIN_ID_MAX}`);
-    }
-    await this.#devices.refuseExisting(this.#store, id);
   }
 
   async #addDevice(id: number, subtree: number, mappedBlocks: number): Promise<void> {

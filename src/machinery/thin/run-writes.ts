@@ -58,10 +58,10 @@ export class RunWrites {
     const max = Math.min(BLOCKS_MAX, this.#blocks(bio.sector, sectors));
     let blocks = 0;
     while (blocks < max) {
-      const result = pool.metadata.tryLookup(device, first + blocks, found);
+      const result = pool.metadata.tryLookupRun(device, first + blocks, max - blocks, found);
       const mayBeShared = result === Lookup.Found && found.isShared && !this.#mapsFirst;
       if (result !== Lookup.Missing && !mayBeShared) break;
-      blocks++;
+      blocks += found.blocks;
     }
     if (this.#mapsFirst) {
       const done = this.#volume.provision(first, blocks);

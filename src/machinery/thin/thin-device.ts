@@ -1,8 +1,9 @@
 // Thin devices as the metadata knows them: one object for each that is open or has changed, with the
 // details that the details tree gets at the next commit.
 
-import { DmError } from '../../base/errors.ts';
+import { DmError, invalid } from '../../base/errors.ts';
 import { Status } from '../../base/status.ts';
+import { THIN_ID_MAX } from './metadata.format.ts';
 import type { ThinMetadataStore } from './metadata-store.ts';
 
 /** A thin device; the same object for all who have it open. */
@@ -42,7 +43,11 @@ export class ThinDeviceTable {
     return device;
   }
 
-  async refuseExisting(store: ThinMetadataStore, id: number): Promise<void> {
+  /** Refuses an id that a new device cannot have. */
+  async refuseAsNew(store: ThinMetadataStore, id: number): Promise<void> {
+    if (!Number.isInteger(id) || id < 0 || id > THIN_ID_MAX) {
+      throw invalid(`thin metadata: device id ${id}: need 0..${THIN_ID_MAX}`);
+    }
     const exists =
       this.#devices.has(id) ||
       (await store.details.lookup(store.state.detailsRoot, id)) !== undefined;

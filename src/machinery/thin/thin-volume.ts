@@ -175,34 +175,29 @@ export class ThinVolume implements PoolUser {
     const { pool, device } = this;
     if (pool.isStopped || pool.mode === 'fail' || !this.space.isFree(first, first + max)) return 1;
     const found = this.#found;
-    const result = pool.metadata.tryLookup(device, first, found);
+    const result = pool.metadata.tryLookupRun(device, first, max, found);
     if (result === Lookup.WouldBlock) return 1;
     if (result === Lookup.Found && this.#mayPass(bio, found)) return this.#fitMapped(first, max);
     if (bio.op === Op.Write) {
       const isOwn = result === Lookup.Found && !found.isShared;
       return isOwn ? 1 : this.#runWrites.fit(bio, first, maxSectors);
     }
-    if (result === Lookup.Found) return 1;
-    let blocks = 1;
-    while (blocks < max) {
-      if (pool.metadata.tryLookup(device, first + blocks, found) !== Lookup.Missing) break;
-      blocks++;
-    }
-    return blocks;
+    return result === Lookup.Found ? 1 : found.blocks;
   }
 
-  /** Blocks that go on as `first` does, which is in `#found`. */
+  /** Blocks that go on as those in `#found` do; a run may go on in the next leaf. */
   #fitMapped(first: number, max: number): number {
     const { metadata, dataSpace } = this.pool;
-    const { dataBlock, isShared } = this.#found;
+    const { dataBlock, isShared, blocks } = this.#found;
     const next = this.#next;
-    let blocks = 1;
-    for (; blocks < max; blocks++) {
-      if (metadata.tryLookup(this.device, first + blocks, next) !== Lookup.Found) break;
-      if (next.dataBlock !== dataBlock + blocks || next.isShared !== isShared) break;
-      if (!dataSpace.isFree(next.dataBlock, next.dataBlock + 1)) break;
+    let end = first + blocks;
+    while (end < first + max) {
+      const result = metadata.tryLookupRun(this.device, end, first + max - end, next);
+      if (result !== Lookup.Found || next.isShared !== isShared) break;
+      if (next.dataBlock !== dataBlock + end - first) break;
+      end += next.blocks;
     }
-    return blocks;
+    return dataSpace.isFree(dataBlock, dataBlock + end - first) ? end - first : 1;
   }
 
   /** A write to new blocks that need nothing but the write itself, and no commit before it ends. */
