@@ -93,6 +93,26 @@ function sorted(model: Map<number, number>): [number, number][] {
   return [...model].sort((a, b) => a[0] - b[0]);
 }
 
+/** What `tryLookupRun` says is so, for as many keys as it says. */
+function checkRun(
+  tree: BTree<number>,
+  root: number,
+  key: number,
+  model: Map<number, number>,
+): void {
+  const place = new Place();
+  const result = tree.tryLookupRun(root, key, 50, place);
+  if (result === Lookup.WouldBlock) return;
+  assert.equal(result === Lookup.Found, model.has(key));
+  assert.ok(place.count >= 1 && place.count <= 50);
+  for (let i = 0; i < place.count; i++) {
+    assert.equal(model.has(key + i), result === Lookup.Found);
+    if (result === Lookup.Missing) continue;
+    const at = place.offset + i * tree.value.sizeBytes;
+    assert.equal(U64_VALUE.get(place.view, at), model.get(key + i));
+  }
+}
+
 test('nodes have room for as many entries as Linux gives them', () => {
   assert.deepEqual([8, 4, 16, 24, 12].map(nodeMaxEntries), [252, 336, 168, 126, 201]);
 });
@@ -111,12 +131,24 @@ for (const sizeBytes of [8, 24, 400]) {
     const versions: Version[] = [{ root: await tree.empty(), model: new Map() }];
     let nextValue = 1;
     let next = 0;
+    let quick = 0;
     for (let step = 0; step < 300; step++) {
       const version = prng.pick(versions);
       const { model } = version;
       const range = prng.pick([100, 2000, 1e15]);
       const action = prng.unit();
-      if (action < 0.5) {
+      if (action < 0.15 && sizeBytes === 8) {
+        const key = prng.chance(0.5) ? next : prng.below(range);
+        const values: number[] = [];
+        while (values.length < 300 && !model.has(key + values.length)) values.push(nextValue++);
+        const done = values.length === 0 ? 0 : tree.tryInsertRun(version.root, key, values);
+        for (const [i, value] of values.slice(0, done).entries()) {
+          refs.set(value, (refs.get(value) ?? 0) + 1);
+          model.set(key + i, value);
+        }
+        if (key === next) next += done;
+        quick += done;
+      } else if (action < 0.5) {
         const count = prng.between(1, 60);
         const sequential = prng.chance(0.4);
         for (let i = 0; i < count; i++) {
@@ -154,6 +186,7 @@ for (const sizeBytes of [8, 24, 400]) {
       }
       assert.deepEqual(await checkTree(tm, version.root), sorted(model));
       const from = prng.below(range);
+      checkRun(tree, version.root, from, model);
       const above = sorted(model).find(([key]) => key >= from);
       assert.deepEqual(
         await tree.lookupNext(version.root, from),
@@ -164,6 +197,7 @@ for (const sizeBytes of [8, 24, 400]) {
         assert.equal(await tree.lookup(version.root, key), model.get(key));
       }
     }
+    assert.ok(sizeBytes !== 8 || quick > 100, `${quick} keys set without waiting`);
     for (const { root, model } of versions)
       assert.deepEqual(await checkTree(tm, root), sorted(model));
     const expected = new Set(versions.flatMap((v) => [...v.model.values()]));
@@ -210,4 +244,24 @@ test('keys in order fill nodes almost wholly', async () => {
   for (let key = 0; key < 50_000; key++) root = (await tree.insert(root, key, key)).root;
   const used = before - tm.metadataMap.freeCount;
   assert.ok(used < (50_000 / 252) * 1.15, `${used} nodes for ${50_000 / 252} nodes' worth`);
+});
+
+test('a run of new keys ends where the next leaf may begin', async () => {
+  const tm = await makeManager();
+  const tree = new BTree(tm, U64_VALUE);
+  let root = await tree.empty();
+  const model = new Map<number, number>();
+  for (let key = 0; key < 1000; key++) {
+    root = (await tree.insert(root, key, key)).root;
+    model.set(key, key);
+  }
+  const border = keyAt((await tm.read(root, BTREE_NODE)).view, 1);
+  const begin = border - 10;
+  root = (await tree.removeRange(root, begin, border + 10)).root;
+  for (let key = begin; key < border + 10; key++) model.delete(key);
+  const values = Array.from({ length: 20 }, (_, i) => 5000 + i);
+  const done = tree.tryInsertRun(root, begin, values);
+  assert.equal(done, 10);
+  for (let i = 0; i < done; i++) model.set(begin + i, 5000 + i);
+  assert.deepEqual(await checkTree(tm, root), sorted(model));
 });

@@ -188,13 +188,21 @@ export class VersionModel {
   checkAfterCut(data: Uint8Array): string | undefined {
     for (let sector = 0; sector < this.lenSectors; sector++) {
       const found = identify(data, sector, sector);
-      const allowed = this.#at(sector).map((v) => v.number);
-      if (typeof found !== 'number' || !allowed.includes(found)) {
+      const versions = this.#at(sector);
+      const allowed = versions.map((v) => v.number);
+      const isOne = typeof found === 'number' && allowed.includes(found);
+      if (!isOne && !this.#mayHoldAnything(versions)) {
         return wrong('after the power cut', sector, found, allowed);
       }
-      this.#sectors[sector] = [original(found)];
+      this.#sectors[sector] = [original(isOne ? found : ANYTHING)];
     }
     return undefined;
+  }
+
+  /** A new block may have become durable before what was written to it. */
+  #mayHoldAnything(versions: readonly Version[]): boolean {
+    if (!this.mayBeStale) return false;
+    return versions.some((v) => v.number === ANYTHING || (v.durableAt === NEVER && v.number !== 0));
   }
 
   #at(sector: number): Version[] {

@@ -196,8 +196,8 @@ export const MUTANTS: readonly Mutant[] = [
   {
     name: 'the largest I/O of the device below is not kept',
     file: 'dm/mapped-device.js',
-    find: 'max = Math.min(max, table.limits.maxIoSectors);',
-    replace: '',
+    find: 'Math.min(sectors, entry.endSector - sector, table.limits.maxIoSectors);',
+    replace: 'Math.min(sectors, entry.endSector - sector);',
   },
   {
     name: 'the largest discard of the device below is not kept',
@@ -232,8 +232,14 @@ export const MUTANTS: readonly Mutant[] = [
   {
     name: 'a split bio waits for its pieces in a lower device',
     file: 'dm/mapped-device.js',
-    find: 'if (isLast && frame.lenBytes === bio.lenBytes) { this.#map(bio, frame, entry);',
-    replace: 'if (isLast) { this.#map(bio, frame, entry);',
+    find: 'if (isLast && frame.lenBytes === bio.lenBytes) {',
+    replace: 'if (isLast) {',
+  },
+  {
+    name: 'a bio that needs its clone no longer keeps its turn',
+    file: 'dm/mapped-device.js',
+    find: 'if (this.#woken.size > 0 && this.#woken.delete(bio)) this.set.passOn();',
+    replace: '',
   },
   {
     name: 'a discard misses the last piece',
@@ -386,6 +392,30 @@ export const MUTANTS: readonly Mutant[] = [
     file: 'machinery/thin/thin-volume.js',
     find: 'return copied === size ? Status.Ok : await pool.kcopyd.zero(rest, size - copied, bio.ctx);',
     replace: 'return Status.Ok;',
+  },
+  {
+    name: 'thin: a run takes blocks for adjacent that are not',
+    file: 'machinery/thin/found-mapping.js',
+    find: 'if (mappedDataBlock(view, at) !== this.dataBlock + this.blocks) return;',
+    replace: '',
+  },
+  {
+    name: 'thin: what a run was promised is given to others',
+    file: 'machinery/thin/data-blocks.js',
+    find: 'const max = isPromised ? count : Math.min(count, this.left);',
+    replace: 'const max = count;',
+  },
+  {
+    name: 'thin: a run is mapped before its data is there',
+    file: 'machinery/thin/run-writes.js',
+    find: 'this.#mapsFirst = isNew && this.#volume.mayProvision(bio);',
+    replace: 'this.#mapsFirst = isNew;',
+  },
+  {
+    name: 'thin: a run is not kept from others while its blocks are made',
+    file: 'machinery/thin/run-writes.js',
+    find: 'const cell = space.tryHold(begin, end);',
+    replace: 'const cell = space.tryHold(begin + 1e9, end + 1e9);',
   },
   {
     name: 'thin: a flush does not commit',

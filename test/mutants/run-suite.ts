@@ -30,11 +30,12 @@ for (let i = 0; i < Number(stacksText); i++) {
   });
 }
 
-// And the storm over a thin pool, which has snapshots.
-for (let i = 0; i < Number(stacksText); i++) {
+// And storms over a thin pool, which has snapshots; every third over one that does not zero new blocks.
+for (let i = 0; i < Number(stacksText) * 1.5; i++) {
   try {
     await testing.runThinStorm({
       seed: seed + i,
+      skipsZeroing: i % 3 === 2,
       judge: async (image) => {
         await testing.checkDataCounts(new testing.MetadataDisk(image.length / 4096, image));
         return '';

@@ -15,8 +15,8 @@ const SEED = Number(process.env['LAMINA_SEED'] ?? Date.now() & 0x7fffffff);
 const STORMS = Number(process.env['LAMINA_ROUNDS'] ?? 40);
 
 for (const skipsZeroing of [false, true]) {
-  const kind = skipsZeroing ? 'over blocks that are not zeroed' : 'with power cuts';
-  test(`${STORMS} storms ${kind}, LAMINA_SEED=${SEED}`, async () => {
+  const kind = skipsZeroing ? ' over blocks that are not zeroed' : '';
+  test(`${STORMS} storms with power cuts${kind}, LAMINA_SEED=${SEED}`, async () => {
     await runStorms(skipsZeroing);
   });
 }
