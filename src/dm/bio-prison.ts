@@ -6,18 +6,18 @@
 // the same breath needs no cell: it asks `isFree`. Cells are for what awaits something in between.
 
 import { assert } from '../base/assert.ts';
-import type { Bio } from '../bio/bio.ts';
 
-export class Cell {
-  readonly space: Space;
+/** `W`: what waits in it, a bio and whose it is. */
+export class Cell<W> {
+  readonly space: Space<W>;
   readonly begin: number;
   readonly end: number;
-  /** Waiting bios, in order. */
-  readonly bios: Bio[] = [];
+  /** Waiting, in order. */
+  readonly waiting: W[] = [];
   /** Waiting for the whole cell, in order. */
   readonly turns: (() => void)[] = [];
 
-  constructor(space: Space, begin: number, end: number) {
+  constructor(space: Space<W>, begin: number, end: number) {
     this.space = space;
     this.begin = begin;
     this.end = end;
@@ -25,9 +25,9 @@ export class Cell {
 }
 
 /** One numbering of blocks. */
-export class Space {
-  readonly #single = new Map<number, Cell>();
-  readonly #ranges: Cell[] = [];
+export class Space<W> {
+  readonly #single = new Map<number, Cell<W>>();
+  readonly #ranges: Cell<W>[] = [];
 
   /** No cell touches blocks [begin, end). */
   isFree(begin: number, end: number): boolean {
@@ -39,21 +39,21 @@ export class Space {
     return this.#single.size + this.#ranges.length;
   }
 
-  /** A cell over the range, or null: then `bio` waits in one that is in the way. */
-  detain(begin: number, end: number, bio: Bio): Cell | null {
+  /** A cell over the range, or null: then `waiter` waits in one that is in the way. */
+  detain(begin: number, end: number, waiter: W): Cell<W> | null {
     const other = this.#find(begin, end);
     if (other === null) return this.#add(begin, end);
-    other.bios.push(bio);
+    other.waiting.push(waiter);
     return null;
   }
 
   /** A cell over the range; null when there is one in the way. */
-  tryHold(begin: number, end: number): Cell | null {
+  tryHold(begin: number, end: number): Cell<W> | null {
     return this.#find(begin, end) === null ? this.#add(begin, end) : null;
   }
 
   /** A cell over the range, when those in the way are gone. */
-  async hold(begin: number, end: number): Promise<Cell> {
+  async hold(begin: number, end: number): Promise<Cell<W>> {
     for (;;) {
       const other = this.#find(begin, end);
       if (other === null) return this.#add(begin, end);
@@ -61,8 +61,8 @@ export class Space {
     }
   }
 
-  /** Lets the cell go; answers the bios that waited in it, which start over. */
-  release(cell: Cell): readonly Bio[] {
+  /** Lets the cell go; answers what waited in it, which starts over. */
+  release(cell: Cell<W>): readonly W[] {
     if (cell.end - cell.begin === 1) {
       assert(this.#single.get(cell.begin) === cell, 'bio prison: a cell released twice');
       this.#single.delete(cell.begin);
@@ -72,17 +72,17 @@ export class Space {
       this.#ranges.splice(index, 1);
     }
     for (const turn of cell.turns) turn();
-    return cell.bios;
+    return cell.waiting;
   }
 
-  #add(begin: number, end: number): Cell {
-    const cell = new Cell(this, begin, end);
+  #add(begin: number, end: number): Cell<W> {
+    const cell = new Cell<W>(this, begin, end);
     if (end - begin === 1) this.#single.set(begin, cell);
     else this.#ranges.push(cell);
     return cell;
   }
 
-  #find(begin: number, end: number): Cell | null {
+  #find(begin: number, end: number): Cell<W> | null {
     for (const cell of this.#ranges) if (cell.begin < end && begin < cell.end) return cell;
     if (end - begin <= this.#single.size) {
       for (let block = begin; block < end; block++) {

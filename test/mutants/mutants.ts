@@ -400,12 +400,6 @@ export const MUTANTS: readonly Mutant[] = [
     replace: '',
   },
   {
-    name: 'thin: what a run was promised is given to others',
-    file: 'machinery/thin/data-blocks.js',
-    find: 'const max = isPromised ? count : Math.min(count, this.left);',
-    replace: 'const max = count;',
-  },
-  {
     name: 'thin: a run is mapped before its data is there',
     file: 'machinery/thin/run-writes.js',
     find: 'this.#mapsFirst = isNew && this.#volume.mayProvision(bio);',

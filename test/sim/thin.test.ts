@@ -125,6 +125,40 @@ test(`an external origin is read until it is written over, and never written, LA
   await settle(lab.dm.close());
 });
 
+for (const features of ['0', '1 skip_block_zeroing']) {
+  test(`one thin device under two names is one device (${features}), LAMINA_SEED=${SEED}`, async () => {
+    const { lab, driver, settle, close } = await makePool(64, features);
+    const rng = new Prng(SEED);
+    await settle(lab.dm.create({ name: 'twin', table: '0 8192 thin pool 0' }));
+    const twin = await lab.dm.openDevice('twin');
+    const drivers = [driver, new BioDriver(twin.device, lab.arena, { guards: true })];
+    const model = new Uint8Array(8 * 65536);
+    // Each writes its own half of every block, and now and then four blocks at once, at the same time.
+    const half = async (side: number, block: number): Promise<void> => {
+      const at = block * 65536 + side * 32768;
+      const data = new Uint8Array(32768);
+      rng.fill(data);
+      model.set(data, at);
+      assert.equal(await (drivers[side] as BioDriver).write(at, data), Status.Ok);
+    };
+    const four = async (side: number, block: number): Promise<void> => {
+      const data = new Uint8Array(4 * 65536);
+      rng.fill(data);
+      model.set(data, block * 65536);
+      assert.equal(await (drivers[side] as BioDriver).write(block * 65536, data), Status.Ok);
+    };
+    if (rng.chance(0.5)) await settle(Promise.all([four(0, 0), four(1, 4)]));
+    const blocks = Array.from({ length: 8 }, (_, i) => i);
+    await settle(Promise.all(blocks.flatMap((block) => [half(0, block), half(1, block)])));
+    for (const one of drivers) assert.ok((await settle(one.read(0, model.length))).equals(model));
+    assert.match((await lab.dm.status('t'))[0]?.params ?? '', /^1024 /);
+    await twin.close();
+    await close();
+    const image = lab.powerCut(rng, 1, 0).get('test:meta');
+    await checkDataCounts(new MetadataDisk(1024 / 8, image));
+  });
+}
+
 test('a full pool answers ENOSPC, tells of it, and goes on when it grows', async () => {
   const { lab, driver, poolStatus, settle, close } = await makePool(4, '1 error_if_no_space');
   const events = async (): Promise<number> => (await lab.dm.info('pool')).eventNr;

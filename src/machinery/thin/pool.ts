@@ -55,7 +55,7 @@ export class Pool {
   readonly blocks: DataBlocks;
   readonly kcopyd: Kcopyd;
   /** Cells over data blocks: copied or passed down. */
-  readonly dataSpace = new Space();
+  readonly dataSpace = new Space<never>();
   /** All I/O below the thin devices, and of it the reads of shared blocks. */
   readonly allIo = new DeferredSet();
   readonly sharedReads = new DeferredSet();

@@ -17,6 +17,7 @@ import type { Cell } from '../../dm/bio-prison.ts';
 import { submitMapped } from '../../dm/target.ts';
 import { Lookup } from '../../persistent-data/btree-read.ts';
 import { FoundMapping, mappedTo } from './found-mapping.ts';
+import type { Deferred } from './no-space-queue.ts';
 import { statusOf } from './thin-ranges.ts';
 import type { ThinVolume } from './thin-volume.ts';
 
@@ -25,7 +26,7 @@ const BLOCKS_MAX = 256;
 
 interface Taken {
   readonly bio: Bio;
-  readonly cell: Cell;
+  readonly cell: Cell<Deferred>;
   readonly mapsFirst: boolean;
 }
 

@@ -4,6 +4,8 @@
 import { DmError, invalid } from '../../base/errors.ts';
 import { Status } from '../../base/status.ts';
 import { THIN_ID_MAX } from './metadata.format.ts';
+import { Space } from '../../dm/bio-prison.ts';
+import type { Deferred } from './no-space-queue.ts';
 import type { ThinMetadataStore } from './metadata-store.ts';
 
 /** A thin device; the same object for all who have it open. */
@@ -22,6 +24,8 @@ export class ThinDevice {
   hasLostChanges = false;
   /** Deleted, or made in a transaction that was aborted. */
   isGone = false;
+  /** Cells over its blocks, of all who have it open. */
+  readonly space = new Space<Deferred>();
 
   constructor(id: number) {
     this.id = id;

@@ -9,12 +9,12 @@ import { Status } from '../../base/status.ts';
 import { type Bio, BioFlag, Op } from '../../bio/bio.ts';
 import type { BlockDevice, Extent } from '../../bio/device.ts';
 import { endBio } from '../../bio/submit.ts';
-import { type Cell, Space } from '../../dm/bio-prison.ts';
+import type { Cell, Space } from '../../dm/bio-prison.ts';
 import { EndIoResult, MapResult, returnMapped, submitMapped } from '../../dm/target.ts';
 import { Lookup } from '../../persistent-data/btree-read.ts';
 import { FoundMapping, mappedTo } from './found-mapping.ts';
 import { thinExtents } from './mapped-range.ts';
-import type { PoolUser } from './no-space-queue.ts';
+import type { Deferred, PoolUser } from './no-space-queue.ts';
 import type { Pool } from './pool.ts';
 import { RunWrites } from './run-writes.ts';
 import { statusOf, ThinRanges } from './thin-ranges.ts';
@@ -34,7 +34,7 @@ export interface Overwrite {
   /** The first one. */
   readonly block: number;
   readonly dataBlocks: readonly number[];
-  readonly cell: Cell;
+  readonly cell: Cell<Deferred>;
 }
 
 export class ThinVolume implements PoolUser {
@@ -43,8 +43,6 @@ export class ThinVolume implements PoolUser {
   readonly lenSectors: number;
   /** Read where nothing is mapped; null for zeroes. */
   readonly #origin: BlockDevice | null;
-  /** Cells over this device's blocks. */
-  readonly space = new Space();
   readonly #unmapped: UnmappedReads;
   readonly #found = new FoundMapping();
   readonly #next = new FoundMapping();
@@ -88,6 +86,11 @@ export class ThinVolume implements PoolUser {
 
   close(): void {
     this.pool.metadata.closeDevice(this.device);
+  }
+
+  /** Cells over the device's blocks: one prison for all who have it open. */
+  get space(): Space<Deferred> {
+    return this.device.space;
   }
 
   /** Where nothing is mapped, there is an origin's data, not zeroes. */
@@ -290,7 +293,7 @@ export class ThinVolume implements PoolUser {
       return;
     }
     const block = Math.floor(bio.sector / this.#blockSectors);
-    const cell = this.space.detain(block, block + 1, bio);
+    const cell = this.space.detain(block, block + 1, { user: this, bio });
     if (cell === null) return;
     let keepsCell = false;
     try {
@@ -301,7 +304,7 @@ export class ThinVolume implements PoolUser {
   }
 
   /** True when a job or an overwrite has the cell now. */
-  async #processIn(bio: Bio, block: number, cell: Cell): Promise<boolean> {
+  async #processIn(bio: Bio, block: number, cell: Cell<Deferred>): Promise<boolean> {
     const { pool } = this;
     const found = new FoundMapping();
     const isMapped = await pool.metadata.lookup(this.device, block, found);
@@ -430,7 +433,7 @@ export class ThinVolume implements PoolUser {
   /** Brings what the write does not cover into the new block: a copy, the origin's data, zeroes. */
   async #fill(
     bio: Bio,
-    { block, dataBlock, cell }: { block: number; dataBlock: number; cell: Cell },
+    { block, dataBlock, cell }: { block: number; dataBlock: number; cell: Cell<Deferred> },
     shared: FoundMapping | null,
   ): Promise<void> {
     const { pool } = this;
@@ -479,8 +482,8 @@ export class ThinVolume implements PoolUser {
   }
 
   /** Lets a cell go; who waited in it starts over. */
-  release(cell: Cell): void {
-    for (const bio of this.space.release(cell)) this.pool.defer(this, bio);
+  release(cell: Cell<Deferred>): void {
+    for (const { user, bio } of this.space.release(cell)) this.pool.defer(user, bio);
   }
 
   /** As BlockDevice.extents. */
