@@ -145,8 +145,11 @@ function complete(
   }
   const ivHash = ivWord === 'essiv' ? hashName(text, ivOption) : '';
   const ivMode = chainWord === 'ecb' && iv === undefined ? null : findIvMode(text, ivWord);
-  if (ivMode === 'eboiv' && chainWord !== 'cbc') {
-    throw invalid(`Error creating IV: '${text}': eboiv goes with cbc`);
+  if (ivMode === 'eboiv' && chainWord !== 'cbc' && chainWord !== 'xts') {
+    throw invalid(
+      `Error creating IV: Block size of EBOIV cipher does not match IV size of block cipher: '${text}': ` +
+        'eboiv goes with cbc and xts',
+    );
   }
   return {
     text,

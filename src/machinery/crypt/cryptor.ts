@@ -36,6 +36,8 @@ export interface CryptorRecipe {
   readonly keys: readonly KeyContexts[];
   /** ECB that makes IVs (essiv, eboiv), or 0. */
   readonly ivContext: number;
+  /** ECB of the second key, when eboiv makes its IVs with XTS; or 0. */
+  readonly ivTweak: number;
   /** Of lmk and tcw. Such a recipe is not for other threads. */
   readonly legacy: LegacySeed | null;
 }
@@ -158,7 +160,8 @@ export class Cryptor implements ComputeHandler {
 
   /** The IVs of a run of sectors, 16 bytes each. */
   #fillIvs(sector: number, len: number): void {
-    const { sectorBytes, hasLargeIvSectors, ivMode, ivContext, blockBytes, ivBytes } = this.#recipe;
+    const { sectorBytes, hasLargeIvSectors, ivMode, ivContext, ivTweak, blockBytes, ivBytes } =
+      this.#recipe;
     const count = len / sectorBytes;
     const perSector = sectorBytes / SECTOR_BYTES;
     let number = hasLargeIvSectors ? sector / perSector : sector;
@@ -190,9 +193,23 @@ export class Cryptor implements ComputeHandler {
       at += 4;
       number += step;
     }
-    if (ivContext !== 0) {
-      const ivs = this.#scratch + IVS_AT;
-      this.#update(ivContext, ivs, ivs, count * IV_BYTES);
+    if (ivContext === 0) return;
+    const ivs = this.#scratch + IVS_AT;
+    if (ivTweak !== 0) this.#xtsIvs(count * IV_BYTES);
+    else this.#update(ivContext, ivs, ivs, count * IV_BYTES);
+  }
+
+  /** eboiv is a block of zeroes, encrypted as the data is: by XTS, its tweak alone between two XORs. */
+  #xtsIvs(lenBytes: number): void {
+    const { ivContext, ivTweak } = this.#recipe;
+    const ivs = this.#scratch + IVS_AT;
+    const tweaks = this.#scratch + TWEAKS_AT;
+    this.#update(ivTweak, ivs, tweaks, lenBytes);
+    this.#update(ivContext, tweaks, ivs, lenBytes);
+    const words = this.#i32;
+    for (let at = 0; at < lenBytes; at += 4) {
+      const i = (ivs + at) >> 2;
+      words[i] = (words[i] as number) ^ (words[(tweaks + at) >> 2] as number);
     }
   }
 

@@ -55,7 +55,7 @@ export class VolumeKey {
       ivBytes: spec.blockBytes,
       isWholeXts,
       keys: parts.keys.map((part) => this.#keyContexts(spec, part, isWholeXts)),
-      ivContext: spec.isNull ? 0 : this.#ivContext(spec, key, first),
+      ...this.#ivContexts(spec, key, first),
       legacy: parts.legacy,
     };
   }
@@ -88,12 +88,23 @@ export class VolumeKey {
     };
   }
 
-  #ivContext(spec: CipherSpec, key: Uint8Array, first: Uint8Array): number {
-    if (spec.ivMode === 'eboiv') return this.#make(spec, first, 'ecb', true);
-    if (spec.ivMode !== 'essiv') return 0;
+  #ivContexts(
+    spec: CipherSpec,
+    key: Uint8Array,
+    first: Uint8Array,
+  ): Pick<CryptorRecipe, 'ivContext' | 'ivTweak'> {
+    if (spec.isNull) return { ivContext: 0, ivTweak: 0 };
+    if (spec.ivMode === 'eboiv' && spec.chainMode === 'xts') {
+      const { encrypt, tweak } = this.#keyContexts(spec, first, false);
+      return { ivContext: encrypt, ivTweak: tweak };
+    }
+    if (spec.ivMode === 'eboiv') {
+      return { ivContext: this.#make(spec, first, 'ecb', true), ivTweak: 0 };
+    }
+    if (spec.ivMode !== 'essiv') return { ivContext: 0, ivTweak: 0 };
     const salt = createHash(spec.ivHash).update(key).digest();
     try {
-      return this.#make(spec, salt, 'ecb', true);
+      return { ivContext: this.#make(spec, salt, 'ecb', true), ivTweak: 0 };
     } finally {
       salt.fill(0);
     }
