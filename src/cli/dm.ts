@@ -184,6 +184,7 @@ async function removeAll(): Promise<void> {
 interface LineFlags extends Json {
   readonly inactive?: boolean;
   readonly showkeys?: boolean;
+  readonly noflush?: boolean;
   readonly target?: string;
 }
 
@@ -195,6 +196,8 @@ function addLooking(program: Command): void {
       .option('--inactive', 'of the inactive table');
     if (verb === 'table') {
       command.option('--showkeys', 'with the keys of encrypted devices, not zeroes in their place');
+    } else {
+      command.option('--noflush', 'as it is, without a commit of thin pools first');
     }
     command
       .option('--target <type>', 'only targets of this type')
@@ -212,6 +215,7 @@ async function showLines(verb: string, only: string | undefined, o: LineFlags): 
     const lines = await call<TargetLine[]>(verb, name, {
       inactive: o.inactive === true,
       showKeys: o.showkeys === true,
+      noflush: o.noflush === true,
     });
     all.push({ name, lines: lines.filter((l) => o.target === undefined || l.type === o.target) });
   }

@@ -7,6 +7,7 @@ import type {
   DeviceInfo,
   ExportOptions,
   ExportStatus,
+  LineOptions,
   TargetLine,
 } from '../dm/control.ts';
 import type { ExportInfo, Negotiated } from '../frontends/nbd/export.ts';
@@ -69,16 +70,10 @@ export class PlaneClient implements Plane {
   deps(name: string): Promise<{ readonly name: string; readonly isMapped: boolean }[]> {
     return this.#call('deps', name);
   }
-  table(
-    name: string,
-    options?: { readonly inactive?: boolean; readonly showKeys?: boolean },
-  ): Promise<TargetLine[]> {
+  table(name: string, options?: LineOptions): Promise<TargetLine[]> {
     return this.#call('table', name, options);
   }
-  status(
-    name: string,
-    options?: { readonly inactive?: boolean; readonly noflush?: boolean },
-  ): Promise<TargetLine[]> {
+  status(name: string, options?: LineOptions): Promise<TargetLine[]> {
     return this.#call('status', name, options);
   }
   message(name: string, sector: number, text: string): Promise<string> {

@@ -33,6 +33,14 @@ export interface DeviceInfo {
   readonly isDeferredRemove: boolean;
 }
 
+export interface LineOptions {
+  readonly inactive?: boolean;
+  /** `table` only. */
+  readonly showKeys?: boolean;
+  /** `status` only: as it is, without bringing it up to date first, which may take a commit. */
+  readonly noflush?: boolean;
+}
+
 /** One line of `table` or `status`. */
 export interface TargetLine {
   readonly startSector: number;
@@ -77,14 +85,8 @@ export interface DmControl {
   /** Names of the devices its live table uses, mapped ones and backends. */
   deps(name: string): Promise<{ readonly name: string; readonly isMapped: boolean }[]>;
   /** Keys are zeroes unless `showKeys`. */
-  table(
-    name: string,
-    options?: { readonly inactive?: boolean; readonly showKeys?: boolean },
-  ): Promise<TargetLine[]>;
-  status(
-    name: string,
-    options?: { readonly inactive?: boolean; readonly noflush?: boolean },
-  ): Promise<TargetLine[]>;
+  table(name: string, options?: LineOptions): Promise<TargetLine[]>;
+  status(name: string, options?: LineOptions): Promise<TargetLine[]>;
   /** To the target that has `sector`. */
   message(name: string, sector: number, text: string): Promise<string>;
   /** Waits until the event number is above `eventNr` (its current one if not given). */

@@ -11,7 +11,7 @@ import { Status } from '../base/status.ts';
 import type { BlockDevice } from '../bio/device.ts';
 import type { IoEngine } from '../io/engine.ts';
 import type { BackendDevice } from './backend.ts';
-import type { CreateOptions, DeviceInfo, DmControl, TargetLine } from './control.ts';
+import type { CreateOptions, DeviceInfo, DmControl, LineOptions, TargetLine } from './control.ts';
 import { DeviceNode, withDevice } from './device-node.ts';
 import { MappedDevice } from './mapped-device.ts';
 import { type Holdings, makeEntry, Table, type TableEntry } from './table.ts';
@@ -42,11 +42,6 @@ interface SharedBackend {
 export interface OpenMappedDevice {
   readonly device: BlockDevice;
   close(): Promise<void>;
-}
-
-interface LineOptions {
-  readonly inactive?: boolean;
-  readonly showKeys?: boolean;
 }
 
 export class DeviceMapper implements DmControl {
@@ -164,12 +159,14 @@ export class DeviceMapper implements DmControl {
   }
 
   async table(name: string, options: LineOptions = {}): Promise<TargetLine[]> {
-    const kind = options.showKeys === true ? 'keys' : 'table';
-    return await Promise.resolve(this.#lines(name, options, kind));
+    return await Promise.resolve(
+      this.#lines(name, options, options.showKeys === true ? 'keys' : 'table'),
+    );
   }
 
   async status(name: string, options: LineOptions = {}): Promise<TargetLine[]> {
-    return await Promise.resolve(this.#lines(name, options, 'info'));
+    if (options.noflush !== true) await this.#find(name).device.live?.prestatus();
+    return this.#lines(name, options, 'info');
   }
 
   async message(name: string, sector: number, text: string): Promise<string> {

@@ -76,6 +76,11 @@ export class Table {
     return [...new Set(all)];
   }
 
+  /** Brings up to date what the targets' status tells. */
+  async prestatus(): Promise<void> {
+    for (const entry of this.entries) await entry.target.prestatus?.();
+  }
+
   async close(): Promise<void> {
     for (const entry of this.entries) await entry.target.close?.();
     await this.#holdings.close();

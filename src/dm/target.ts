@@ -79,6 +79,8 @@ export interface Target {
   endIo?(bio: Bio): EndIoResult;
   /** The kernel's status line after `<start> <len> <type>`: INFO (`dmsetup status`) or TABLE (`table`). */
   status(kind: 'info' | 'table'): string;
+  /** Brings up to date what INFO tells, before it is asked; not with `dmsetup status --noflush`. */
+  prestatus?(): Promise<void>;
   /** The TABLE line with keys in it, for a target whose `status` hides them. */
   tableWithKeys?(): string;
   devices(): readonly DeviceRange[];

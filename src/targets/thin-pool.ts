@@ -52,6 +52,12 @@ class ThinPool implements Target, PoolOwner {
     return MapResult.Remapped;
   }
 
+  /** As the kernel does: blocks that were freed count as used until the commit. */
+  async prestatus(): Promise<void> {
+    const { pool } = this;
+    if (!pool.isStopped && pool.mayChange && pool.metadata.hasChanged) await pool.commit();
+  }
+
   status(kind: 'info' | 'table'): string {
     if (kind === 'table') {
       const devices = `${deviceWord(this.pool.metadataDevice)} ${deviceWord(this.#data)}`;

@@ -211,6 +211,17 @@ for (const clonesMax of [1, 256]) {
   });
 }
 
+test('status counts what was freed as free, unless it is asked not to commit', async () => {
+  const { lab, driver, poolStatus, settle, close } = await makePool(8, '0');
+  assert.equal(await settle(driver.write(0, BLOCK)), Status.Ok);
+  assert.match(await settle(poolStatus()), / 1\/8 /);
+  assert.equal(await settle(driver.discard(0, BLOCK.length)), Status.Ok);
+  const [asItIs] = await settle(lab.dm.status('pool', { noflush: true }));
+  assert.match(asItIs?.params ?? '', / 1\/8 /);
+  assert.match(await settle(poolStatus()), / 0\/8 /);
+  await close();
+});
+
 test('a queueing pool keeps writes until it grows, or for a minute', async () => {
   const { lab, driver, poolStatus, settle, close } = await makePool(2, '0');
   for (let i = 0; i < 2; i++) await settle(driver.write(i * 65536, BLOCK));
