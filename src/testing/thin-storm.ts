@@ -20,8 +20,8 @@ export interface ThinStormOptions {
   readonly operations?: number;
   readonly rounds?: number;
   /**
-   * New blocks are not zeroed: they hold anything until they are written, so all writes are of whole
-   * blocks.
+   * New blocks are not zeroed: they hold anything until they are written, so all writes are of
+   * whole blocks.
    */
   readonly skipsZeroing?: boolean;
   /** Judges the metadata device after each power cut and at the end: what is wrong, or ''. */

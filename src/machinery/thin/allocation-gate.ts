@@ -13,8 +13,8 @@ export class AllocationGate {
   }
 
   /**
-   * Waits until it is open; the caller will allocate so many blocks. Who has unsettled blocks must not
-   * ask for more: a commit may be waiting for them.
+   * Waits until it is open; the caller will allocate so many blocks. Who has unsettled blocks must
+   * not ask for more: a commit may be waiting for them.
    */
   async enter(blocks: number): Promise<void> {
     while (this.#commits > 0) await this.#change();

@@ -102,9 +102,9 @@ export class DataBlocks {
   }
 
   /**
-   * ThinMetadata.tryProvision, when nothing is in the way: the whole of it in one turn, so no commit
-   * comes in between. 0: `allocate`, then `metadata.insert`. Each new block keeps a promise, if they
-   * were promised.
+   * ThinMetadata.tryProvision, when nothing is in the way: the whole of it in one turn, so no
+   * commit comes in between. 0: `allocate`, then `metadata.insert`. Each new block keeps a promise,
+   * if they were promised.
    */
   tryProvision(
     device: ThinDevice,

@@ -160,8 +160,9 @@ export class ThinVolume implements PoolUser {
   }
 
   /**
-   * How many sectors from the start of `bio`, which ends behind its first block, `map` can take in one
-   * piece: adjacent blocks of one kind, in adjacent data blocks. New blocks for a write are made here.
+   * How many sectors from the start of `bio`, which ends behind its first block, `map` can take in
+   * one piece: adjacent blocks of one kind, in adjacent data blocks. New ones for a write are made
+   * here.
    */
   fit(bio: Bio, maxSectors: number): number {
     const size = this.#blockSectors;
