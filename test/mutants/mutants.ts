@@ -317,7 +317,13 @@ export const MUTANTS: readonly Mutant[] = [
   {
     name: 'thin: metadata is committed before its data is durable',
     file: 'machinery/thin/metadata.js',
-    find: 'await this.#options.beforeCommit?.();',
+    find: 'await this.#options.beforeCommit?.(); assert(',
+    replace: 'assert(',
+  },
+  {
+    name: 'thin: a commit without metadata does not make data durable',
+    file: 'machinery/thin/metadata.js',
+    find: 'if (superblock === undefined) await this.#options.beforeCommit?.();',
     replace: '',
   },
   {
@@ -354,8 +360,8 @@ export const MUTANTS: readonly Mutant[] = [
   {
     name: 'thin: what is passed down is given out meanwhile',
     file: 'machinery/thin/data-blocks.js',
-    find: 'await metadata.incData(block, block + 1); this.#gate.enterFromCommit(); return true;',
-    replace: 'this.#gate.enterFromCommit(); return true;',
+    find: 'await metadata.incData(block, block + 1);',
+    replace: 'await Promise.resolve();',
   },
   {
     name: 'thin: a discard does not wait for I/O in flight',

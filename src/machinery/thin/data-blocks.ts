@@ -115,6 +115,7 @@ export class DataBlocks {
     if (pool.mode !== 'write' || pool.isStopped || !this.#gate.isOpen) return 0;
     if (pool.metadata.metadataBlocksFree === 0) return 0;
     const max = isPromised ? count : Math.min(count, this.left);
+    if (max <= 0) return 0;
     const done = pool.metadata.tryProvision(device, block, max, found);
     if (done === 0) return 0;
     if (isPromised) this.#promised -= done;
@@ -132,8 +133,13 @@ export class DataBlocks {
   async holdFree(block: number): Promise<boolean> {
     const { metadata } = this.#pool;
     if ((await metadata.dataCount(block)) > 0) return false;
-    if (this.left <= 0) return false;
-    await metadata.incData(block, block + 1);
+    // Promised to this commit until it is taken: others are promised blocks meanwhile.
+    if (!this.promise(1)) return false;
+    try {
+      await metadata.incData(block, block + 1);
+    } finally {
+      this.#promised--;
+    }
     this.#gate.enterFromCommit();
     return true;
   }

@@ -247,7 +247,6 @@ test('the data device is made durable before a commit writes anything', async ()
   const { writes } = disk;
   await metadata.createThin(1);
   await metadata.commit();
-  await metadata.commit();
   assert.deepEqual(log, [writes]);
 });
 

@@ -392,7 +392,10 @@ export class ThinMetadata {
     });
   }
 
-  /** Makes everything so far durable; after a rejection the transaction is broken. */
+  /**
+   * Makes everything so far durable, data too when there is no metadata to commit. After a
+   * rejection the transaction may be broken.
+   */
   async commit(): Promise<void> {
     let superblock: Uint8Array | undefined;
     await this.#lock.commit(
@@ -418,6 +421,7 @@ export class ThinMetadata {
         this.#hasChanged = false;
       },
     );
+    if (superblock === undefined) await this.#options.beforeCommit?.();
   }
 
   /** Forgets everything since the last commit. Devices stay open; see `hasLostChanges`, `isGone`. */

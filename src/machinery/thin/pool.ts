@@ -324,17 +324,16 @@ export class Pool {
   }
 
   async #commit(): Promise<Status> {
-    if (!this.mayChange) return this.#mode === 'fail' ? Status.Io : Status.Ok;
+    if (!this.mayChange) return this.#mode === 'fail' ? Status.Io : await this.#flushDataStatus();
     const thens = this.#thens;
     this.#thens = [];
-    if (!this.metadata.hasChanged && thens.length === 0) return await this.#flushDataStatus();
     try {
       await this.blocks.commit(async () => {
         await this.metadata.commit();
         for (const then of thens) await then();
       });
     } catch (error) {
-      await this.#abort();
+      if (this.metadata.isBroken) await this.#abort();
       return error instanceof DmError ? error.status : Status.Io;
     }
     this.#cancelCommitTimer();
