@@ -327,13 +327,16 @@ export class Pool {
     if (!this.mayChange) return this.#mode === 'fail' ? Status.Io : await this.#flushDataStatus();
     const thens = this.#thens;
     this.#thens = [];
+    let isCommitted = false;
     try {
       await this.blocks.commit(async () => {
         await this.metadata.commit();
+        isCommitted = true;
         for (const then of thens) await then();
       });
     } catch (error) {
-      if (this.metadata.isBroken) await this.#abort();
+      // Nothing is lost when there was nothing to commit and the data could not be made durable.
+      if (isCommitted || this.metadata.isBroken) await this.#abort();
       return error instanceof DmError ? error.status : Status.Io;
     }
     this.#cancelCommitTimer();
