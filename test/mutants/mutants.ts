@@ -420,8 +420,8 @@ export const MUTANTS: readonly Mutant[] = [
   {
     name: 'thin: a flush does not commit',
     file: 'machinery/thin/thin-volume.js',
-    find: 'if (!pool.metadata.hasChanged) { bio.device = pool.data;',
-    replace: 'if (true) { bio.device = pool.data;',
+    find: 'if (!this.pool.metadata.hasChanged && !this.device.hasLostChanges) {',
+    replace: 'if (true) {',
   },
 
   // ---- crypt ----

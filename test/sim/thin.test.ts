@@ -312,6 +312,23 @@ test('metadata that cannot be written makes the pool read-only, marked, and stil
   await close();
 });
 
+test('no flush succeeds after a commit that nobody waited for has failed', async () => {
+  const { lab, driver, poolStatus, settle, close } = await makePool(16, '0');
+  assert.equal(await settle(driver.flush()), Status.Ok);
+  const meta = lab.disks.get('test:meta');
+  assert.ok(meta !== undefined);
+  meta.faults.writeErrorRate = 1;
+  assert.equal(await settle(driver.write(0, BLOCK)), Status.Ok);
+  // The pool commits by itself within a second.
+  await settle(new Promise<void>((resolve) => lab.scheduler.after(3000, resolve)));
+  meta.faults.writeErrorRate = 0;
+  assert.match(await settle(poolStatus()), / ro /);
+  // What was written is gone, so nobody may be told that it is durable.
+  assert.ok((await settle(driver.read(0, 512))).every((byte) => byte === 0));
+  assert.equal(await settle(driver.flush()), Status.Io);
+  await close();
+});
+
 test(`filled to the last block of either kind, a pool can be emptied and grown, LAMINA_SEED=${SEED}`, async () => {
   for (let i = 0; i < 6; i++) {
     const rng = new Prng(SEED + i);

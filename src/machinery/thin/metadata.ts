@@ -419,6 +419,7 @@ export class ThinMetadata {
         });
         this.#isSuperblockInDoubt = false;
         this.#hasChanged = false;
+        this.#devices.committed();
       },
     );
     if (superblock === undefined) await this.#options.beforeCommit?.();

@@ -75,8 +75,14 @@ export class ThinDeviceTable {
     for (const device of this.#devices.values()) {
       if (device.isChanged) {
         state.detailsRoot = (await details.insert(state.detailsRoot, device.id, device)).root;
-        device.isChanged = false;
       }
+    }
+  }
+
+  /** What `writeDetails` wrote is durable. */
+  committed(): void {
+    for (const device of this.#devices.values()) {
+      device.isChanged = false;
       if (device.openCount === 0) this.#devices.delete(device.id);
     }
   }

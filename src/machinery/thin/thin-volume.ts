@@ -1,5 +1,4 @@
 // A thin device at work: where its bios go.
-//
 // `map` is the fast path. A block that is mapped, not shared (or only read) and under no cell is found in
 // cached metadata and sent on at once; nothing is awaited, so nothing can come in between. The rest is for
 // the pool's worker, which calls `process`.
@@ -263,14 +262,20 @@ export class ThinVolume implements PoolUser {
   }
 
   #flush(bio: Bio): MapResult {
-    const { pool } = this;
-    if (!pool.metadata.hasChanged) {
-      bio.device = pool.data;
+    if (!this.pool.metadata.hasChanged && !this.device.hasLostChanges) {
+      bio.device = this.pool.data;
       bio.sector = 0;
       return MapResult.Remapped;
     }
-    pool.whenCommitted((status) => endBio(bio, status));
+    this.#flushByCommit(bio);
     return MapResult.Submitted;
+  }
+
+  /** Writes that an aborted transaction took away are never durable: no flush succeeds any more. */
+  #flushByCommit(bio: Bio): void {
+    this.pool.whenCommitted((status) => {
+      endBio(bio, status === Status.Ok && this.device.hasLostChanges ? Status.Io : status);
+    });
   }
 
   // ---- the worker's side ----
@@ -284,9 +289,8 @@ export class ThinVolume implements PoolUser {
   }
 
   async #process(bio: Bio): Promise<void> {
-    const { pool } = this;
     if (bio.op === Op.Flush) {
-      pool.whenCommitted((status) => endBio(bio, status));
+      this.#flushByCommit(bio);
       return;
     }
     if (!bio.hasData) {
