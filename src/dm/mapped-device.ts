@@ -106,24 +106,10 @@ export class MappedDevice implements BlockDevice, FrameHook {
       frame = this.#enter(bio);
     }
     const table = this.#live;
-    if (table === null) {
-      endBio(bio, Status.Io);
-      return;
-    }
-    switch (bio.op) {
-      case Op.Read:
-        this.#mapData(bio, frame, table);
-        return;
-      case Op.Write:
-        if ((bio.flags & BioFlag.Preflush) !== 0) this.#preflush(bio);
-        else this.#mapData(bio, frame, table);
-        return;
-      case Op.Flush:
-        this.#mapFlush(bio, frame, table);
-        return;
-      default:
-        this.#mapRange(bio, frame, table);
-    }
+    if (table === null) endBio(bio, Status.Io);
+    else this.#mapAny(bio, frame, table);
+    // Parked for a clone, called back, and it needed none after all: the next one gets it.
+    if (this.#woken.size > 0 && this.#woken.delete(bio)) this.set.passOn();
   }
 
   bioPopped(bio: Bio, frame: Frame): boolean {
@@ -204,11 +190,27 @@ export class MappedDevice implements BlockDevice, FrameHook {
     return bio.pushFrame(this);
   }
 
+  #mapAny(bio: Bio, frame: Frame, table: Table): void {
+    switch (bio.op) {
+      case Op.Read:
+        this.#mapData(bio, frame, table);
+        return;
+      case Op.Write:
+        if ((bio.flags & BioFlag.Preflush) !== 0) this.#preflush(bio);
+        else this.#mapData(bio, frame, table);
+        return;
+      case Op.Flush:
+        this.#mapFlush(bio, frame, table);
+        return;
+      default:
+        this.#mapRange(bio, frame, table);
+    }
+  }
+
   #mapData(bio: Bio, frame: Frame, table: Table): void {
     const sector = bio.sector;
     const sectors = bio.lenBytes / SECTOR_BYTES;
     if (sector + sectors > table.lenSectors || (bio.op === Op.Write && table.isReadOnly)) {
-      this.#needsNoClone(bio);
       endBio(bio, bio.op === Op.Write && table.isReadOnly ? Status.ReadOnly : Status.Io);
       return;
     }
@@ -223,7 +225,6 @@ export class MappedDevice implements BlockDevice, FrameHook {
     }
     const isLast = sectors <= max;
     if (isLast && frame.lenBytes === bio.lenBytes) {
-      this.#needsNoClone(bio);
       this.#map(bio, frame, entry);
       return;
     }
@@ -319,7 +320,6 @@ export class MappedDevice implements BlockDevice, FrameHook {
   /** Discard and write-zeroes: a clone for each target, and for each piece that a target asks for. */
   #mapRange(bio: Bio, frame: Frame, table: Table): void {
     if (table.isReadOnly || bio.sector + bio.lenSectors > table.lenSectors) {
-      this.#needsNoClone(bio);
       endBio(bio, table.isReadOnly ? Status.ReadOnly : Status.Io);
       return;
     }
@@ -334,7 +334,6 @@ export class MappedDevice implements BlockDevice, FrameHook {
       const sectors = Math.min(bio.lenSectors, this.#rangeMax(bio, entry, table));
       if (pieces === 1 && sectors === bio.lenSectors && bio.lenBytes === frame.lenBytes) {
         bio.targetWord = 0;
-        this.#needsNoClone(bio);
         this.#map(bio, frame, entry);
         return;
       }
@@ -427,11 +426,6 @@ export class MappedDevice implements BlockDevice, FrameHook {
   #mustWait(bio: Bio): boolean {
     const isWoken = this.#woken.size > 0 && this.#woken.delete(bio);
     return this.#parked.length > 0 && !isWoken;
-  }
-
-  /** Perhaps it was parked for one, and things have changed: then the next one gets it. */
-  #needsNoClone(bio: Bio): void {
-    if (this.#woken.size > 0 && this.#woken.delete(bio)) this.set.passOn();
   }
 
   #park(bio: Bio): void {
