@@ -24,22 +24,23 @@ const LOAD = fileURLToPath(new URL('../../bench/nbdload/nbdload', import.meta.ur
 const LAMINA = fileURLToPath(new URL('../../bin/lamina', import.meta.url));
 const MIB = 1 << 20;
 const SIZE = 1024 * MIB;
+const SECTORS = SIZE / 512;
 
 interface Image {
   readonly name: string;
   /** Makes it in the folder, empty. */
-  create(folder: string, bytes: number): Promise<void>;
+  create(folder: string): Promise<void>;
   snapshot(folder: string): Promise<void>;
-  command(folder: string, socket: string, bytes: number): string[];
+  command(folder: string, socket: string): string[];
 }
 
-function poolTable(folder: string, bytes: number): string {
+function poolTable(folder: string): string {
   const files = `${join(folder, 'meta')} ${join(folder, 'data')}`;
-  return `0 ${(bytes * 2) / 512} thin-pool ${files} 128 0 1 skip_block_zeroing`;
+  return `0 ${SECTORS * 2} thin-pool ${files} 128 0 1 skip_block_zeroing`;
 }
 
-async function onPool(folder: string, bytes: number, ...messages: string[]): Promise<void> {
-  const stack = await openStack(`pool,,,rw,${poolTable(folder, bytes)}`);
+async function onPool(folder: string, ...messages: string[]): Promise<void> {
+  const stack = await openStack(`pool,,,rw,${poolTable(folder)}`);
   for (const text of messages) await stack.control.message('pool', 0, text);
   await stack.close();
 }
@@ -56,30 +57,30 @@ function lamina(socket: string): string[] {
 const IMAGES: readonly Image[] = [
   {
     name: 'thin',
-    async create(folder, bytes) {
+    async create(folder) {
       sparse(join(folder, 'meta'), 16 * MIB);
-      sparse(join(folder, 'data'), 2 * bytes);
-      await onPool(folder, bytes, 'create_thin 0');
+      sparse(join(folder, 'data'), 2 * SIZE);
+      await onPool(folder, 'create_thin 0');
     },
-    snapshot: async (folder) => await onPool(folder, SIZE, 'create_snap 1 0'),
-    command: (folder, socket, bytes) => [
+    snapshot: async (folder) => await onPool(folder, 'create_snap 1 0'),
+    command: (folder, socket) => [
       ...lamina(socket),
       '--export',
       '=t',
       '--concise',
-      `pool,,,rw,${poolTable(folder, bytes)};t,,,rw,0 ${bytes / 512} thin pool 0`,
+      `pool,,,rw,${poolTable(folder)};t,,,rw,0 ${SECTORS} thin pool 0`,
     ],
   },
   {
     name: 'linear',
-    create: (folder, bytes) => Promise.resolve(sparse(join(folder, 'data'), bytes)),
+    create: (folder) => Promise.resolve(sparse(join(folder, 'data'), SIZE)),
     snapshot: () => Promise.resolve(),
     command: (folder, socket) => [...lamina(socket), join(folder, 'data')],
   },
   {
     name: 'qcow2',
-    create(folder, bytes) {
-      execFileSync('qemu-img', ['create', '-q', '-f', 'qcow2', join(folder, 'data'), `${bytes}`]);
+    create(folder) {
+      execFileSync('qemu-img', ['create', '-q', '-f', 'qcow2', join(folder, 'data'), `${SIZE}`]);
       return Promise.resolve();
     },
     snapshot(folder) {
@@ -101,8 +102,6 @@ interface ThinCell {
   readonly state: 'mapped' | 'empty' | 'snapshot';
   /** On an ordinary disk, dropped from the page cache before each run. */
   readonly isCold?: boolean;
-  /** Of the device; SIZE if not given. */
-  readonly bytes?: number;
 }
 
 /** `-w`: what is done in the first milliseconds does not count, while V8 compiles. */
@@ -132,14 +131,13 @@ const CELLS: readonly ThinCell[] = [
   },
 ];
 
-async function prepare(image: Image, cell: ThinCell, folder: string): Promise<string> {
-  const { state, bytes = SIZE } = cell;
+async function prepare(image: Image, state: ThinCell['state'], folder: string): Promise<string> {
   const at = join(folder, image.name);
   const mapped = join(folder, `${image.name}-mapped`);
   rmSync(at, { recursive: true, force: true });
   mkdirSync(at);
   if (state === 'empty') {
-    await image.create(at, bytes);
+    await image.create(at);
     return at;
   }
   for (const file of image.name === 'thin' ? ['meta', 'data'] : ['data']) {
@@ -152,17 +150,16 @@ async function prepare(image: Image, cell: ThinCell, folder: string): Promise<st
 async function load(
   image: Image,
   at: string,
-  cell: Pick<ThinCell, 'load' | 'isCold' | 'bytes'>,
+  cell: Pick<ThinCell, 'load' | 'isCold'>,
 ): Promise<number> {
-  const { bytes = SIZE } = cell;
   const spec: ServerSpec = {
     name: image.name,
-    command: (_image, where) => image.command(at, where, bytes),
+    command: (_image, where) => image.command(at, where),
   };
   const server = await startServer(spec, at, at, 'unix');
   try {
     if (cell.isCold === true) dropFromCache(join(at, 'data'));
-    else await warmMemory(at, bytes);
+    else await warmMemory(at);
     const text = execFileSync(
       LOAD,
       ['-j', '-S', '768M', '-q', '32', '-t', '1', ...cell.load, server.uri],
@@ -181,12 +178,12 @@ async function load(
  * page, at a third of the speed. So what was freed before this run is let go, and then the machine gets as
  * much as the run needs, right before it.
  */
-async function warmMemory(folder: string, bytes: number): Promise<void> {
+async function warmMemory(folder: string): Promise<void> {
   await delay(2500);
   const path = join(folder, 'warm');
   const piece = Buffer.alloc(MIB, 1);
   const file = openSync(path, 'w');
-  for (let done = 0; done < bytes; done += MIB) writeSync(file, piece);
+  for (let done = 0; done < SIZE; done += MIB) writeSync(file, piece);
   closeSync(file);
   rmSync(path);
 }
@@ -200,7 +197,7 @@ async function makeMapped(folder: string): Promise<void> {
   for (const image of IMAGES) {
     const at = join(folder, `${image.name}-mapped`);
     mkdirSync(at);
-    await image.create(at, SIZE);
+    await image.create(at);
     await load(image, at, { load: ['-b', '1m', '-q', '8', '-s', '-r', '0', '-n', '768'] });
   }
 }
@@ -236,7 +233,7 @@ async function main(options: Options): Promise<void> {
       const results = new Map<string, number[]>();
       for (let round = 0; round < Number(options.rounds); round++) {
         for (const image of IMAGES) {
-          const at = await prepare(image, cell, base);
+          const at = await prepare(image, cell.state, base);
           const iops = await load(image, at, cell);
           rmSync(at, { recursive: true });
           results.set(image.name, [...(results.get(image.name) ?? []), iops]);

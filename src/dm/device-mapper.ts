@@ -159,9 +159,8 @@ export class DeviceMapper implements DmControl {
   }
 
   async table(name: string, options: LineOptions = {}): Promise<TargetLine[]> {
-    return await Promise.resolve(
-      this.#lines(name, options, options.showKeys === true ? 'keys' : 'table'),
-    );
+    const kind = options.showKeys === true ? 'keys' : 'table';
+    return await Promise.resolve(this.#lines(name, options, kind));
   }
 
   async status(name: string, options: LineOptions = {}): Promise<TargetLine[]> {

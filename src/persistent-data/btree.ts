@@ -89,24 +89,7 @@ export class BTree<V> {
 
   /** Finds `key` without waiting. On Found, `place` is where the value is. */
   tryLookup(root: number, key: number, place: Place): LookupResult {
-    let number = root;
-    for (let depth = 0; depth < DEPTH_MAX; depth++) {
-      const block = this.#tm.tryRead(number, BTREE_NODE);
-      if (block === undefined) return Lookup.WouldBlock;
-      this.#locks?.assertReadable(number);
-      const { view } = block;
-      const i = lowerBound(view, key);
-      if (i < 0) return Lookup.Missing;
-      if (isLeaf(view)) {
-        this.#nodes.checkLeaf(block);
-        if (keyAt(view, i) !== key) return Lookup.Missing;
-        place.view = view;
-        place.offset = valueAt(view, i);
-        return Lookup.Found;
-      }
-      number = childAt(view, i);
-    }
-    throw tooDeep(root);
+    return this.tryLookupRun(root, key, 1, place);
   }
 
   /**

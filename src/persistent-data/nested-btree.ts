@@ -29,28 +29,26 @@ export class NestedBTree<V> {
     });
   }
 
-  /** Finds the value at the two keys without waiting. A missing inner tree is a missing value. */
-  tryLookup(root: number, outerKey: number, innerKey: number, place: Place): LookupResult {
-    const result = this.outer.tryLookup(root, outerKey, place);
-    if (result !== Lookup.Found) return result;
-    return this.inner.tryLookup(getU64(place.view, place.offset), innerKey, place);
-  }
-
-  /** `tryLookup`, and how it goes on; see BTree.tryLookupRun. */
+  /**
+   * Finds the value at the two keys without waiting, and how it goes on: BTree.tryLookupRun. A
+   * missing inner tree is missing values.
+   */
   tryLookupRun(
     root: number,
     outerKey: number,
-    inner: { readonly key: number; readonly max: number },
+    innerKey: number,
+    max: number,
     place: Place,
   ): LookupResult {
     const result = this.outer.tryLookup(root, outerKey, place);
-    place.count = inner.max;
-    if (result !== Lookup.Found) return result;
-    const subtree = getU64(place.view, place.offset);
-    return this.inner.tryLookupRun(subtree, inner.key, inner.max, place);
+    if (result === Lookup.Found) {
+      return this.inner.tryLookupRun(getU64(place.view, place.offset), innerKey, max, place);
+    }
+    place.count = max;
+    return result;
   }
 
-  /** `tryLookup` that waits. */
+  /** Finds the value at the two keys. */
   async find(root: number, outerKey: number, innerKey: number, place: Place): Promise<boolean> {
     const subtree = await this.outer.lookup(root, outerKey);
     return subtree !== undefined && (await this.inner.find(subtree, innerKey, place));

@@ -26,9 +26,9 @@ export class AllocationGate {
     this.#unsettled++;
   }
 
-  /** A block is mapped now, or has been given back, or there was none. */
-  settled(): void {
-    this.#unsettled--;
+  /** So many blocks are mapped now, or have been given back, or there were none. */
+  settled(blocks: number): void {
+    this.#unsettled -= blocks;
     if (this.#unsettled === 0) this.#wake();
   }
 

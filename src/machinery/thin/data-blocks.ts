@@ -96,7 +96,7 @@ export class DataBlocks {
     } finally {
       const done = blocks.length - before;
       this.#promised -= done;
-      for (let i = done; i < count; i++) this.settled();
+      this.settled(count - done);
       this.checkLowWater();
     }
   }
@@ -124,9 +124,9 @@ export class DataBlocks {
     return done;
   }
 
-  /** A block that was allocated is mapped now, or has been given back. */
-  settled(): void {
-    this.#gate.settled();
+  /** So many blocks that were allocated are mapped now, or have been given back. */
+  settled(blocks = 1): void {
+    this.#gate.settled(blocks);
   }
 
   /** Takes a free data block out of use. For a commit's `then`; `settled` when it is back. */

@@ -163,12 +163,6 @@ export class ThinMetadataStore {
     });
   }
 
-  /** Blocks to add to have `blockCount`; refuses to shrink. */
-  growthOfData(blockCount: number): number {
-    return growth('data', this.dataMap.blockCount, blockCount);
-  }
-
-  /** What is beyond the most that the format can use does not count. */
   /** ThinMetadata.tryProvision, in the trees. */
   tryProvision(id: number, block: number, count: number, found: FoundMapping): number {
     const { dataMap, mappings, state } = this;
@@ -186,6 +180,12 @@ export class ThinMetadataStore {
     return done;
   }
 
+  /** Blocks to add to have `blockCount`; refuses to shrink. */
+  growthOfData(blockCount: number): number {
+    return growth('data', this.dataMap.blockCount, blockCount);
+  }
+
+  /** What is beyond the most that the format can use does not count. */
   growthOfMetadata(blockCount: number): number {
     const usable = Math.min(blockCount, METADATA_BLOCKS_MAX);
     return growth('metadata', this.tm.metadataMap.blockCount, usable);

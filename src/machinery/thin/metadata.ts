@@ -189,12 +189,7 @@ export class ThinMetadata {
    * way, or for metadata that is not in memory.
    */
   tryLookup(device: ThinDevice, block: number, found: FoundMapping): LookupResult {
-    if (!this.#lock.mayRead || this.#failure !== undefined) return Lookup.WouldBlock;
-    const { mappings, state } = this.#store;
-    const place = this.#place;
-    const result = mappings.tryLookup(state.mappingRoot, device.id, block, place);
-    if (result === Lookup.Found) found.fill(device, place);
-    return result;
+    return this.tryLookupRun(device, block, 1, found);
   }
 
   /**
@@ -205,8 +200,7 @@ export class ThinMetadata {
     if (!this.#lock.mayRead || this.#failure !== undefined) return Lookup.WouldBlock;
     const { mappings, state } = this.#store;
     const place = this.#place;
-    const inner = { key: block, max };
-    const result = mappings.tryLookupRun(state.mappingRoot, device.id, inner, place);
+    const result = mappings.tryLookupRun(state.mappingRoot, device.id, block, max, place);
     if (result === Lookup.Found) found.fillRun(device, place);
     else found.blocks = place.count;
     return result;

@@ -48,13 +48,13 @@ export class RunWrites {
   }
 
   /**
-   * Thin blocks from `first` on that the first `sectors` of a write may have in one piece. If they are
-   * not mapped then, and more than one, they are for `take`.
+   * Thin blocks that the first `sectors` of a write may have in one piece, whose first block is not mapped
+   * (`isNew`) or shared. If they are not mapped then, and more than one, they are for `take`.
    */
-  fit(bio: Bio, first: number, sectors: number): number {
+  fit(bio: Bio, sectors: number, isNew: boolean): number {
     const { pool, device } = this.#volume;
+    const first = Math.floor(bio.sector / pool.metadata.dataBlockSectors);
     const found = this.#found;
-    const isNew = pool.metadata.tryLookup(device, first, found) === Lookup.Missing;
     this.#mapsFirst = isNew && this.#volume.mayProvision(bio);
     const max = Math.min(BLOCKS_MAX, this.#blocks(bio.sector, sectors));
     let blocks = 0;

@@ -91,7 +91,7 @@ export class ThinRanges {
     });
     if (status !== Status.Ok) {
       // It was undone, and with it the references.
-      for (const _ of held) pool.blocks.settled();
+      pool.blocks.settled(held.length);
       return;
     }
     for (let i = 0; i < held.length; ) {
@@ -111,7 +111,7 @@ export class ThinRanges {
     try {
       await pool.change(async () => await pool.metadata.decData(begin, end));
     } finally {
-      for (let block = begin; block < end; block++) pool.blocks.settled();
+      pool.blocks.settled(end - begin);
     }
   }
 

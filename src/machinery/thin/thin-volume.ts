@@ -182,8 +182,8 @@ export class ThinVolume implements PoolUser {
     if (result === Lookup.WouldBlock) return 1;
     if (result === Lookup.Found && this.#mayPass(bio, found)) return this.#fitMapped(first, max);
     if (bio.op === Op.Write) {
-      const isOwn = result === Lookup.Found && !found.isShared;
-      return isOwn ? 1 : this.#runWrites.fit(bio, first, maxSectors);
+      const isNew = result === Lookup.Missing;
+      return isNew || found.isShared ? this.#runWrites.fit(bio, maxSectors, isNew) : 1;
     }
     return result === Lookup.Found ? 1 : found.blocks;
   }
