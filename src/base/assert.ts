@@ -16,6 +16,10 @@ export function bug(why: string): never {
   throw new BugError(why);
 }
 
+/**
+ * A message with values in it is put together at every call, whether the condition holds or not:
+ * where that is per I/O, write `if (...) bug(...)`.
+ */
 export function assert(condition: unknown, why: string): asserts condition {
   if (!condition) bug(why);
 }

@@ -4,7 +4,7 @@
 // clone borrows its source's, which is legal because a clone ends before its source. What may outlive
 // the bio it came from (metadata, copies, checksum work) must take a reference of its own.
 
-import { assert } from '../base/assert.ts';
+import { bug } from '../base/assert.ts';
 import type { Op } from './bio.ts';
 
 export interface IoContextOptions {
@@ -31,16 +31,13 @@ export class IoContext {
   }
 
   get(): this {
-    assert(
-      this.#refs > 0,
-      `io context ${this.name}: reference taken after the last one was dropped`,
-    );
+    if (this.#refs <= 0) bug(`io context ${this.name}: reference taken after the last was dropped`);
     this.#refs++;
     return this;
   }
 
   put(): void {
-    assert(this.#refs > 0, `io context ${this.name}: more references dropped than taken`);
+    if (this.#refs <= 0) bug(`io context ${this.name}: more references dropped than taken`);
     this.#refs--;
   }
 

@@ -3,17 +3,14 @@
 import { EventEmitter, once } from 'node:events';
 import { mkdirSync } from 'node:fs';
 import { dirname } from 'node:path';
-import { type Command, Option } from 'commander';
-import { MIB } from '../base/units.ts';
+import type { Command } from 'commander';
 import { ControlServer } from '../daemon/control-socket.ts';
-import { createPlane } from '../daemon/create-plane.ts';
 import { Daemon } from '../daemon/daemon.ts';
 import { controlSocketPath, nbdSocketPath, statePath } from '../daemon/paths.ts';
 import { parseTcpAddress, parseUnixAddress } from '../frontends/nbd/listen-address.ts';
 import { NbdListener } from '../frontends/nbd/listener.ts';
-import type { EngineName } from '../io/engine.ts';
 import { endOnSignals } from './end-on-signals.ts';
-import { bufferSize } from './option-values.ts';
+import { addPlaneOptions, openPlane, type PlaneFlags } from './plane-options.ts';
 
 const EXAMPLES = `
 Examples:
@@ -25,30 +22,21 @@ Examples:
 Prints one line with the URI of the default export when it is ready. SIGTERM drains, flushes and
 ends; what was created is there again at the next start. State: $XDG_STATE_HOME/lamina/state.json.`;
 
-interface DaemonOptions {
+interface DaemonOptions extends PlaneFlags {
   readonly unix?: string;
   readonly tcp?: string;
-  readonly engine: EngineName | 'auto';
-  readonly buffer: number;
 }
 
 export function addDaemon(program: Command): void {
-  program
+  const command = program
     .command('daemon')
     .summary('run the daemon that the other commands talk to')
     .description(
       'Keeps mapped devices and exports, over restarts too. One daemon a user, foreground.',
     )
     .option('--unix <path>', 'serve exports there (default: in $XDG_RUNTIME_DIR/lamina)')
-    .option('--tcp <host:port>', 'serve exports on TCP, loopback only')
-    .addOption(
-      new Option('--engine <engine>', 'how bytes move')
-        .choices(['auto', 'uring', 'node'])
-        .default('auto'),
-    )
-    .option('--buffer <size>', 'memory for I/O buffers', bufferSize, 128 * MIB)
-    .addHelpText('after', EXAMPLES)
-    .action(runDaemon);
+    .option('--tcp <host:port>', 'serve exports on TCP, loopback only');
+  addPlaneOptions(command).addHelpText('after', EXAMPLES).action(runDaemon);
 }
 
 async function runDaemon(options: DaemonOptions): Promise<void> {
@@ -64,7 +52,7 @@ async function runDaemon(options: DaemonOptions): Promise<void> {
     const [daemon] = await started;
     return await daemon.call(method, args);
   });
-  const plane = await createPlane({ engine: options.engine, bufferBytes: options.buffer });
+  const plane = await openPlane(options);
   try {
     const daemon = await Daemon.start(plane, statePath());
     for (const { what, reason } of daemon.failures) {

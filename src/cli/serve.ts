@@ -5,8 +5,6 @@ import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
 import { type Command, Option } from 'commander';
 import { invalid } from '../base/errors.ts';
-import { MIB } from '../base/units.ts';
-import { createPlane } from '../daemon/create-plane.ts';
 import type { Plane } from '../daemon/plane.ts';
 import { buildStack, parseExports, type Stack, type StackExport } from '../daemon/stack.ts';
 import { loadStackFile } from '../daemon/stack-file.ts';
@@ -18,11 +16,11 @@ import {
 } from '../frontends/nbd/listen-address.ts';
 import { CONNECTIONS_MAX, NbdListener } from '../frontends/nbd/listener.ts';
 import { TlsServer } from '../frontends/nbd/tls.ts';
-import type { EngineName } from '../io/engine.ts';
 import { endOnSignals } from './end-on-signals.ts';
-import { bufferSize, positive, repeated } from './option-values.ts';
+import { positive, repeated } from './option-values.ts';
+import { addPlaneOptions, openPlane, type PlaneFlags } from './plane-options.ts';
 
-interface ServeOptions {
+interface ServeOptions extends PlaneFlags {
   readonly table: string[];
   readonly name: string;
   readonly concise?: string;
@@ -31,8 +29,6 @@ interface ServeOptions {
   readonly tcp?: string;
   readonly export: string[];
   readonly readOnly?: boolean;
-  readonly engine: EngineName | 'auto';
-  readonly buffer: number;
   readonly tls: 'off' | 'offer' | 'require';
   readonly tlsCreds?: string;
   readonly tlsPsk?: string;
@@ -61,7 +57,7 @@ Exit status: 0 after SIGTERM or SIGINT with everything flushed, 1 when something
 flush failed, 2 for a wrong call. A second signal ends it at once.`;
 
 export function addServe(program: Command): void {
-  program
+  const command = program
     .command('serve')
     .summary('serve a stack of devices over NBD, in the foreground')
     .description(
@@ -81,13 +77,8 @@ export function addServe(program: Command): void {
     .option('--unix <path>', 'listen on a unix socket (mode 0600)')
     .option('--tcp <host:port>', 'listen on TCP; port 0 takes a free one')
     .option('--export <name[=device]>', 'what to export; repeatable', repeated, [])
-    .option('--read-only', 'open and export everything read-only')
-    .addOption(
-      new Option('--engine <engine>', 'how bytes move')
-        .choices(['auto', 'uring', 'node'])
-        .default('auto'),
-    )
-    .option('--buffer <size>', 'memory for I/O buffers', bufferSize, 128 * MIB)
+    .option('--read-only', 'open and export everything read-only');
+  addPlaneOptions(command)
     .addOption(
       new Option('--tls <mode>', 'TLS for clients')
         .choices(['off', 'offer', 'require'])
@@ -109,7 +100,7 @@ async function serve(image: string | undefined, options: ServeOptions): Promise<
   const tls = await tlsServer(options);
   const fromFile = options.file === undefined ? undefined : loadStackFile(options.file);
   const where = listenAddress(options, fromFile?.listen ?? {});
-  const plane = await createPlane({ engine: options.engine, bufferBytes: options.buffer });
+  const plane = await openPlane(options);
   try {
     const stack = await chooseStack(plane, image, options, fromFile);
     const exports = await buildStack(plane, stack);

@@ -21,7 +21,7 @@ const WAKE = new Uint8Array(new BigUint64Array([1n]).buffer);
 
 export async function createPlane(options: PlaneOptions): Promise<Plane> {
   if (options.engine !== 'node') {
-    const link = await ThreadLink.start(options.bufferBytes);
+    const link = await ThreadLink.start(options);
     if (typeof link !== 'string') return new PlaneClient(link);
     if (options.engine === 'uring') {
       throw new DmError(
@@ -79,8 +79,8 @@ class ThreadLink implements PlaneLink {
   }
 
   /** A string says why there is no ring. */
-  static async start(bufferBytes: number): Promise<ThreadLink | string> {
-    const data: PlaneWorkerData = { bufferBytes };
+  static async start(options: PlaneOptions): Promise<ThreadLink | string> {
+    const data: PlaneWorkerData = { bufferBytes: options.bufferBytes, pollMs: options.pollMs };
     const extension = import.meta.url.endsWith('.ts') ? 'ts' : 'js';
     const file = new URL(`./plane-worker.${extension}`, import.meta.url);
     const worker = new Worker(file, { workerData: data });

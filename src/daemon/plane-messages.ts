@@ -33,4 +33,5 @@ export type FromPlane =
 
 export interface PlaneWorkerData {
   readonly bufferBytes: number;
+  readonly pollMs: number;
 }

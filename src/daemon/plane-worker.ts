@@ -20,7 +20,8 @@ function main(port: MessagePort): void {
   const send = (message: FromPlane): void => port.postMessage(message);
   let engine: UringEngine;
   try {
-    engine = new UringEngine(new Arena((workerData as PlaneWorkerData).bufferBytes));
+    const { bufferBytes, pollMs } = workerData as PlaneWorkerData;
+    engine = new UringEngine(new Arena(bufferBytes), pollMs);
   } catch (error) {
     if (!(error instanceof UringUnavailable)) throw error;
     send({ kind: 'unavailable', reason: error.message });

@@ -10,6 +10,8 @@ export interface PlaneOptions {
   readonly engine: EngineName | 'auto';
   /** Budget for I/O buffers, bytes. */
   readonly bufferBytes: number;
+  /** How long the data plane's thread looks for work before it sleeps, while that pays. 0: not at all. */
+  readonly pollMs: number;
 }
 
 export interface PlaneStats {

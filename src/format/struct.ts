@@ -2,7 +2,7 @@
 // declaration is checked when the module loads: a gap, an overlap or a wrong total is a bug. Numbers are
 // little-endian; those whose name ends in `be` are big-endian. `$decode` and `$encode` move whole structs; in loops, use one field's get and set.
 
-import { assert } from '../base/assert.ts';
+import { assert, bug } from '../base/assert.ts';
 
 const HIGH_UNIT = 4294967296;
 /** Upper halves at or above this make a number that is not a safe integer. */
@@ -41,7 +41,7 @@ export function getU64(view: DataView, offset: number): number {
 }
 
 export function setU64(view: DataView, offset: number, value: number): void {
-  assert(Number.isSafeInteger(value) && value >= 0, `u64 field set to ${value}`);
+  if (!Number.isSafeInteger(value) || value < 0) bug(`u64 field set to ${value}`);
   const high = Math.floor(value / HIGH_UNIT);
   view.setUint32(offset + 4, high, true);
   view.setUint32(offset, value - high * HIGH_UNIT, true);

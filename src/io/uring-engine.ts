@@ -11,6 +11,7 @@ import { assert, bug } from '../base/assert.ts';
 import type { Clock } from '../base/clock.ts';
 import { realClock } from '../base/clock.ts';
 import { slowPathsRunning } from '../base/spawn.ts';
+import { AdaptivePolling } from './adaptive-polling.ts';
 import type { Arena } from './arena.ts';
 import type { BatchTask, IoDone, IoEngine, IoFile, IoStream } from './engine.ts';
 import { closeFd, errno, eventfd, MADV_HUGEPAGE, madvise, preadAt, pwriteAt } from './posix.ts';
@@ -54,6 +55,7 @@ export class UringEngine implements IoEngine, CompletionSink, IoDone {
   readonly compute: ThreadCompute;
   readonly #ring: UringRing;
   readonly #timers = new TimerHeap();
+  readonly #polling: AdaptivePolling;
   // What is under way, by slot; the slot is the entry's user data.
   readonly #done: (IoDone | null)[];
   readonly #args: (object | null)[];
@@ -74,9 +76,13 @@ export class UringEngine implements IoEngine, CompletionSink, IoDone {
   #wakeMem = -1;
   readonly #tickBound = (): void => this.#tick();
 
-  /** Throws UringUnavailable. The clock is the ring's own once the engine owns its thread. */
-  constructor(arena: Arena) {
+  /**
+   * Throws UringUnavailable. The clock is the ring's own once the engine owns its thread. `pollMs`: how
+   * long an owned engine looks for completions before it sleeps, while that pays.
+   */
+  constructor(arena: Arena, pollMs = 0) {
     this.arena = arena;
+    this.#polling = new AdaptivePolling(pollMs);
     this.compute = new ThreadCompute(arena);
     this.#ring = new UringRing(SQ_ENTRIES);
     const slots = this.#ring.completionsMax;
@@ -303,11 +309,23 @@ export class UringEngine implements IoEngine, CompletionSink, IoDone {
       const left = Math.max(0.001, nextMs - performance.now());
       timeoutMs = timeoutMs === 0 ? left : Math.min(left, timeoutMs);
     }
-    if (this.compute.pending === 0) ring.enter(1, timeoutMs);
-    else {
+    if (this.compute.pending === 0) {
+      if (!isSlow && this.#polling.shouldPoll() && this.#poll()) return;
+      ring.enter(1, timeoutMs);
+    } else {
       ring.enter(this.compute.mayDoze() ? 1 : 0, timeoutMs);
       this.compute.awake();
     }
+  }
+
+  /** Looks at the ring until something has completed; false when the time was over first. */
+  #poll(): boolean {
+    const ring = this.#ring;
+    const until = performance.now() + this.#polling.windowMs;
+    do ring.enter(0, 0);
+    while (!ring.hasCompletions && performance.now() < until);
+    this.#polling.ended(ring.hasCompletions);
+    return ring.hasCompletions;
   }
 
   #guestTurn(): void {

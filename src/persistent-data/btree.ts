@@ -8,7 +8,7 @@
 // Lookups of cached nodes are synchronous (`tryLookup`). Nodes other than the root are at least a third
 // full; a full node first gives entries to a neighbour, and only then two become three.
 
-import { assert } from '../base/assert.ts';
+import { assert, bug } from '../base/assert.ts';
 import type { BlockLocks, LockHolder } from './block-locks.ts';
 import type { Block } from './block-manager.ts';
 import {
@@ -200,7 +200,7 @@ export class BTree<V> {
     const { view } = node;
     const i = lowerBound(view, key);
     const count = entryCount(view);
-    assert(i < 0 || keyAt(view, i) !== key, `${this.value.name}: ${key} has a value`);
+    if (i >= 0 && keyAt(view, i) === key) bug(`${this.value.name}: ${key} has a value`);
     const end = i + 1 < count ? keyAt(view, i + 1) : this.#leafEnd;
     const added = Math.min(values.length, entryMax(view) - count, end - key);
     if (added <= 0) return 0;

@@ -2,7 +2,7 @@
 // 2 are in a bitmap; 3 there means that the count is in a btree. It also remembers what the transaction
 // freed, and from where on a free block may be found.
 
-import { assert } from '../base/assert.ts';
+import { assert, bug } from '../base/assert.ts';
 import { DmError } from '../base/errors.ts';
 import { Status } from '../base/status.ts';
 import type { BitmapEntry, BitmapIndex } from './bitmap-index.ts';
@@ -135,10 +135,9 @@ export class ReferenceCounts {
   take(run: BlockRun, count: number): void {
     const entry = this.#tryEntry(run.begin);
     const bitmap = entry === undefined ? undefined : this.#tm.tryOwn(entry.blocknr);
-    assert(
-      entry !== undefined && bitmap !== undefined,
-      `${this.#name}: block ${run.begin} was free and cannot be taken`,
-    );
+    if (entry === undefined || bitmap === undefined) {
+      bug(`${this.#name}: block ${run.begin} was free and cannot be taken`);
+    }
     const change = { entry, bitmap, old: 0, count: 1 };
     for (let i = 0; i < count; i++) this.#setSmall(run.begin + i, change);
     this.#searchFrom = run.begin + count;

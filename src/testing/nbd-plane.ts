@@ -23,7 +23,7 @@ export async function startTestPlane(
   bufferBytes: number = 64 << 20,
 ): Promise<TestPlane> {
   const folder = makeTestFolder();
-  const plane = await createPlane({ engine, bufferBytes });
+  const plane = await createPlane({ engine, bufferBytes, pollMs: 0.02 });
   const socketPath = join(folder.path, 'nbd.sock');
   const listener = await NbdListener.open({
     address: { kind: 'unix', path: socketPath },

@@ -30,6 +30,28 @@ export interface RepliesHost {
   sendEnded(isOk: boolean): void;
 }
 
+/** Replies side by side. The arrays only grow: a list used over and over costs no memory. */
+class ReplyList {
+  readonly requests: (Request | null)[] = [];
+  readonly pieces: (Piece | null)[] = [];
+  readonly lasts: boolean[] = [];
+  /** The first reply that has not left, and the end of the list. */
+  at = 0;
+  end = 0;
+
+  push(request: Request, piece: Piece | null, isLast: boolean): void {
+    const i = this.end++;
+    this.requests[i] = request;
+    this.pieces[i] = piece;
+    this.lasts[i] = isLast;
+  }
+
+  rewind(): void {
+    this.at = 0;
+    this.end = 0;
+  }
+}
+
 export class Replies implements IoDone {
   readonly #host: RepliesHost;
   readonly #arena: Arena;
@@ -37,10 +59,10 @@ export class Replies implements IoDone {
   readonly #isStructured: boolean;
   readonly #contextId: number;
   readonly #iov = new IovList();
-  // The queue: three arrays side by side. Entries below #head belong to the send under way.
-  #requests: Request[] = [];
-  #pieces: (Piece | null)[] = [];
-  #lasts: boolean[] = [];
+  #queued = new ReplyList();
+  /** What is sent or dropped, in one go or several; those queued meanwhile come after it. */
+  #leaving = new ReplyList();
+  /** The next so many of `#leaving` are being sent or dropped. */
   #sending = 0;
   #headers = NONE;
 
@@ -63,37 +85,38 @@ export class Replies implements IoDone {
   }
 
   get isEmpty(): boolean {
-    return this.#requests.length === 0;
+    return this.#queued.end === 0 && this.#leaving.end === 0;
   }
 
   /** `piece` null: a reply without data. `isLast`: the request is over with it. */
   push(request: Request, piece: Piece | null, isLast: boolean): void {
-    this.#requests.push(request);
-    this.#pieces.push(piece);
-    this.#lasts.push(isLast);
+    this.#queued.push(request, piece, isLast);
   }
 
   /** Starts a send of what is queued unless one is under way. False: no memory for it just now. */
   trySend(): boolean {
-    if (this.#sending > 0 || this.#requests.length === 0) return true;
+    if (this.#sending > 0 || this.isEmpty) return true;
     if (this.#headers === NONE) this.#headers = this.#arena.tryAlloc(HEADER_AREA_BYTES);
     if (this.#headers === NONE) return false;
-    this.#sending = this.#gather();
+    if (this.#leaving.end === 0) this.#takeQueued();
+    this.#sending = this.#gather(this.#leaving);
     this.#stream.send(this.#iov, this, this);
     return true;
   }
 
   ioDone(_arg: object, result: number): void {
-    const count = this.#sending;
-    this.#sending = 0;
-    this.#drop(count);
+    this.#drop();
     this.#host.sendEnded(result === this.#iov.bytes);
-    if (this.#requests.length === 0) this.#freeHeaders();
+    if (this.isEmpty) this.#freeHeaders();
   }
 
   /** The connection is gone: gives every queued reply back. Legal when no send is under way. */
   abandon(): void {
-    this.#drop(this.#requests.length);
+    while (!this.isEmpty) {
+      if (this.#leaving.end === 0) this.#takeQueued();
+      this.#sending = this.#leaving.end - this.#leaving.at;
+      this.#drop();
+    }
     this.#freeHeaders();
   }
 
@@ -103,38 +126,46 @@ export class Replies implements IoDone {
     this.#headers = NONE;
   }
 
-  /** Gives back the first `count` replies. They are off the queue before anybody hears of it. */
-  #drop(count: number): void {
-    const requests = this.#requests;
-    const pieces = this.#pieces;
-    const lasts = this.#lasts;
-    this.#requests = requests.slice(count);
-    this.#pieces = pieces.slice(count);
-    this.#lasts = lasts.slice(count);
-    const host = this.#host;
-    for (let i = 0; i < count; i++) {
-      host.replySent(requests[i] as Request, pieces[i] as Piece | null, lasts[i] as boolean);
-    }
+  #takeQueued(): void {
+    const list = this.#queued;
+    this.#queued = this.#leaving;
+    this.#leaving = list;
   }
 
-  #gather(): number {
+  /** Gives back what was being sent. `isSending` until that is over: nobody sends or abandons meanwhile. */
+  #drop(): void {
+    const list = this.#leaving;
+    const host = this.#host;
+    for (const end = list.at + this.#sending; list.at < end; list.at++) {
+      const request = list.requests[list.at] as Request;
+      const piece = list.pieces[list.at] as Piece | null;
+      list.requests[list.at] = null;
+      list.pieces[list.at] = null;
+      host.replySent(request, piece, list.lasts[list.at] as boolean);
+    }
+    if (list.at === list.end) list.rewind();
+    this.#sending = 0;
+  }
+
+  /** Fills the vector with the first replies of the list; how many. */
+  #gather(list: ReplyList): number {
     const iov = this.#iov;
     iov.clear();
-    let at = this.#headers;
-    let count = 0;
-    const max = Math.min(this.#requests.length, REPLIES_PER_SEND);
-    while (count < max && iov.bytes < BYTES_PER_SEND) {
-      const piece = this.#pieces[count] as Piece | null;
-      const header = this.#putHeader(at, this.#requests[count] as Request, piece, count);
-      if (header > 0) iov.add(at, header);
-      at += header;
+    let mem = this.#headers;
+    let i = list.at;
+    const end = Math.min(list.end, list.at + REPLIES_PER_SEND);
+    for (; i < end && iov.bytes < BYTES_PER_SEND; i++) {
+      const piece = list.pieces[i] as Piece | null;
+      const isLast = list.lasts[i] as boolean;
+      const header = this.#putHeader(mem, list.requests[i] as Request, piece, isLast);
+      if (header > 0) iov.add(mem, header);
+      mem += header;
       if (piece !== null) iov.add(piece.dataMem, piece.dataBytes);
-      count++;
     }
-    return count;
+    return i - list.at;
   }
 
-  #putHeader(at: number, request: Request, piece: Piece | null, index: number): number {
+  #putHeader(at: number, request: Request, piece: Piece | null, isLast: boolean): number {
     const view = this.#arena.view;
     const { cookie0, cookie1 } = request;
     if (request.type === Cmd.BlockStatus && piece !== null) {
@@ -147,7 +178,6 @@ export class Replies implements IoDone {
       return putSimpleReply(view, at, wireError(request.status), cookie0, cookie1);
     }
     if (piece !== null) {
-      const isLast = this.#lasts[index] as boolean;
       const { offBytes, dataBytes } = piece;
       return putDataChunk(view, at, isLast, cookie0, cookie1, offBytes, dataBytes);
     }
