@@ -13,6 +13,7 @@ import { CryptFlag, Cryptor, type CryptorRecipe } from '../src/machinery/crypt/c
 import { VolumeKey } from '../src/machinery/crypt/volume-key.ts';
 import { Arena } from '../src/io/arena.ts';
 import { SCRATCH_BYTES } from '../src/io/compute.ts';
+import { warmMemory } from './memory.ts';
 import { startServer, type ServerSpec, stopAllServers } from './servers.ts';
 
 const run = promisify(execFile);
@@ -101,7 +102,8 @@ async function measure(
   const spec: ServerSpec = { name, command: (image, where) => serve(image, where) };
   const server = await startServer(spec, folder, folder, 'unix');
   try {
-    const common = ['-j', '-S', `${SIZE / MIB - 16}M`, '-t', '1'];
+    await warmMemory();
+    const common = ['-j', '-S', `${SIZE / MIB - 16}M`, '-t', '1', '-w', '500'];
     const text = execFileSync(LOAD, [...common, ...args, server.uri], { encoding: 'utf8' });
     return (JSON.parse(text) as { iops: number }).iops;
   } finally {

@@ -9,6 +9,7 @@ import { promisify } from 'node:util';
 import { Command } from 'commander';
 import { type Cell, CELLS } from './cells.ts';
 import { type CellResult, plot, ratios, type Sample, table } from './report.ts';
+import { warmMemory } from './memory.ts';
 import { type RunningServer, SERVERS, startServer, stopAllServers } from './servers.ts';
 
 const run = promisify(execFile);
@@ -56,7 +57,17 @@ async function measure(
   server: RunningServer,
   seconds: string,
 ): Promise<Sample> {
-  const args = ['-j', '-t', seconds, '-p', String(server.pid), ...cell.load, server.uri];
+  const args = [
+    '-j',
+    '-w',
+    '500',
+    '-t',
+    seconds,
+    '-p',
+    String(server.pid),
+    ...cell.load,
+    server.uri,
+  ];
   const { stdout } = await run(load, args, { timeout: 120_000 });
   const parsed = JSON.parse(stdout) as Record<string, number>;
   return {
@@ -119,6 +130,7 @@ async function runCell(
         'status=none',
         `iflag=${nocache}`,
       ]);
+      await warmMemory();
       (samples[spec.name] ??= []).push(await measure(load, cell, server, options.seconds));
       process.stderr.write(
         `${kind} ${cell.name} round ${round + 1}: ${spec.name} ${server.residentPeakKib()} KiB peak\n`,

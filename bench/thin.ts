@@ -2,22 +2,12 @@
 // writes, and on writes behind a snapshot. `npm run bench:thin`.
 
 import { execFileSync } from 'node:child_process';
-import {
-  closeSync,
-  copyFileSync,
-  existsSync,
-  mkdirSync,
-  openSync,
-  rmSync,
-  truncateSync,
-  writeFileSync,
-  writeSync,
-} from 'node:fs';
+import { copyFileSync, existsSync, mkdirSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { Command } from 'commander';
 import { openStack } from '../src/index.ts';
+import { warmMemory } from './memory.ts';
 import { startServer, type ServerSpec, stopAllServers } from './servers.ts';
 
 const LOAD = fileURLToPath(new URL('../../bench/nbdload/nbdload', import.meta.url));
@@ -31,6 +21,8 @@ interface Image {
   /** Makes it in the folder, empty. */
   create(folder: string): Promise<void>;
   snapshot(folder: string): Promise<void>;
+  /** Unmaps what it holds; the pages of its files stay. */
+  empty(folder: string): Promise<void>;
   command(folder: string, socket: string): string[];
 }
 
@@ -63,6 +55,7 @@ const IMAGES: readonly Image[] = [
       await onPool(folder, 'create_thin 0');
     },
     snapshot: async (folder) => await onPool(folder, 'create_snap 1 0'),
+    empty: async (folder) => await onPool(folder, 'delete 0', 'create_thin 0'),
     command: (folder, socket) => [
       ...lamina(socket),
       '--export',
@@ -75,6 +68,7 @@ const IMAGES: readonly Image[] = [
     name: 'linear',
     create: (folder) => Promise.resolve(sparse(join(folder, 'data'), SIZE)),
     snapshot: () => Promise.resolve(),
+    empty: () => Promise.resolve(),
     command: (folder, socket) => [...lamina(socket), join(folder, 'data')],
   },
   {
@@ -85,6 +79,13 @@ const IMAGES: readonly Image[] = [
     },
     snapshot(folder) {
       execFileSync('qemu-img', ['snapshot', '-c', 'one', join(folder, 'data')]);
+      return Promise.resolve();
+    },
+    empty(folder) {
+      const image = `driver=qcow2,pass-discard-request=off,discard=unmap,file.filename=${join(folder, 'data')}`;
+      const half = `${SIZE / 2}`;
+      const discards = ['-c', `discard 0 ${half}`, '-c', `discard ${half} ${half}`];
+      execFileSync('qemu-io', [...discards, '--image-opts', image]);
       return Promise.resolve();
     },
     command: (folder, socket) => [
@@ -99,7 +100,7 @@ const IMAGES: readonly Image[] = [
 interface ThinCell {
   readonly name: string;
   readonly load: readonly string[];
-  readonly state: 'mapped' | 'empty' | 'snapshot';
+  readonly state: 'mapped' | 'empty' | 'emptied' | 'snapshot';
   /** On an ordinary disk, dropped from the page cache before each run. */
   readonly isCold?: boolean;
 }
@@ -121,8 +122,13 @@ const CELLS: readonly ThinCell[] = [
   { name: 'first-4k-write', load: ['-b', '4k', '-r', '0', '-n', '8000'], state: 'empty' },
   {
     name: 'first-1m-write',
-    load: ['-b', '1m', '-q', '8', '-s', '-r', '0', '-S', '1000m', '-n', '1000', '-w', '200'],
+    load: ['-b', '1m', '-q', '8', '-s', '-r', '0', '-S', '600m', '-n', '600', '-w', '150'],
     state: 'empty',
+  },
+  {
+    name: 'again-1m-write',
+    load: ['-b', '1m', '-q', '8', '-s', '-r', '0', '-n', '768', '-w', '150'],
+    state: 'emptied',
   },
   {
     name: 'shared-4k-write',
@@ -144,6 +150,7 @@ async function prepare(image: Image, state: ThinCell['state'], folder: string): 
     copyFileSync(join(mapped, file), join(at, file));
   }
   if (state === 'snapshot') await image.snapshot(at);
+  if (state === 'emptied') await image.empty(at);
   return at;
 }
 
@@ -159,7 +166,7 @@ async function load(
   const server = await startServer(spec, at, at, 'unix');
   try {
     if (cell.isCold === true) dropFromCache(join(at, 'data'));
-    else await warmMemory(at);
+    else await warmMemory();
     const text = execFileSync(
       LOAD,
       ['-j', '-S', '768M', '-q', '32', '-t', '1', ...cell.load, server.uri],
@@ -171,21 +178,6 @@ async function load(
   } finally {
     await server.stop();
   }
-}
-
-/**
- * A virtual machine gives what has been free for two seconds back to its host, and gets it again page by
- * page, at a third of the speed. So what was freed before this run is let go, and then the machine gets as
- * much as the run needs, right before it.
- */
-async function warmMemory(folder: string): Promise<void> {
-  await delay(2500);
-  const path = join(folder, 'warm');
-  const piece = Buffer.alloc(MIB, 1);
-  const file = openSync(path, 'w');
-  for (let done = 0; done < SIZE; done += MIB) writeSync(file, piece);
-  closeSync(file);
-  rmSync(path);
 }
 
 function dropFromCache(path: string): void {
