@@ -46,8 +46,13 @@ class LocalLink implements PlaneLink {
     return await this.#core.call(method, args);
   }
 
-  connect(socket: Duplex, negotiated: Negotiated, rest: Uint8Array): Promise<void> {
-    this.#core.connect(socket, negotiated, rest);
+  connect(
+    socket: Duplex,
+    negotiated: Negotiated,
+    rest: Uint8Array,
+    ended: () => void,
+  ): Promise<void> {
+    this.#core.connect(socket, negotiated, rest, ended);
     return Promise.resolve();
   }
 
@@ -68,6 +73,8 @@ class ThreadLink implements PlaneLink {
   readonly #worker: Worker;
   readonly #wakeFd: number;
   readonly #calls = new Map<number, PendingCall>();
+  /** Whom to tell when a connection has ended. */
+  readonly #connections = new Map<number, () => void>();
   #nextId = 1;
 
   private constructor(worker: Worker, wakeFd: number) {
@@ -104,12 +111,19 @@ class ThreadLink implements PlaneLink {
     });
   }
 
-  async connect(socket: Duplex, negotiated: Negotiated, rest: Uint8Array): Promise<void> {
+  async connect(
+    socket: Duplex,
+    negotiated: Negotiated,
+    rest: Uint8Array,
+    ended: () => void,
+  ): Promise<void> {
     const fd =
       socket instanceof Socket && !('encrypted' in socket)
         ? await detach(socket)
         : bridgeToDescriptor(socket);
-    this.#send({ kind: 'connect', fd, negotiated, rest: new Uint8Array(rest) });
+    const id = this.#nextId++;
+    this.#connections.set(id, ended);
+    this.#send({ kind: 'connect', id, fd, negotiated, rest: new Uint8Array(rest) });
   }
 
   async close(): Promise<void> {
@@ -125,6 +139,12 @@ class ThreadLink implements PlaneLink {
   }
 
   #answered(message: FromPlane): void {
+    if (message.kind === 'ended') {
+      const ended = this.#connections.get(message.id);
+      this.#connections.delete(message.id);
+      ended?.();
+      return;
+    }
     if (message.kind !== 'result' && message.kind !== 'error') return;
     const call = this.#calls.get(message.id);
     assert(call !== undefined, `data plane: answered call ${message.id}, which nobody made`);

@@ -18,7 +18,12 @@ import type { Plane, PlaneStats } from './plane.ts';
 export interface PlaneLink {
   readonly engine: EngineName;
   call(method: string, args: unknown[]): Promise<unknown>;
-  connect(socket: Duplex, negotiated: Negotiated, rest: Uint8Array): Promise<void>;
+  connect(
+    socket: Duplex,
+    negotiated: Negotiated,
+    rest: Uint8Array,
+    ended: () => void,
+  ): Promise<void>;
   /** After `shutdown` has been called; frees threads and memory. */
   close(): Promise<void>;
 }
@@ -109,8 +114,13 @@ export class PlaneClient implements Plane {
   stats(): Promise<PlaneStats> {
     return this.#call('stats');
   }
-  begin(socket: Duplex, negotiated: Negotiated, rest: Uint8Array): Promise<void> {
-    return this.#link.connect(socket, negotiated, rest);
+  begin(
+    socket: Duplex,
+    negotiated: Negotiated,
+    rest: Uint8Array,
+    ended: () => void,
+  ): Promise<void> {
+    return this.#link.connect(socket, negotiated, rest, ended);
   }
 
   async shutdown(): Promise<void> {

@@ -68,8 +68,13 @@ export class PlaneCore {
     }
   }
 
-  connect(source: number | Duplex, negotiated: Negotiated, rest: Uint8Array): void {
-    this.transmission.connect(source, negotiated, rest);
+  connect(
+    source: number | Duplex,
+    negotiated: Negotiated,
+    rest: Uint8Array,
+    ended: () => void,
+  ): void {
+    this.transmission.connect(source, negotiated, rest, ended);
   }
 
   async #control(method: string, args: readonly unknown[]): Promise<unknown> {

@@ -11,6 +11,7 @@ export type ToPlane =
     }
   | {
       readonly kind: 'connect';
+      readonly id: number;
       /** The plane's own from now on. */
       readonly fd: number;
       readonly negotiated: Negotiated;
@@ -29,7 +30,9 @@ export type FromPlane =
       /** Set for a DmError. */
       readonly status: number | undefined;
       readonly stack: string | undefined;
-    };
+    }
+  /** The connection with this id is over. */
+  | { readonly kind: 'ended'; readonly id: number };
 
 export interface PlaneWorkerData {
   readonly bufferBytes: number;

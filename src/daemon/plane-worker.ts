@@ -35,7 +35,8 @@ function main(port: MessagePort): void {
       const message = received.message as ToPlane;
       if (message.kind === 'call') spawn(message.method, answer(core, message, send));
       else if (message.kind === 'connect') {
-        core.connect(message.fd, message.negotiated, message.rest);
+        const { id, fd, negotiated, rest } = message;
+        core.connect(fd, negotiated, rest, () => send({ kind: 'ended', id }));
       } else engine.close();
     }
   });

@@ -31,8 +31,8 @@ export async function serveLab(
       listNames: async () => await Promise.resolve(server.listExports()),
     },
     transmission: {
-      begin: async (socket, negotiated, rest) =>
-        await Promise.resolve(server.connect(socket, negotiated, rest)),
+      begin: async (socket, negotiated, rest, ended) =>
+        await Promise.resolve(server.connect(socket, negotiated, rest, ended)),
     },
     log: () => undefined,
   });

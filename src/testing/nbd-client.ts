@@ -54,7 +54,8 @@ export class NbdClient {
   readonly #socket: Socket;
   #chunks: Buffer[] = [];
   #have = 0;
-  #wanted: { bytes: number; resolve: (b: Buffer) => void } | null = null;
+  #wanted: { bytes: number; resolve: (b: Buffer) => void; reject: (e: Error) => void } | null =
+    null;
   readonly #waiting = new Map<bigint, Waiting>();
   #nextCookie = 1n;
   #failure: Error | null = null;
@@ -289,7 +290,7 @@ export class NbdClient {
         reject(this.#failure);
         return;
       }
-      this.#wanted = { bytes, resolve };
+      this.#wanted = { bytes, resolve, reject };
       this.#feed();
     });
   }
@@ -310,5 +311,7 @@ export class NbdClient {
     this.#failure = error;
     for (const waiting of this.#waiting.values()) waiting.reject(error);
     this.#waiting.clear();
+    this.#wanted?.reject(error);
+    this.#wanted = null;
   }
 }

@@ -3,7 +3,7 @@
 import { join } from 'node:path';
 import { createPlane } from '../daemon/create-plane.ts';
 import type { Plane } from '../daemon/plane.ts';
-import { NbdListener } from '../frontends/nbd/listener.ts';
+import { type ListenerOptions, NbdListener } from '../frontends/nbd/listener.ts';
 import type { EngineName } from '../io/engine.ts';
 import { makeTestFolder } from './lamina-server.ts';
 import { NbdClient, type NbdClientOptions } from './nbd-client.ts';
@@ -21,6 +21,7 @@ export interface TestPlane {
 export async function startTestPlane(
   engine: EngineName | 'auto',
   bufferBytes: number = 64 << 20,
+  listening: Pick<ListenerOptions, 'connectionsMax'> = {},
 ): Promise<TestPlane> {
   const folder = makeTestFolder();
   const plane = await createPlane({ engine, bufferBytes, pollMs: 0.02 });
@@ -30,6 +31,7 @@ export async function startTestPlane(
     catalog: plane,
     transmission: plane,
     log: () => {},
+    ...listening,
   });
   return {
     plane,

@@ -254,11 +254,14 @@ export interface Begun {
   readonly socket: Socket;
   readonly negotiated: Negotiated;
   readonly rest: Buffer;
+  readonly ended: () => void;
 }
 
 /** Takes note of each connection that begins and passes it to `whenBegun`, which may close it. */
 export class StubTransmission implements Transmission {
   readonly begun: Begun[] = [];
+  /** Cleared: a connection lives on when Node has closed its socket, as on a descriptor of its own. */
+  isEndingWithSocket = true;
   readonly #whenBegun: (begun: Begun) => void;
   #wake: (() => void) | undefined;
 
@@ -266,8 +269,14 @@ export class StubTransmission implements Transmission {
     this.#whenBegun = whenBegun;
   }
 
-  begin(socket: Socket, negotiated: Negotiated, rest: Uint8Array): Promise<void> {
-    const begun = { socket, negotiated, rest: Buffer.from(rest) };
+  begin(
+    socket: Socket,
+    negotiated: Negotiated,
+    rest: Uint8Array,
+    ended: () => void,
+  ): Promise<void> {
+    const begun = { socket, negotiated, rest: Buffer.from(rest), ended };
+    socket.once('close', () => this.isEndingWithSocket && ended());
     this.begun.push(begun);
     this.#wake?.();
     this.#whenBegun(begun);

@@ -43,5 +43,6 @@ export interface Negotiated {
 
 /** Takes a connection over from the handshake: the socket, and the bytes that came behind the handshake. */
 export interface Transmission {
-  begin(socket: Duplex, negotiated: Negotiated, rest: Uint8Array): Promise<void>;
+  /** `ended` is called once when the connection is over; not when this rejects. */
+  begin(socket: Duplex, negotiated: Negotiated, rest: Uint8Array, ended: () => void): Promise<void>;
 }

@@ -9,7 +9,7 @@ import type { Socket } from 'node:net';
 import { assert } from '../../base/assert.ts';
 import { errorText } from '../../base/errors.ts';
 import type { Clock, Timer } from '../../base/clock.ts';
-import type { ExportCatalog, Transmission } from './export.ts';
+import type { ExportCatalog, Negotiated } from './export.ts';
 import type { Step } from './handshake-step.ts';
 import { Handshake } from './handshake.ts';
 import { SocketReader } from './socket-reader.ts';
@@ -17,7 +17,8 @@ import type { TlsServer } from './tls.ts';
 
 export interface HandshakeOptions {
   readonly catalog: ExportCatalog;
-  readonly transmission: Transmission;
+  /** Gives the socket to transmission. */
+  readonly handOver: (socket: Socket, negotiated: Negotiated, rest: Uint8Array) => Promise<void>;
   readonly tls: TlsServer | undefined;
   readonly clock: Clock;
   readonly handshakeMs: number;
@@ -113,7 +114,7 @@ export class HandshakeConnection {
     this.#timer?.cancel();
     await this.#reader.detach();
     try {
-      await this.#options.transmission.begin(this.#socket, end.negotiated, end.rest);
+      await this.#options.handOver(this.#socket, end.negotiated, end.rest);
     } catch (error) {
       this.#drop(`transmission did not begin: ${errorText(error)}`);
     }

@@ -1,6 +1,7 @@
 // Listeners over real sockets: honest clients, hostile ones, and the hand-over to transmission.
 
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
 import { readSync, statSync } from 'node:fs';
 import type { NetConnectOpts } from 'node:net';
 import { join } from 'node:path';
@@ -234,6 +235,22 @@ describe('nbd listener: connections', () => {
     assert.equal(listener.connectionCount, 1);
     socket.destroy();
     await eventually('no connection', () => listener.connectionCount === 0);
+  });
+
+  it('counts a connection whose socket transmission has taken from Node until that has ended', async () => {
+    transmission = new StubTransmission(() => {});
+    transmission.isEndingWithSocket = false;
+    await listen();
+    const honest = await client();
+    honest.send(HONEST);
+    const { socket, ended } = await transmission.wait(1);
+    const closed = once(socket, 'close');
+    socket.destroy();
+    await closed;
+    await eventually('the end of the handshake', () => listener.handshakeCount === 0);
+    assert.equal(listener.connectionCount, 1);
+    ended();
+    assert.equal(listener.connectionCount, 0);
   });
 
   it('drops the connection when transmission does not begin', async () => {

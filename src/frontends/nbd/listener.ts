@@ -3,9 +3,8 @@
 //
 // Who may connect: a unix socket is for this user alone (mode 0600); TCP is for this machine alone
 // unless clients must use TLS or the operator said `allowInsecure`. Connections are counted from
-// their acceptance until transmission has taken them over and Node's socket is closed; above the
-// limit they are closed at once. `close` ends listening and the handshakes, not the connections
-// handed over.
+// their acceptance to their end, be it here or in transmission; above the limit they are closed at
+// once. `close` ends listening and the handshakes, not the connections handed over.
 
 import { lookup } from 'node:dns/promises';
 import { createServer, type AddressInfo, type Server, type Socket } from 'node:net';
@@ -123,6 +122,7 @@ export class NbdListener {
   }
 
   async #serve(socket: Socket, peer: string): Promise<void> {
+    // The socket, the handshake, and transmission once it has the connection.
     let holders = 2;
     const release = (): void => {
       if (--holders === 0) this.#connections--;
@@ -131,7 +131,15 @@ export class NbdListener {
     const { catalog, transmission, tls, log } = this.#options;
     const handshake = new HandshakeConnection(socket, {
       catalog,
-      transmission,
+      handOver: async (taken, negotiated, rest) => {
+        holders++;
+        try {
+          await transmission.begin(taken, negotiated, rest, release);
+        } catch (error) {
+          release();
+          throw error;
+        }
+      },
       tls,
       log,
       peer,

@@ -346,6 +346,43 @@ for (const engine of ['uring', 'node'] as const) {
   });
 }
 
+for (const engine of ['uring', 'node'] as const) {
+  test(`${engine}: connections in transmission count as connections until they end`, async () => {
+    const t = await startTestPlane(engine, undefined, { connectionsMax: 2 });
+    try {
+      const file = join(t.folder, 'disk.img');
+      writeFileSync(file, Buffer.alloc(MIB));
+      await t.device('disk', `0 2048 linear ${file} 0`);
+      const clients = [
+        await t.connect({ exportName: 'disk' }),
+        await t.connect({ exportName: 'disk' }),
+      ];
+      for (const client of clients) await isAlive(client);
+      await assert.rejects(t.connect({ exportName: 'disk' }));
+      await clients[0]?.disconnect();
+      const third = await connectSoon(t);
+      await isAlive(third);
+      await assert.rejects(t.connect({ exportName: 'disk' }));
+      await third.disconnect();
+      await clients[1]?.disconnect();
+    } finally {
+      await t.close();
+    }
+  });
+}
+
+/** The listener hears of a connection's end a little after the client. */
+async function connectSoon(t: TestPlane): Promise<NbdClient> {
+  for (let left = 500; ; left--) {
+    try {
+      return await t.connect({ exportName: 'disk' });
+    } catch (error) {
+      if (left === 0) throw error;
+      await new Promise((resolve) => setTimeout(resolve, 10));
+    }
+  }
+}
+
 /** Every connection gone and every buffer back, soon. */
 async function settled(t: TestPlane): Promise<void> {
   for (let i = 0; ; i++) {

@@ -105,13 +105,22 @@ export class TransmissionServer {
     return this.#exports.get(name)?.info(name);
   }
 
-  /** Begins transmission on a connected socket; `source` is what the engine's `openStream` takes. */
-  connect(source: number | Duplex, negotiated: Negotiated, rest: Uint8Array): void {
+  /**
+   * Begins transmission on a connected socket; `source` is what the engine's `openStream` takes. `ended`
+   * is called once, when the connection is over.
+   */
+  connect(
+    source: number | Duplex,
+    negotiated: Negotiated,
+    rest: Uint8Array,
+    ended: () => void,
+  ): void {
     const stream = this.#options.engine.openStream(source);
     const found = this.#exports.get(negotiated.exportName);
     if (found === undefined) {
       // Removed since the handshake looked it up.
       stream.close();
+      ended();
       return;
     }
     const connection = new NbdConnection({
@@ -124,6 +133,7 @@ export class TransmissionServer {
       onClosed: (closed) => {
         this.#connections.delete(closed);
         this.#endedRequests += closed.requestCount;
+        ended();
       },
     });
     this.#connections.add(connection);
