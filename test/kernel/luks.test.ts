@@ -98,10 +98,11 @@ test(`LUKS volumes are the kernel's and ours, LAMINA_SEED=${SEED}`, async () => 
       disks: [...ours, ...theirs],
       timeoutSeconds: 600,
       script: [
-        'modprobe dm-crypt; export DM_DISABLE_UDEV=1; mkdir -p /run/cryptsetup',
+        'for m in dm-crypt camellia_generic af_alg algif_skcipher; do modprobe $m || true; done',
+        'export DM_DISABLE_UDEV=1; mkdir -p /run/cryptsetup',
         `printf '%s' '${PASSPHRASE}' >/key`,
         's() { echo "$1 $(sha256sum </dev/mapper/v | cut -d" " -f1)"; }',
-        'w() { for i in 1 2 3 4 5 6 7; do dd if=/dev/urandom of=/dev/mapper/v bs=4k count=$((i * 5)) seek=$((i * 300)) conv=fsync 2>/dev/null; done; }',
+        'w() { for i in 1 2 3 4 5 6 7; do dd if=/dev/urandom of=/dev/mapper/v bs=4k count=$((i * 5)) seek=$((i * 200)) conv=fsync 2>/dev/null; done; }',
         ...VOLUMES.flatMap((options, i) => {
           const [mine, yours] = [letters[i], letters[i + VOLUMES.length]];
           return [

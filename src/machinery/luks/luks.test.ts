@@ -123,6 +123,10 @@ test('ciphers give back what they encrypted; ones that are not there are refused
     ['aes-ecb', 32],
     ['aes-xts-benbi', 64],
     ['camellia-cbc-plain64be', 32],
+    ['camellia-xts-plain64', 64],
+    ['aria-xts-plain64', 32],
+    ['sm4-xts-plain64', 32],
+    ['aes-xts-plain64', 48],
     ['sm4-cbc-null', 16],
   ] as const) {
     const cipher = new SectorCipher(spec, randomBytes(keyBytes), 'test');

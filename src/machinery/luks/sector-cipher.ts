@@ -5,6 +5,7 @@ import { createCipheriv, createDecipheriv, createHash, getCiphers } from 'node:c
 import { SECTOR_BYTES } from '../../base/units.ts';
 import { hashSpec } from './hashes.ts';
 import { unsupported } from './luks-error.ts';
+import { xts } from './xts.ts';
 
 const BLOCK_BYTES = 16;
 /** By dm-crypt's names; all have blocks of 16 bytes. */
@@ -12,6 +13,8 @@ const CIPHERS: readonly string[] = ['aes', 'camellia', 'aria', 'sm4'];
 const MODES: readonly string[] = ['xts', 'cbc', 'ecb'];
 
 type Iv = (sector: number) => Buffer;
+/** One sector, with its IV (null: none). */
+type Transform = (data: Uint8Array, iv: Buffer | null) => Buffer;
 
 interface Parts {
   readonly cipher: string;
@@ -36,7 +39,8 @@ export function splitCipherSpec(spec: string): { readonly name: string; readonly
 
 /** Throws DmError naming `where` if this cipher, mode, IV or key size (bytes) cannot be had. */
 export class SectorCipher {
-  readonly #algorithm: string;
+  readonly #encrypt: Transform;
+  readonly #decrypt: Transform;
   readonly #key: Buffer;
   readonly #iv: Iv | undefined;
 
@@ -49,22 +53,30 @@ export class SectorCipher {
     }
     const { cipher, mode } = parts;
     const bits = (mode === 'xts' ? key.length / 2 : key.length) * 8;
-    this.#algorithm = `${cipher}-${bits}-${mode}`;
-    const name = cipher === 'sm4' ? `sm4-${mode}` : this.#algorithm;
-    if (!getCiphers().includes(name) || (cipher === 'sm4' && bits !== 128)) {
-      throw unsupported(`${where}: cipher '${spec}' with a key of ${key.length * 8} bits`);
-    }
-    this.#algorithm = name;
     this.#key = Buffer.from(new Uint8Array(key).buffer);
+    const name = nodeName(cipher, bits, mode);
+    const ecb = nodeName(cipher, bits, 'ecb');
+    if (name !== undefined) {
+      this.#encrypt = (data, iv) => run(createCipheriv(name, this.#key, iv), data);
+      this.#decrypt = (data, iv) => run(createDecipheriv(name, this.#key, iv), data);
+    } else if (mode === 'xts' && ecb !== undefined) {
+      this.#encrypt = (data, iv) => xts(ecb, this.#key, true, data, iv);
+      this.#decrypt = (data, iv) => xts(ecb, this.#key, false, data, iv);
+    } else {
+      throw unsupported(
+        `${where}: cipher '${spec}': a key of ${key.length * 8} bits; ${cipher} in mode ${mode} ` +
+          `takes ${keySizes(cipher, mode)}`,
+      );
+    }
     this.#iv = ivOf(parts, this.#key, spec, where);
   }
 
   encrypt(data: Uint8Array): Buffer {
-    return this.#run(data, (iv) => createCipheriv(this.#algorithm, this.#key, iv));
+    return this.#eachSector(data, this.#encrypt);
   }
 
   decrypt(data: Uint8Array): Buffer {
-    return this.#run(data, (iv) => createDecipheriv(this.#algorithm, this.#key, iv));
+    return this.#eachSector(data, this.#decrypt);
   }
 
   /** Forgets the key. */
@@ -72,17 +84,32 @@ export class SectorCipher {
     this.#key.fill(0);
   }
 
-  #run(data: Uint8Array, make: (iv: Buffer | null) => ReturnType<typeof createCipheriv>): Buffer {
+  #eachSector(data: Uint8Array, transform: Transform): Buffer {
     const out = Buffer.alloc(data.length);
     for (let at = 0, sector = 0; at < data.length; at += SECTOR_BYTES, sector++) {
-      const worker = make(this.#iv === undefined ? null : this.#iv(sector)).setAutoPadding(false);
-      const piece = worker.update(data.subarray(at, at + SECTOR_BYTES));
+      const iv = this.#iv === undefined ? null : this.#iv(sector);
+      const piece = transform(data.subarray(at, at + SECTOR_BYTES), iv);
       piece.copy(out, at);
-      worker.final();
       piece.fill(0);
     }
     return out;
   }
+}
+
+/** What Node calls it, if it has it. */
+function nodeName(cipher: string, keyBits: number, mode: string): string | undefined {
+  if (cipher === 'sm4' && keyBits !== 128) return undefined;
+  const name = cipher === 'sm4' ? `sm4-${mode}` : `${cipher}-${keyBits}-${mode}`;
+  return getCiphers().includes(name) ? name : undefined;
+}
+
+function keySizes(cipher: string, mode: string): string {
+  const sizes = [128, 192, 256].filter((bits) => nodeName(cipher, bits, 'ecb') !== undefined);
+  return `${sizes.map((bits) => (mode === 'xts' ? bits * 2 : bits)).join(', ')} bits`;
+}
+
+function run(cipher: ReturnType<typeof createCipheriv>, data: Uint8Array): Buffer {
+  return cipher.setAutoPadding(false).update(data);
 }
 
 /** Sector numbers of areas are far below 2^32, so the upper halves stay zero. */
@@ -119,11 +146,13 @@ function ivOf(parts: Parts, key: Uint8Array, spec: string, where: string): Iv | 
 
 /** The plain IV, itself encrypted. */
 function ecbOf(cipher: string, key: Uint8Array, where: string, plain: Iv): Iv {
-  const name = cipher === 'sm4' ? 'sm4-ecb' : `${cipher}-${key.length * 8}-ecb`;
-  if (!getCiphers().includes(name)) {
-    throw unsupported(`${where}: an IV from a key of ${key.length * 8} bits`);
+  const name = nodeName(cipher, key.length * 8, 'ecb');
+  if (name === undefined) {
+    throw unsupported(
+      `${where}: an IV from a key of ${key.length * 8} bits; ${cipher} takes ${keySizes(cipher, 'ecb')}`,
+    );
   }
-  return (sector) => createCipheriv(name, key, null).setAutoPadding(false).update(plain(sector));
+  return (sector) => run(createCipheriv(name, key, null), plain(sector));
 }
 
 function littleEndian(value: number): Buffer {
