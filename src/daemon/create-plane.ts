@@ -7,7 +7,7 @@ import { Worker } from 'node:worker_threads';
 import { DmError } from '../base/errors.ts';
 import { assert } from '../base/assert.ts';
 import { Status } from '../base/status.ts';
-import type { Negotiated } from '../frontends/nbd/export.ts';
+import type { Negotiated, Transmission } from '../frontends/nbd/export.ts';
 import { Arena } from '../io/arena.ts';
 import { detachSocket } from '../io/detach-socket.ts';
 import { bridgeToDescriptor } from '../io/duplex-bridge.ts';
@@ -46,13 +46,8 @@ class LocalLink implements PlaneLink {
     return await this.#core.call(method, args);
   }
 
-  connect(
-    socket: Duplex,
-    negotiated: Negotiated,
-    rest: Uint8Array,
-    ended: () => void,
-  ): Promise<void> {
-    this.#core.connect(socket, negotiated, rest, ended);
+  begin(...connection: Parameters<Transmission['begin']>): Promise<void> {
+    this.#core.transmission.connect(...connection);
     return Promise.resolve();
   }
 
@@ -111,7 +106,7 @@ class ThreadLink implements PlaneLink {
     });
   }
 
-  async connect(
+  async begin(
     socket: Duplex,
     negotiated: Negotiated,
     rest: Uint8Array,

@@ -1,7 +1,6 @@
 // A Plane whose every verb is a call by name: over a message port to the data plane's thread, or straight
 // to a core in this one. Nobody above can tell which.
 
-import type { Duplex } from 'node:stream';
 import type {
   CreateOptions,
   DeviceInfo,
@@ -10,20 +9,14 @@ import type {
   LineOptions,
   TargetLine,
 } from '../dm/control.ts';
-import type { ExportInfo, Negotiated } from '../frontends/nbd/export.ts';
+import type { ExportInfo, Transmission } from '../frontends/nbd/export.ts';
 import type { EngineName } from '../io/engine.ts';
 import type { Plane, PlaneStats } from './plane.ts';
 
 /** How a call and a connection reach the core. */
-export interface PlaneLink {
+export interface PlaneLink extends Transmission {
   readonly engine: EngineName;
   call(method: string, args: unknown[]): Promise<unknown>;
-  connect(
-    socket: Duplex,
-    negotiated: Negotiated,
-    rest: Uint8Array,
-    ended: () => void,
-  ): Promise<void>;
   /** After `shutdown` has been called; frees threads and memory. */
   close(): Promise<void>;
 }
@@ -114,13 +107,8 @@ export class PlaneClient implements Plane {
   stats(): Promise<PlaneStats> {
     return this.#call('stats');
   }
-  begin(
-    socket: Duplex,
-    negotiated: Negotiated,
-    rest: Uint8Array,
-    ended: () => void,
-  ): Promise<void> {
-    return this.#link.connect(socket, negotiated, rest, ended);
+  begin(...connection: Parameters<Transmission['begin']>): Promise<void> {
+    return this.#link.begin(...connection);
   }
 
   async shutdown(): Promise<void> {

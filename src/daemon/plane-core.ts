@@ -2,7 +2,6 @@
 // and is called by method name with plain data, so that a message port can be in between.
 
 import { existsSync, readdirSync } from 'node:fs';
-import type { Duplex } from 'node:stream';
 import { fileURLToPath } from 'node:url';
 import { DmError } from '../base/errors.ts';
 import { Status } from '../base/status.ts';
@@ -10,7 +9,6 @@ import { openBackend } from '../backends/open.ts';
 import type { ExportOptions } from '../dm/control.ts';
 import { DeviceMapper } from '../dm/device-mapper.ts';
 import type { TargetType } from '../dm/target.ts';
-import type { Negotiated } from '../frontends/nbd/export.ts';
 import { TransmissionServer } from '../frontends/nbd/transmission.ts';
 import type { IoEngine } from '../io/engine.ts';
 import type { PlaneStats } from './plane.ts';
@@ -66,15 +64,6 @@ export class PlaneCore {
       default:
         return await this.#control(method, args);
     }
-  }
-
-  connect(
-    source: number | Duplex,
-    negotiated: Negotiated,
-    rest: Uint8Array,
-    ended: () => void,
-  ): void {
-    this.transmission.connect(source, negotiated, rest, ended);
   }
 
   async #control(method: string, args: readonly unknown[]): Promise<unknown> {

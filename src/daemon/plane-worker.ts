@@ -36,7 +36,7 @@ function main(port: MessagePort): void {
       if (message.kind === 'call') spawn(message.method, answer(core, message, send));
       else if (message.kind === 'connect') {
         const { id, fd, negotiated, rest } = message;
-        core.connect(fd, negotiated, rest, () => send({ kind: 'ended', id }));
+        core.transmission.connect(fd, negotiated, rest, () => send({ kind: 'ended', id }));
       } else engine.close();
     }
   });
