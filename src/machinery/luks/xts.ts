@@ -19,11 +19,11 @@ export function xts(
 ): Buffer {
   const half = key.length / 2;
   const tweaks = Buffer.alloc(data.length);
-  ecbOf(createCipheriv, ecb, key.subarray(half), iv ?? Buffer.alloc(BLOCK_BYTES)).copy(tweaks);
+  inEcb(createCipheriv, ecb, key.subarray(half), iv ?? Buffer.alloc(BLOCK_BYTES)).copy(tweaks);
   for (let at = BLOCK_BYTES; at < data.length; at += BLOCK_BYTES) doubleInto(tweaks, at);
   const make = isEncryption ? createCipheriv : createDecipheriv;
   const mixed = xor(data, tweaks);
-  const turned = ecbOf(make, ecb, key.subarray(0, half), mixed);
+  const turned = inEcb(make, ecb, key.subarray(0, half), mixed);
   const out = xor(turned, tweaks);
   for (const secret of [mixed, turned, tweaks]) secret.fill(0);
   return out;
@@ -46,6 +46,6 @@ function xor(a: Uint8Array, b: Uint8Array): Buffer {
   return out;
 }
 
-function ecbOf(make: Make, name: string, key: Buffer, data: Uint8Array): Buffer {
+function inEcb(make: Make, name: string, key: Buffer, data: Uint8Array): Buffer {
   return make(name, key, null).setAutoPadding(false).update(data);
 }
