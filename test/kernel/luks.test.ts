@@ -3,7 +3,6 @@
 
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { createHash } from 'node:crypto';
 import { truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
@@ -11,6 +10,7 @@ import { fileURLToPath } from 'node:url';
 import { Prng } from '../../src/base/prng.ts';
 import { type Disk, openStack } from '../../src/index.ts';
 import { makeTestFolder } from '../../src/testing/lamina-server.ts';
+import { said, sumOf } from './compare.ts';
 import { inKernel } from './vm.ts';
 
 const SEED = Number(process.env['LAMINA_SEED'] ?? Date.now() & 0x7fffffff);
@@ -56,14 +56,6 @@ async function withVolume<T>(
   }
 }
 
-async function sum(disk: Disk): Promise<string> {
-  const hash = createHash('sha256');
-  for (let at = 0; at < disk.sizeBytes; at += MIB) {
-    hash.update(await disk.read(at, Math.min(MIB, disk.sizeBytes - at)));
-  }
-  return hash.digest('hex');
-}
-
 test(`LUKS volumes are the kernel's and ours, LAMINA_SEED=${SEED}`, async () => {
   const folder = makeTestFolder();
   try {
@@ -84,7 +76,7 @@ test(`LUKS volumes are the kernel's and ours, LAMINA_SEED=${SEED}`, async () => 
         rng.fill(bytes);
         await disk.write(rng.below(disk.sizeBytes / 4096 - 30) * 4096, bytes);
       }
-      return await sum(disk);
+      return await sumOf(disk);
     };
     const before: string[] = [];
     for (const [i, image] of ours.entries()) {
@@ -114,14 +106,16 @@ test(`LUKS volumes are the kernel's and ours, LAMINA_SEED=${SEED}`, async () => 
         'sync',
       ].join('\n'),
     });
-    const said = (word: string): string | undefined =>
-      new RegExp(`^${word} (.*)$`, 'm').exec(output)?.[1]?.trim();
     for (const [i, options] of VOLUMES.entries()) {
-      assert.equal(said(`before${i}`), before[i], `${options}: the kernel reads ours\n${output}`);
-      const back = await withVolume(ours[i] as string, keyFile, sum);
-      assert.equal(back, said(`after${i}`), `${options}: we read what the kernel wrote`);
-      const other = await withVolume(theirs[i] as string, keyFile, sum);
-      assert.equal(other, said(`theirs${i}`), `${options}: we open what cryptsetup made`);
+      assert.equal(
+        said(output, `before${i}`),
+        before[i],
+        `${options}: the kernel reads ours\n${output}`,
+      );
+      const back = await withVolume(ours[i] as string, keyFile, sumOf);
+      assert.equal(back, said(output, `after${i}`), `${options}: we read what the kernel wrote`);
+      const other = await withVolume(theirs[i] as string, keyFile, sumOf);
+      assert.equal(other, said(output, `theirs${i}`), `${options}: we open what cryptsetup made`);
     }
   } finally {
     folder.remove();
