@@ -1,8 +1,7 @@
 // Compares encrypted devices with nbdkit's luks filter and qemu-nbd's LUKS driver, and the encryption alone
 // with `openssl speed`. `npm run bench:crypt`.
 
-import { execFile, execFileSync } from 'node:child_process';
-import { promisify } from 'node:util';
+import { execFileSync } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { mkdirSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -13,11 +12,10 @@ import { CryptFlag, Cryptor, type CryptorRecipe } from '../src/machinery/crypt/c
 import { VolumeKey } from '../src/machinery/crypt/volume-key.ts';
 import { Arena } from '../src/io/arena.ts';
 import { SCRATCH_BYTES } from '../src/io/compute.ts';
+import { runLoad } from './load.ts';
 import { warmMemory } from './memory.ts';
 import { startServer, type ServerSpec, stopAllServers } from './servers.ts';
 
-const run = promisify(execFile);
-const LOAD = fileURLToPath(new URL('../../bench/nbdload/nbdload', import.meta.url));
 const LAMINA = fileURLToPath(new URL('../../bin/lamina', import.meta.url));
 const MIB = 1 << 20;
 const SIZE = 512 * MIB;
@@ -103,9 +101,9 @@ async function measure(
   const server = await startServer(spec, folder, folder, 'unix');
   try {
     await warmMemory();
-    const common = ['-j', '-S', `${SIZE / MIB - 16}M`, '-t', '1', '-w', '500'];
-    const text = execFileSync(LOAD, [...common, ...args, server.uri], { encoding: 'utf8' });
-    return (JSON.parse(text) as { iops: number }).iops;
+    const common = ['-S', `${SIZE / MIB - 16}M`, '-t', '1', '-w', '500'];
+    const { iops } = await runLoad(server.uri, [...common, ...args]);
+    return iops ?? 0;
   } finally {
     await server.stop();
   }
@@ -176,9 +174,8 @@ async function compareShares(rounds: number, folder: string): Promise<void> {
         const [a, b] = await Promise.all(
           ['a', 'b'].map(async (name) => {
             const uri = server.uri.replace('///', `///${name}`);
-            const args = ['-j', '-S', `${half / MIB - 16}M`, '-t', '2', '-w', '500', ...cell.load];
-            const { stdout } = await run(LOAD, [...args, uri]);
-            return (JSON.parse(stdout) as { iops: number }).iops;
+            const args = ['-S', `${half / MIB - 16}M`, '-t', '2', '-w', '500', ...cell.load];
+            return (await runLoad(uri, args))['iops'];
           }),
         );
         all.push((a ?? 0) / (b ?? 1));

@@ -1,18 +1,17 @@
 // Lamina beside nbdkit and qemu-nbd: the same image, the same load, in turn (A B A B ...), so that a
 // machine that changes its speed changes it for all. Prints ratios; writes JSON and a plot.
 
-import { execFile, execFileSync } from 'node:child_process';
-import { existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { execFileSync } from 'node:child_process';
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { promisify } from 'node:util';
 import { Command } from 'commander';
 import { type Cell, CELLS } from './cells.ts';
 import { type CellResult, plot, ratios, type Sample, table } from './report.ts';
+import { runLoad } from './load.ts';
 import { warmMemory } from './memory.ts';
 import { type RunningServer, SERVERS, startServer, stopAllServers } from './servers.ts';
 
-const run = promisify(execFile);
 const HERE = fileURLToPath(new URL('../../bench/', import.meta.url));
 
 interface Options {
@@ -25,24 +24,6 @@ interface Options {
   readonly out: string;
 }
 
-/** Builds the load generator on demand. */
-function loadGenerator(): string {
-  const binary = join(HERE, 'nbdload', 'nbdload');
-  if (!existsSync(binary)) {
-    try {
-      execFileSync('make', ['-C', join(HERE, 'nbdload')], { stdio: 'pipe' });
-    } catch (error) {
-      throw new Error(
-        'bench: the load generator does not build: apt-get install gcc make pkg-config libnbd-dev',
-        {
-          cause: error,
-        },
-      );
-    }
-  }
-  return binary;
-}
-
 function choose<T extends { readonly name: string }>(all: readonly T[], names: string): T[] {
   return names.split(',').map((name) => {
     const found = all.find((a) => a.name === name);
@@ -51,25 +32,9 @@ function choose<T extends { readonly name: string }>(all: readonly T[], names: s
   });
 }
 
-async function measure(
-  load: string,
-  cell: Cell,
-  server: RunningServer,
-  seconds: string,
-): Promise<Sample> {
-  const args = [
-    '-j',
-    '-w',
-    '500',
-    '-t',
-    seconds,
-    '-p',
-    String(server.pid),
-    ...cell.load,
-    server.uri,
-  ];
-  const { stdout } = await run(load, args, { timeout: 120_000 });
-  const parsed = JSON.parse(stdout) as Record<string, number>;
+async function measure(cell: Cell, server: RunningServer, seconds: string): Promise<Sample> {
+  const args = ['-w', '500', '-t', seconds, '-p', String(server.pid), ...cell.load];
+  const parsed = await runLoad(server.uri, args);
   return {
     iops: parsed['iops'] ?? 0,
     mbps: parsed['mbps'] ?? 0,
@@ -91,7 +56,6 @@ async function runImage(
   options: Options,
   cells: readonly Cell[],
 ): Promise<CellResult[]> {
-  const load = loadGenerator();
   const base = kind === 'tmpfs' ? '/dev/shm' : (process.env['TMPDIR'] ?? '/var/tmp');
   const folder = mkdtempSync(join(base, 'lamina-bench-'));
   const results: CellResult[] = [];
@@ -100,7 +64,7 @@ async function runImage(
     fill(image, Number(options.sizeMib));
     for (const cell of cells) {
       if (cell.isCold === true && kind === 'tmpfs') continue;
-      results.push(await runCell(cell, kind, image, folder, options, load));
+      results.push(await runCell(cell, kind, image, folder, options));
     }
   } finally {
     stopAllServers();
@@ -115,7 +79,6 @@ async function runCell(
   image: string,
   folder: string,
   options: Options,
-  load: string,
 ): Promise<CellResult> {
   const samples: Record<string, Sample[]> = {};
   for (let round = 0; round < Number(options.rounds); round++) {
@@ -131,7 +94,7 @@ async function runCell(
         `iflag=${nocache}`,
       ]);
       await warmMemory();
-      (samples[spec.name] ??= []).push(await measure(load, cell, server, options.seconds));
+      (samples[spec.name] ??= []).push(await measure(cell, server, options.seconds));
       process.stderr.write(
         `${kind} ${cell.name} round ${round + 1}: ${spec.name} ${server.residentPeakKib()} KiB peak\n`,
       );

@@ -7,10 +7,10 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { Command } from 'commander';
 import { openStack } from '../src/index.ts';
+import { runLoad } from './load.ts';
 import { warmMemory } from './memory.ts';
 import { startServer, type ServerSpec, stopAllServers } from './servers.ts';
 
-const LOAD = fileURLToPath(new URL('../../bench/nbdload/nbdload', import.meta.url));
 const LAMINA = fileURLToPath(new URL('../../bin/lamina', import.meta.url));
 const MIB = 1 << 20;
 const SIZE = 1024 * MIB;
@@ -171,12 +171,12 @@ async function load(
   };
   const server = await startServer(spec, at, at, 'unix');
   try {
-    if (cell.before !== undefined) execFileSync(LOAD, [...cell.before, server.uri]);
+    if (cell.before !== undefined) await runLoad(server.uri, cell.before);
     if (cell.isCold === true) dropFromCache(join(at, 'data'));
     else await warmMemory();
-    const common = ['-j', '-S', '768M', '-q', '32', '-t', '1'];
-    const text = execFileSync(LOAD, [...common, ...cell.load, server.uri], { encoding: 'utf8' });
-    return (JSON.parse(text) as { iops: number }).iops;
+    const common = ['-S', '768M', '-q', '32', '-t', '1'];
+    const { iops } = await runLoad(server.uri, [...common, ...cell.load]);
+    return iops ?? 0;
   } finally {
     await server.stop();
   }
