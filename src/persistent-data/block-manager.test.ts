@@ -104,6 +104,39 @@ test('the cache keeps to its budget, keeps what is used, and never drops a dirty
   assert.equal(blocks.tryGet(150, SPACE_MAP_BITMAP), dirty);
 });
 
+test('when dirty blocks fill the cache, the last clean ones stay all the same, and it says so', async () => {
+  const disk = new MetadataDisk(200);
+  const first = new BlockManager(disk);
+  for (let n = 0; n < 200; n++) first.fresh(n, SPACE_MAP_BITMAP);
+  await first.writeDirty();
+  const blocks = new BlockManager(disk, { cacheBytes: 24 * METADATA_BLOCK_BYTES });
+  for (let n = 0; n < 50; n++) {
+    assert.equal(blocks.isCrowded, n > 12, `${n} dirty blocks`);
+    blocks.fresh(n, SPACE_MAP_BITMAP);
+    await blocks.get(100 + n, SPACE_MAP_BITMAP);
+    for (let block = 100 + n; block > 100 + n - Math.min(6, n); block--) {
+      assert.ok(blocks.tryGet(block, SPACE_MAP_BITMAP) !== undefined, `${block}`);
+    }
+    assert.ok(blocks.cachedCount <= Math.max(24, n + 1 + 6), `${blocks.cachedCount} in the cache`);
+  }
+  await blocks.writeDirty();
+  assert.ok(blocks.cachedCount <= 24 && !blocks.isCrowded);
+});
+
+test('a block that was just read stays when all others have been used', async () => {
+  const disk = new MetadataDisk(200);
+  const first = new BlockManager(disk);
+  for (let n = 0; n < 200; n++) first.fresh(n, SPACE_MAP_BITMAP);
+  await first.writeDirty();
+  const blocks = new BlockManager(disk, { cacheBytes: 10 * METADATA_BLOCK_BYTES });
+  for (let n = 0; n < 100; n++) {
+    for (let block = 0; block < n; block++) blocks.tryGet(block, SPACE_MAP_BITMAP);
+    await blocks.get(n, SPACE_MAP_BITMAP);
+    assert.ok(blocks.tryGet(n, SPACE_MAP_BITMAP) !== undefined);
+    assert.equal(blocks.cachedCount, Math.min(n + 1, 10));
+  }
+});
+
 test('two readers of one block read it once', async () => {
   const disk = await diskWith(SPACE_MAP_BITMAP);
   const blocks = new BlockManager(disk);

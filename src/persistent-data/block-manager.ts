@@ -2,7 +2,8 @@
 //
 // A clean block is what the store holds; it was verified when it was read and nobody changes it. A dirty
 // block belongs to the running transaction: it is pinned until `writeDirty` or `forgetDirty`. Clean blocks
-// leave, least recently used first, when the cache passes its budget (dirty ones count but stay).
+// leave, least recently used first, when the cache passes its budget (dirty ones count but stay). A quarter
+// of the budget is theirs whatever is dirty: without it, the nodes of a path would throw each other out.
 //
 // A Block that has left the cache is still good to whoever holds it: committed blocks are never changed
 // in place, so an old copy can be stale only after its number was freed, committed and used again.
@@ -46,6 +47,9 @@ export interface BlockManagerOptions {
 }
 
 const CACHE_BYTES_DEFAULT = 16 * 1024 * 1024;
+/** Parts of the budget: of clean blocks that stay whatever is dirty, and of dirty ones that are many. */
+const CLEAN_PART = 4;
+const CROWDED_PART = 2;
 /** Blocks handed to one `write` call: 4 MiB. */
 const WRITE_BATCH = 1024;
 
@@ -81,6 +85,11 @@ export class BlockManager {
 
   get dirtyCount(): number {
     return this.#dirty.size;
+  }
+
+  /** Dirty blocks take half of the budget: a commit would keep it. */
+  get isCrowded(): boolean {
+    return this.#dirty.size * CROWDED_PART > this.#cacheBlocksMax;
   }
 
   /** The block if it is in memory, else undefined: it would have to wait. */
@@ -178,9 +187,10 @@ export class BlockManager {
     const newer = this.#cache.get(number);
     if (newer !== undefined) return newer;
     verifyBlock(kind, number, block.data, block.view);
+    // Before it is one of them: when all others have been used, it would be the one to leave.
+    this.#shrink(1);
     this.#cache.set(number, block);
     this.#clean.set(number, block);
-    this.#shrink();
     return block;
   }
 
@@ -191,11 +201,12 @@ export class BlockManager {
   }
 
   /** Second chance: what was used since the last look goes to the young end once more. */
-  #shrink(): void {
-    if (this.#cache.size <= this.#cacheBlocksMax) return;
+  #shrink(newBlocks = 0): void {
+    const cleanMin = Math.floor(this.#cacheBlocksMax / CLEAN_PART);
+    const cleanMax = Math.max(this.#cacheBlocksMax - this.#dirty.size, cleanMin) - newBlocks;
     let looks = 2 * this.#clean.size;
     for (const [number, block] of this.#clean) {
-      if (this.#cache.size <= this.#cacheBlocksMax || looks-- === 0) return;
+      if (this.#clean.size <= cleanMax || looks-- === 0) return;
       this.#clean.delete(number);
       if (block.wasUsed) {
         block.wasUsed = false;

@@ -206,7 +206,7 @@ async function create(args: readonly string[], host: TargetHost): Promise<Target
   const binding = { data, lenSectors, options, event: () => host.event() };
   const pool = await sharePool(
     metadata,
-    async () => await Pool.open(metadata, binding, host.engine.arena, host.clock),
+    async () => await Pool.open(metadata, binding, { arena: host.engine.arena, clock: host.clock }),
   );
   return new ThinPool(pool, data, options, host);
 }

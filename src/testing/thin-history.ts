@@ -41,6 +41,8 @@ export class ThinHistory {
   committed: PoolModel;
   /** Blocks mapped without waiting, so far. */
   provisioned = 0;
+  /** Look-ups that did not have to wait, so far. */
+  foundQuickly = 0;
 
   private constructor(disk: MetadataDisk, prng: Prng, metadata: ThinMetadata, model: PoolModel) {
     this.disk = disk;
@@ -216,10 +218,13 @@ export class ThinHistory {
       const found = new FoundMapping();
       const before: { dataBlock: number; time: number } | undefined = expected.blocks.get(block);
       assert.equal(await metadata.lookup(device, block, found), before !== undefined);
-      assert.equal(
-        metadata.tryLookup(device, block, found),
-        before === undefined ? Lookup.Missing : Lookup.Found,
-      );
+      const quick = metadata.tryLookup(device, block, found);
+      // So small a cache may have lost a node of the way already.
+      if (quick === Lookup.WouldBlock) await metadata.lookup(device, block, found);
+      else {
+        assert.equal(quick, before === undefined ? Lookup.Missing : Lookup.Found);
+        this.foundQuickly++;
+      }
       if (before !== undefined) {
         const isShared: boolean = before.time < expected.snapshottedTime;
         assert.equal(found.dataBlock, before.dataBlock);

@@ -141,6 +141,8 @@ describe('thin metadata and the real tools', { skip }, () => {
   });
 
   it('every commit of random histories is clean and dumps as the model', async () => {
+    let provisioned = 0;
+    let foundQuickly = 0;
     for (let round = 0; round < 3; round++) {
       const prng = new Prng(SEED + round);
       const history = await ThinHistory.start(prng, SIZES);
@@ -154,7 +156,10 @@ describe('thin metadata and the real tools', { skip }, () => {
         checkDump(history.disk.image, history.model);
         await checkDataCounts(history.disk);
       }
+      provisioned += history.provisioned;
+      foundQuickly += history.foundQuickly;
     }
+    assert.ok(provisioned > 0 && foundQuickly > 0, `${provisioned} ${foundQuickly}`);
   });
 
   it('after a crash at any write the metadata is clean, and of one of two commits', async () => {

@@ -119,7 +119,7 @@ export class DataBlocks {
     const done = pool.metadata.tryProvision(device, block, max, found);
     if (done === 0) return 0;
     if (isPromised) this.#promised -= done;
-    pool.armCommitTimer();
+    pool.scheduleCommit();
     this.checkLowWater();
     return done;
   }

@@ -120,6 +120,11 @@ export class ThinMetadata {
     return this.#hasChanged;
   }
 
+  /** What has changed takes much of the cache, which cannot let go of it before it is committed. */
+  get isCommitDue(): boolean {
+    return this.#blocks.isCrowded;
+  }
+
   /** Only `abort` helps: a change or a commit failed half way. */
   get isBroken(): boolean {
     return this.#failure !== undefined;

@@ -46,6 +46,13 @@ export interface PoolBinding {
   readonly event: () => void;
 }
 
+export interface PoolHost {
+  readonly arena: Arena;
+  readonly clock: Clock;
+  /** Budget of the metadata's cache; see BlockManager. */
+  readonly cacheBytes?: number;
+}
+
 const COMMIT_MS = 1000;
 
 export class Pool {
@@ -102,9 +109,9 @@ export class Pool {
   static async open(
     metadataDevice: BlockDevice,
     binding: PoolBinding,
-    arena: Arena,
-    clock: Clock,
+    host: PoolHost,
   ): Promise<Pool> {
+    const { arena, clock, cacheBytes } = host;
     const io = new DeviceMetadataIo(metadataDevice, arena);
     try {
       const { dataBlockSectors } = binding.options;
@@ -112,7 +119,7 @@ export class Pool {
       const beforeCommit = async (): Promise<void> => {
         if (pool !== null) await pool.#flushData();
       };
-      const options = { beforeCommit };
+      const options = { beforeCommit, ...(cacheBytes !== undefined && { cacheBytes }) };
       const dataBlocks = Math.floor(binding.lenSectors / dataBlockSectors);
       const isNew = await ThinMetadata.isBlank(io);
       const metadata = isNew
@@ -292,7 +299,7 @@ export class Pool {
     if (!this.mayChange) throw this.#refusal();
     try {
       const result = await work();
-      if (this.metadata.hasChanged) this.armCommitTimer();
+      if (this.metadata.hasChanged) this.scheduleCommit();
       return result;
     } catch (error) {
       if (this.metadata.isBroken) await this.#abort();
@@ -408,13 +415,21 @@ export class Pool {
     this.#noSpace.fail(Status.Io);
   }
 
-  /** Something has changed: it is committed within a second. */
-  armCommitTimer(): void {
+  /** Something has changed: it is committed within a second, or as soon as the cache wants it. */
+  scheduleCommit(): void {
+    if (this.metadata.isCommitDue) {
+      this.#wantCommit();
+      return;
+    }
     this.#commitTimer ??= this.#clock.after(COMMIT_MS, () => {
       this.#commitTimer = null;
-      this.#isCommitWanted = true;
-      this.kick();
+      this.#wantCommit();
     });
+  }
+
+  #wantCommit(): void {
+    this.#isCommitWanted = true;
+    this.kick();
   }
 
   #cancelCommitTimer(): void {
