@@ -45,8 +45,9 @@ export interface StackSpec {
   readonly top: string;
 }
 
-/** Times half a virtual second for work behind the client's back. */
-const CALM_ROUNDS = 2000;
+/** So much virtual time without a new request, and the work behind the client's back is stuck. */
+const STUCK_MS = 120_000;
+const CALM_STEP_MS = 500;
 
 /** Content of disks by name. */
 type Images = ReadonlyMap<string, Uint8Array>;
@@ -268,10 +269,15 @@ class StackRig implements Rig {
 
   /** Lets work end that nobody waits for: a log is written behind the client's back. */
   async #calm(): Promise<void> {
-    const { scheduler, disks } = this.lab;
-    for (let n = 0; n < CALM_ROUNDS; n++) {
-      if ([...disks.values()].every((disk) => disk.inFlight === 0)) return;
-      await scheduler.settle(new Promise<void>((r) => scheduler.after(500, r)));
+    const { scheduler } = this.lab;
+    const disks = [...this.lab.disks.values()];
+    const seen = (): number => disks.reduce((sum, disk) => sum + disk.seen.length, 0);
+    let before = seen();
+    for (let quietMs = 0; quietMs < STUCK_MS; quietMs += CALM_STEP_MS) {
+      if (disks.every((disk) => disk.inFlight === 0)) return;
+      await scheduler.settle(new Promise<void>((r) => scheduler.after(CALM_STEP_MS, r)));
+      if (seen() !== before) quietMs = 0;
+      before = seen();
     }
   }
 
