@@ -8,8 +8,8 @@ import { Bitset } from './bitset.ts';
 import { BlockManager } from './block-manager.ts';
 import { createTransactionManager } from './open.ts';
 import { COUNT_VALUE, U64_VALUE } from './values.format.ts';
+import { SEED } from '../testing/seed.ts';
 
-const SEED = Number(process.env['LAMINA_SEED'] ?? Date.now() & 0x7fffffff);
 console.log(`seed ${SEED}: LAMINA_SEED=${SEED} node --test dist/src/persistent-data/array.test.js`);
 
 test('array blocks have room for as many entries as Linux gives them', () => {

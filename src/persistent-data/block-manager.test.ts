@@ -6,8 +6,8 @@ import { type BlockKind, CorruptBlockError, METADATA_BLOCK_BYTES, Salt } from '.
 import { BlockManager } from './block-manager.ts';
 import { BTREE_NODE, initNode } from './btree-node.format.ts';
 import { SPACE_MAP_BITMAP, SPACE_MAP_INDEX } from './space-map.format.ts';
+import { SEED } from '../testing/seed.ts';
 
-const SEED = Number(process.env['LAMINA_SEED'] ?? Date.now() & 0x7fffffff);
 const FILE = 'dist/src/persistent-data/block-manager.test.js';
 console.log(`seed ${SEED}: LAMINA_SEED=${SEED} node --test ${FILE}`);
 

@@ -17,8 +17,8 @@ import { BTree, type ValueType } from './btree.ts';
 import { MetadataSpaceMap } from './space-map-metadata.ts';
 import { TransactionManager } from './transaction-manager.ts';
 import { U64_VALUE } from './values.format.ts';
+import { SEED } from '../testing/seed.ts';
 
-const SEED = Number(process.env['LAMINA_SEED'] ?? Date.now() & 0x7fffffff);
 console.log(`seed ${SEED}: LAMINA_SEED=${SEED} node --test dist/src/persistent-data/btree.test.js`);
 
 async function makeManager(blocks = 4096): Promise<TransactionManager> {

@@ -21,8 +21,8 @@ import {
 import type { SpaceMap } from './space-map.ts';
 import type { TransactionManager } from './transaction-manager.ts';
 import { COUNT_VALUE } from './values.format.ts';
+import { SEED } from '../testing/seed.ts';
 
-const SEED = Number(process.env['LAMINA_SEED'] ?? Date.now() & 0x7fffffff);
 const FILE = 'dist/src/persistent-data/space-map.test.js';
 console.log(`seed ${SEED}: LAMINA_SEED=${SEED} node --test ${FILE}`);
 

@@ -7,8 +7,7 @@ import { Prng } from '../base/prng.ts';
 import { Status } from '../base/status.ts';
 import { BioDriver } from '../testing/bio-driver.ts';
 import { type Lab, makeLab } from '../testing/sim/lab.ts';
-
-const SEED = Number(process.env['LAMINA_SEED'] ?? Date.now() & 0x7fffffff);
+import { SEED } from '../testing/seed.ts';
 
 interface Made {
   readonly lab: Lab;

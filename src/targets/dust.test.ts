@@ -6,8 +6,8 @@ import { Prng } from '../base/prng.ts';
 import { Status } from '../base/status.ts';
 import { BioDriver } from '../testing/bio-driver.ts';
 import { makeLab } from '../testing/sim/lab.ts';
+import { SEED } from '../testing/seed.ts';
 
-const SEED = Number(process.env['LAMINA_SEED'] ?? Date.now() & 0x7fffffff);
 const BLOCKS = 32;
 const START = 16;
 

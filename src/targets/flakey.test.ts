@@ -9,8 +9,8 @@ import { NONE } from '../io/arena.ts';
 import { BioDriver } from '../testing/bio-driver.ts';
 import { type Lab, makeLab } from '../testing/sim/lab.ts';
 import type { SimDisk } from '../testing/sim/disk.ts';
+import { SEED } from '../testing/seed.ts';
 
-const SEED = Number(process.env['LAMINA_SEED'] ?? Date.now() & 0x7fffffff);
 const ONES = new Uint8Array(4096).fill(1);
 
 interface FlakeyRig {

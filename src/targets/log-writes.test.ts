@@ -16,8 +16,8 @@ import { NONE } from '../io/arena.ts';
 import { LogReader, type LogEntry } from '../machinery/log-writes/log-reader.ts';
 import { BioDriver } from '../testing/bio-driver.ts';
 import { makeTestMapper, type TestDisk, type TestMapper } from '../testing/test-mapper.ts';
+import { SEED } from '../testing/seed.ts';
 
-const SEED = Number(process.env['LAMINA_SEED'] ?? Date.now() & 0x7fffffff);
 const ROUNDS = Number(process.env['LAMINA_ROUNDS'] ?? 8);
 const LEN = 2048;
 const folder = mkdtempSync(join(tmpdir(), 'lamina-log-writes-'));

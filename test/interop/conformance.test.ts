@@ -5,9 +5,9 @@ import { execFile } from 'node:child_process';
 import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
+import { SEED } from '../../src/testing/seed.ts';
 
 const LAMINA = fileURLToPath(new URL('../../../bin/lamina', import.meta.url));
-const SEED = Number(process.env['LAMINA_SEED'] ?? (Date.now() & 0xffffff) + 1);
 const run = promisify(execFile);
 
 interface Result {

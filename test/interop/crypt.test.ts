@@ -11,8 +11,8 @@ import { after, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { Prng } from '../../src/base/prng.ts';
 import { openStack } from '../../src/index.ts';
+import { SEED } from '../../src/testing/seed.ts';
 
-const SEED = Number(process.env['LAMINA_SEED'] ?? Date.now() & 0x7fffffff);
 const ENTRY = fileURLToPath(new URL('../../src/index.js', import.meta.url));
 const MIB = 1 << 20;
 const SIZE = 16 * MIB;

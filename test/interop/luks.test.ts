@@ -30,7 +30,6 @@ import { makeTestFolder } from '../../src/testing/lamina-server.ts';
 import { LuksDisk, setMetadata } from '../../src/testing/luks-disk.ts';
 import { fuzzLuks } from '../../src/testing/luks-fuzz.ts';
 
-const SEED = Number(process.env['LAMINA_SEED'] ?? Date.now() & 0x7fffffff);
 const LAMINA = fileURLToPath(new URL('../../../bin/lamina', import.meta.url));
 const CRYPT_TARGET = fileURLToPath(new URL('../../src/targets/crypt.js', import.meta.url));
 const PATHS = ['/usr/sbin', '/usr/bin', ...(process.env['PATH'] ?? '').split(delimiter)];
@@ -735,6 +734,7 @@ while read():
 status = os.waitpid(pid, 0)[1]
 sys.stdout.write(seen.decode() + "exit %d" % os.waitstatus_to_exitcode(status))
 `;
+import { SEED } from '../../src/testing/seed.ts';
 
 function setText(image: Uint8Array, text: string): void {
   setMetadata(image, text, 16384);

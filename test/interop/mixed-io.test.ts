@@ -12,8 +12,8 @@ import { Prng } from '../../src/base/prng.ts';
 import { CmdFlag } from '../../src/format/nbd.ts';
 import { type LaminaServer, makeTestFolder, startLamina } from '../../src/testing/lamina-server.ts';
 import { NbdClient } from '../../src/testing/nbd-client.ts';
+import { SEED } from '../../src/testing/seed.ts';
 
-const SEED = Number(process.env['LAMINA_SEED'] ?? Date.now() & 0x7fffffff);
 const ROUNDS = Number(process.env['LAMINA_ROUNDS'] ?? 1);
 const ENGINES = ['uring', 'node'] as const;
 const CONNECTIONS = 4;

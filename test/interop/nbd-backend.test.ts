@@ -19,9 +19,9 @@ import { BioDriver, IoFailure } from '../../src/testing/bio-driver.ts';
 import { makeTestFolder } from '../../src/testing/lamina-server.ts';
 import { availableEngines, makeEngine } from '../../src/testing/nbd-backend-rig.ts';
 import { startTestPlane } from '../../src/testing/nbd-plane.ts';
+import { SEED } from '../../src/testing/seed.ts';
 
 const PATHS = ['/usr/sbin', '/usr/bin', ...(process.env['PATH'] ?? '').split(delimiter)];
-const SEED = Number(process.env['LAMINA_SEED'] ?? Date.now() & 0x7fffffff);
 const WAIT_MS = 10_000;
 /** nbdkit's way to announce block sizes, and to refuse requests that break them. */
 const POLICY = '--filter=blocksize-policy';

@@ -19,8 +19,8 @@ import {
   type PoolModel,
   ThinHistory,
 } from '../../src/testing/thin-history.ts';
+import { SEED } from '../../src/testing/seed.ts';
 
-const SEED = Number(process.env['LAMINA_SEED'] ?? Date.now() & 0x7fffffff);
 const SIZES = { metadataBlocks: 1024, dataBlocks: 3000 };
 const PATHS = ['/usr/sbin', '/usr/bin', ...(process.env['PATH'] ?? '').split(delimiter)];
 const ENV = { ...process.env, PATH: PATHS.join(delimiter) };

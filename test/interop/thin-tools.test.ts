@@ -13,8 +13,8 @@ import { MetadataFile } from '../../src/machinery/thin-tools/metadata-file.ts';
 import { repairPool } from '../../src/machinery/thin-tools/repair.ts';
 import { makeTestFolder } from '../../src/testing/lamina-server.ts';
 import { ThinHistory } from '../../src/testing/thin-history.ts';
+import { SEED } from '../../src/testing/seed.ts';
 
-const SEED = Number(process.env['LAMINA_SEED'] ?? Date.now() & 0x7fffffff);
 const SIZES = { metadataBlocks: 256, dataBlocks: 3000 };
 const SIZE_BYTES = SIZES.metadataBlocks * 4096;
 const LAMINA = fileURLToPath(new URL('../../../bin/lamina', import.meta.url));

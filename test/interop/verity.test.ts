@@ -10,8 +10,8 @@ import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { Prng } from '../../src/base/prng.ts';
 import { openStack } from '../../src/index.ts';
+import { SEED } from '../../src/testing/seed.ts';
 
-const SEED = Number(process.env['LAMINA_SEED'] ?? Date.now() & 0x7fffffff);
 const LAMINA = fileURLToPath(new URL('../../../bin/lamina', import.meta.url));
 const folder = mkdtempSync(join(tmpdir(), 'lamina-verity-'));
 after(() => rmSync(folder, { recursive: true, force: true }));

@@ -24,8 +24,8 @@ import {
   sumsScript,
   workload,
 } from './workload.ts';
+import { SEED } from '../../src/testing/seed.ts';
 
-const SEED = Number(process.env['LAMINA_SEED'] ?? Date.now() & 0x7fffffff);
 const POINTS = Number(process.env['LAMINA_POINTS'] ?? 100);
 const KILLS = Number(process.env['LAMINA_KILLS'] ?? 3);
 const FILES = 60;

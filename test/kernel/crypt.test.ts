@@ -10,8 +10,8 @@ import { Prng } from '../../src/base/prng.ts';
 import { Status } from '../../src/base/status.ts';
 import { BioDriver, makeLab } from '../../src/testing/index.ts';
 import { inKernel } from './vm.ts';
+import { SEED } from '../../src/testing/seed.ts';
 
-const SEED = Number(process.env['LAMINA_SEED'] ?? Date.now() & 0x7fffffff);
 const REGION_SECTORS = 64;
 
 interface Case {

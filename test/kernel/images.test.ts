@@ -11,8 +11,8 @@ import { openStack } from '../../src/index.ts';
 import { Prng } from '../../src/base/prng.ts';
 import { makeTestFolder } from '../../src/testing/lamina-server.ts';
 import { inKernel } from './vm.ts';
+import { SEED } from '../../src/testing/seed.ts';
 
-const SEED = Number(process.env['LAMINA_SEED'] ?? Date.now() & 0x7fffffff);
 const STACKS = Number(process.env['LAMINA_STACKS'] ?? 25);
 const MIB = 1 << 20;
 /** 32 MiB over three files of 16: two stripes between the halves of the third, exchanged. */

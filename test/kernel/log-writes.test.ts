@@ -10,8 +10,8 @@ import { fileURLToPath } from 'node:url';
 import { makeTestFolder } from '../../src/testing/lamina-server.ts';
 import { applyPlainLog, DISCARD, readPlainLog } from './plain-log.ts';
 import { inKernel } from './vm.ts';
+import { SEED } from '../../src/testing/seed.ts';
 
-const SEED = Number(process.env['LAMINA_SEED'] ?? Date.now() & 0x7fffffff);
 const LAMINA = fileURLToPath(new URL('../../../bin/lamina', import.meta.url));
 
 /** What `--list --json` says of an entry. */

@@ -12,8 +12,8 @@ import { type Disk, openStack } from '../../src/index.ts';
 import { makeTestFolder } from '../../src/testing/lamina-server.ts';
 import { said, sumOf } from './compare.ts';
 import { inKernel } from './vm.ts';
+import { SEED } from '../../src/testing/seed.ts';
 
-const SEED = Number(process.env['LAMINA_SEED'] ?? Date.now() & 0x7fffffff);
 const LAMINA = fileURLToPath(new URL('../../../bin/lamina', import.meta.url));
 const MIB = 1 << 20;
 const DISK_BYTES = 24 * MIB;

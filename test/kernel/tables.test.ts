@@ -6,8 +6,8 @@ import { before, test } from 'node:test';
 import { Prng } from '../../src/base/prng.ts';
 import { builtInTargets, makeLab } from '../../src/testing/index.ts';
 import { inKernel } from './vm.ts';
+import { SEED } from '../../src/testing/seed.ts';
 
-const SEED = Number(process.env['LAMINA_SEED'] ?? Date.now() & 0x7fffffff);
 const DRAWN = Number(process.env['LAMINA_LINES'] ?? 150);
 const DISK_SECTORS = 8192;
 

@@ -11,8 +11,8 @@ import { openStack, type OpenedStack } from '../../src/index.ts';
 import { makeTestFolder } from '../../src/testing/lamina-server.ts';
 import { said, sumOf } from './compare.ts';
 import { inKernel } from './vm.ts';
+import { SEED } from '../../src/testing/seed.ts';
 
-const SEED = Number(process.env['LAMINA_SEED'] ?? Date.now() & 0x7fffffff);
 const MIB = 1 << 20;
 const BLOCK = 65536;
 const THIN_BYTES = 32 * MIB;

@@ -11,8 +11,8 @@ import type { TreeFormat } from '../../src/machinery/verity/tree.ts';
 import { formatVolume } from '../../src/machinery/verity/volume.ts';
 import { makeLab } from '../../src/testing/index.ts';
 import { inKernel } from './vm.ts';
+import { SEED } from '../../src/testing/seed.ts';
 
-const SEED = Number(process.env['LAMINA_SEED'] ?? Date.now() & 0x7fffffff);
 const BLOCKS = 300;
 
 const FORMATS: readonly Pick<

@@ -20,8 +20,8 @@ import {
   type StackSpec,
   StackSubject,
 } from '../../src/testing/index.ts';
+import { SEED } from '../../src/testing/seed.ts';
 
-const SEED = Number(process.env['LAMINA_SEED'] ?? Date.now() & 0x7fffffff);
 // The debug build looks closer and takes longer: fewer there.
 const STACKS = Number(process.env['LAMINA_STACKS'] ?? (debugBuild ? 250 : 1000));
 const TARGETS = Object.keys(RECIPES).filter((name) => builtInTargets().includes(name));

@@ -10,8 +10,8 @@ import { IoContext } from '../../src/bio/context.ts';
 import { Arena } from '../../src/io/arena.ts';
 import { BioDriver } from '../../src/testing/bio-driver.ts';
 import { type Lab, makeLab } from '../../src/testing/sim/lab.ts';
+import { SEED } from '../../src/testing/seed.ts';
 
-const SEED = Number(process.env['LAMINA_SEED'] ?? Date.now() & 0x7fffffff);
 const SECTORS = 4096;
 const KEY = '5a'.repeat(32);
 const OTHER_KEY = 'c3'.repeat(32);

@@ -9,8 +9,8 @@ import { BioFlag, Op } from '../../src/bio/bio.ts';
 import { MapResult, type Target } from '../../src/dm/target.ts';
 import { BioDriver } from '../../src/testing/bio-driver.ts';
 import { makeTestMapper, type TestDisk, type TestMapper } from '../../src/testing/test-mapper.ts';
+import { SEED } from '../../src/testing/seed.ts';
 
-const SEED = Number(process.env['LAMINA_SEED'] ?? Date.now() & 0x7fffffff);
 const ROUNDS = Number(process.env['LAMINA_ROUNDS'] ?? 12);
 const LEG = 1024;
 

@@ -10,8 +10,8 @@ import { checkDataCounts, makeLab, MetadataDisk, runThinStorm } from '../../src/
 import { BioDriver } from '../../src/testing/bio-driver.ts';
 import { Prng } from '../../src/base/prng.ts';
 import { Status } from '../../src/base/status.ts';
+import { SEED } from '../../src/testing/seed.ts';
 
-const SEED = Number(process.env['LAMINA_SEED'] ?? Date.now() & 0x7fffffff);
 const STORMS = Number(process.env['LAMINA_ROUNDS'] ?? 40);
 
 for (const skipsZeroing of [false, true]) {

@@ -12,8 +12,7 @@ import { type TreeFormat, VerityTree } from '../../src/machinery/verity/tree.ts'
 import { formatVolume } from '../../src/machinery/verity/volume.ts';
 import { BioDriver } from '../../src/testing/bio-driver.ts';
 import { makeLab } from '../../src/testing/sim/lab.ts';
-
-const SEED = Number(process.env['LAMINA_SEED'] ?? Date.now() & 0x7fffffff);
+import { SEED } from '../../src/testing/seed.ts';
 
 function bytes(rng: Prng, count: number): Buffer {
   return Buffer.from(Array.from({ length: count }, () => rng.below(256)));

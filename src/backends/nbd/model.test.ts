@@ -19,8 +19,8 @@ import {
   type FakePeer,
   serveModel,
 } from '../../testing/nbd-fake-server.ts';
+import { SEED } from '../../testing/seed.ts';
 
-const SEED = Number(process.env['LAMINA_SEED'] ?? Date.now() & 0x7fffffff);
 const ROUNDS = Number(process.env['LAMINA_ROUNDS'] ?? 1);
 const SECTORS = 2048;
 const REQUESTS = 600;

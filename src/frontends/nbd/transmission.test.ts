@@ -11,6 +11,7 @@ import { Prng } from '../../base/prng.ts';
 import { Cmd, CmdFlag, NBD_REQUEST_MAGIC } from '../../format/nbd.ts';
 import type { NbdClient } from '../../testing/nbd-client.ts';
 import { startTestPlane, type TestPlane } from '../../testing/nbd-plane.ts';
+import { SEED } from '../../testing/seed.ts';
 
 const MIB = 1 << 20;
 
@@ -317,7 +318,7 @@ for (const engine of ['uring', 'node'] as const) {
   });
 
   test(`${engine}: any bytes leave the server up`, async () => {
-    const seed = Number(process.env['LAMINA_SEED'] ?? Date.now() & 0x7fffffff);
+    const seed = SEED;
     await withPlane(engine, MIB, async (t) => {
       const rng = new Prng(seed);
       const good = await t.connect({ exportName: 'disk' });

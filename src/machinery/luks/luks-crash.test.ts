@@ -13,8 +13,8 @@ import { Luks2Volume } from './luks2-volume.ts';
 import { WrongPassphrase } from './luks-error.ts';
 import type { LuksVolume } from './luks-volume.ts';
 import { openLuks } from './open-luks.ts';
+import { SEED } from '../../testing/seed.ts';
 
-const SEED = Number(process.env['LAMINA_SEED'] ?? Date.now() & 0x7fffffff);
 const KDF: Pbkdf2Params = { type: 'pbkdf2', hash: 'sha256', iterations: 1000 };
 const [ONE, TWO, THREE] = ['one', 'two', 'three'].map((s) => Buffer.from(s)) as [
   Buffer,

@@ -6,8 +6,8 @@ import { LuksDisk } from '../../testing/luks-disk.ts';
 import { fuzzLuks } from '../../testing/luks-fuzz.ts';
 import { type FormatOptions, formatLuks } from './format-luks.ts';
 import type { KdfParams } from './key-derivation.ts';
+import { SEED } from '../../testing/seed.ts';
 
-const SEED = Number(process.env['LAMINA_SEED'] ?? Date.now() & 0x7fffffff);
 const ROUNDS = Number(process.env['LAMINA_FUZZ_ROUNDS'] ?? 500);
 const PASSPHRASE = Buffer.from('one');
 

@@ -40,8 +40,8 @@ import { PoolReader } from './pool-reader.ts';
 import { repairPool } from './repair.ts';
 import { restorePool } from './restore.ts';
 import { readPoolXml, type XmlEvent } from './xml-reader.ts';
+import { SEED } from '../../testing/seed.ts';
 
-const SEED = Number(process.env['LAMINA_SEED'] ?? Date.now() & 0x7fffffff);
 const SIZES = { metadataBlocks: 512, dataBlocks: 3000 };
 const BLOCK = 4096;
 

@@ -5,8 +5,7 @@ import { Lookup } from '../../persistent-data/btree-read.ts';
 import { checkDataCounts } from '../../testing/thin-counts.ts';
 import { ThinHistory } from '../../testing/thin-history.ts';
 import { FoundMapping } from './found-mapping.ts';
-
-const SEED = Number(process.env['LAMINA_SEED'] ?? Date.now() & 0x7fffffff);
+import { SEED } from '../../testing/seed.ts';
 
 test(`blocks mapped without waiting are as good as others, LAMINA_SEED=${SEED}`, async () => {
   const history = await ThinHistory.start(new Prng(SEED), {

@@ -15,8 +15,8 @@ import { FoundMapping } from './found-mapping.ts';
 import { THIN_SUPERBLOCK } from './metadata.format.ts';
 import { ThinMetadata } from './metadata.ts';
 import { findMappedRange } from './mapped-range.ts';
+import { SEED } from '../../testing/seed.ts';
 
-const SEED = Number(process.env['LAMINA_SEED'] ?? Date.now() & 0x7fffffff);
 const FILE = 'dist/src/machinery/thin/metadata.test.js';
 console.log(`seed ${SEED}: LAMINA_SEED=${SEED} node --test ${FILE}`);
 

@@ -2,8 +2,8 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { Prng } from '../../base/prng.ts';
 import { RootLock } from './root-lock.ts';
+import { SEED } from '../../testing/seed.ts';
 
-const SEED = Number(process.env['LAMINA_SEED'] ?? Date.now() & 0x7fffffff);
 const FILE = 'dist/src/machinery/thin/root-lock.test.js';
 console.log(`seed ${SEED}: LAMINA_SEED=${SEED} node --test ${FILE}`);
 

@@ -267,14 +267,14 @@ class StackRig implements Rig {
     for (const disk of this.lab.disks.values()) if (!disk.isClosed) fail(`${disk.name}: left open`);
   }
 
-  /** Lets work end that nobody waits for: a log is written behind the client's back. */
+  /** Lets work end that nobody waits for: a log is written, a pool commits behind the client's back. */
   async #calm(): Promise<void> {
     const { scheduler } = this.lab;
     const disks = [...this.lab.disks.values()];
     const seen = (): number => disks.reduce((sum, disk) => sum + disk.seen.length, 0);
     let before = seen();
     for (let quietMs = 0; quietMs < STUCK_MS; quietMs += CALM_STEP_MS) {
-      if (disks.every((disk) => disk.inFlight === 0)) return;
+      if ([...disks, ...this.#devices].every((device) => device.inFlight === 0)) return;
       await scheduler.settle(new Promise<void>((r) => scheduler.after(CALM_STEP_MS, r)));
       if (seen() !== before) quietMs = 0;
       before = seen();
