@@ -15,6 +15,7 @@ import { SCRATCH_BYTES } from '../src/io/compute.ts';
 import { runLoad } from './load.ts';
 import { warmMemory } from './memory.ts';
 import { startServer, type ServerSpec, stopAllServers } from './servers.ts';
+import { median, showRatios, showSpread, spread } from './statistics.ts';
 
 const LAMINA = fileURLToPath(new URL('../../bin/lamina', import.meta.url));
 const MIB = 1 << 20;
@@ -109,16 +110,6 @@ async function measure(
   }
 }
 
-function median(values: readonly number[]): number {
-  return values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)] ?? 0;
-}
-
-function ratios(ours: readonly number[], theirs: readonly number[]): string {
-  const all = ours.map((value, i) => value / (theirs[i] ?? Number.NaN));
-  const of = (f: (...v: number[]) => number): string => f(...all).toFixed(2);
-  return `${median(all).toFixed(2)} [${of(Math.min)}..${of(Math.max)}]`;
-}
-
 async function compareServers(rounds: number, folder: string, only: string): Promise<void> {
   for (const [name, serve] of SERVERS) {
     await measure(name, serve, folder, ['-b', '1m', '-q', '8', '-s', '-r', '0', '-t', '2']);
@@ -136,7 +127,7 @@ async function compareServers(rounds: number, folder: string, only: string): Pro
     }
     const of = (name: string): number[] => iops.get(name) ?? [];
     const columns = ['lamina-512', 'lamina-4096'].flatMap((ours) =>
-      ['nbdkit', 'qemu'].map((peer) => ratios(of(ours), of(peer))),
+      ['nbdkit', 'qemu'].map((peer) => showRatios(of(ours), of(peer))),
     );
     const absolute = [...SERVERS.keys()].map((name) => median(of(name)).toFixed(0)).join(', ');
     print(`| ${cell.name} | ${columns.join(' | ')} | ${absolute} |`);
@@ -180,8 +171,7 @@ async function compareShares(rounds: number, folder: string): Promise<void> {
         );
         all.push((a ?? 0) / (b ?? 1));
       }
-      const range = `[${Math.min(...all).toFixed(2)}..${Math.max(...all).toFixed(2)}]`;
-      print(`${cell.name}: ${median(all).toFixed(2)} ${range}`);
+      print(`${cell.name}: ${showSpread(spread(all))}`);
     }
   } finally {
     await server.stop();

@@ -1,5 +1,7 @@
 // What came out: a table of ratios for people, JSON for machines, bars for those who would rather look.
 
+import { showSpread, type Spread, spread } from './statistics.ts';
+
 export interface Sample {
   readonly iops: number;
   readonly mbps: number;
@@ -20,16 +22,8 @@ export interface Ratio {
   readonly image: string;
   readonly peer: string;
   /** Ours over the peer's, pair by pair: median, smallest, largest. */
-  readonly iops: readonly [number, number, number];
-  readonly serverCpu: readonly [number, number, number];
-}
-
-function spread(values: readonly number[]): [number, number, number] {
-  const sorted = [...values].sort((a, b) => a - b);
-  const at = (i: number): number => sorted[i] ?? Number.NaN;
-  const middle = (sorted.length - 1) / 2;
-  const median = (at(Math.floor(middle)) + at(Math.ceil(middle))) / 2;
-  return [median, at(0), at(sorted.length - 1)];
+  readonly iops: Spread;
+  readonly serverCpu: Spread;
 }
 
 export function ratios(results: readonly CellResult[], ours: string): Ratio[] {
@@ -39,7 +33,7 @@ export function ratios(results: readonly CellResult[], ours: string): Ratio[] {
     for (const [peer, theirs] of Object.entries(samples)) {
       if (peer === ours) continue;
       const pairs = mine.map((m, i) => [m, theirs[i]] as const);
-      const of = (value: (s: Sample) => number): [number, number, number] =>
+      const of = (value: (s: Sample) => number): Spread =>
         spread(pairs.map(([a, b]) => (b === undefined ? Number.NaN : value(a) / value(b))));
       all.push({
         cell,
@@ -53,10 +47,6 @@ export function ratios(results: readonly CellResult[], ours: string): Ratio[] {
   return all;
 }
 
-function show([median, low, high]: readonly [number, number, number]): string {
-  return `${median.toFixed(2)} [${low.toFixed(2)}..${high.toFixed(2)}]`;
-}
-
 export function table(results: readonly CellResult[], ours: string): string {
   const lines = [
     `${'cell'.padEnd(16)} ${'image'.padEnd(6)} ${'server'.padEnd(17)} ${'IOPS'.padStart(8)} ` +
@@ -68,7 +58,8 @@ export function table(results: readonly CellResult[], ours: string): string {
     for (const [server, runs] of Object.entries(samples)) {
       const median = (value: (s: Sample) => number): number => spread(runs.map(value))[0];
       const ratio = found.find((r) => r.cell === cell && r.image === image && r.peer === server);
-      const compared = ratio === undefined ? '' : `${show(ratio.iops)}  ${show(ratio.serverCpu)}`;
+      const compared =
+        ratio === undefined ? '' : `${showSpread(ratio.iops)}  ${showSpread(ratio.serverCpu)}`;
       lines.push(
         `${cell.padEnd(16)} ${image.padEnd(6)} ${server.padEnd(17)} ` +
           `${median((s) => s.iops)

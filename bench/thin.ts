@@ -2,105 +2,22 @@
 // writes, and on writes behind a snapshot. `npm run bench:thin`.
 
 import { execFileSync } from 'node:child_process';
-import { copyFileSync, existsSync, mkdirSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
+import { copyFileSync, existsSync, mkdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { Command } from 'commander';
-import { openStack } from '../src/index.ts';
 import { runLoad } from './load.ts';
 import { warmMemory } from './memory.ts';
-import { startServer, type ServerSpec, stopAllServers } from './servers.ts';
+import { stopAllServers } from './servers.ts';
+import { median } from './statistics.ts';
+import { type Image, makeImages, MIB, serve } from './thin-images.ts';
+import { SUSTAINED, sustained } from './thin-sustained.ts';
 
-const LAMINA = fileURLToPath(new URL('../../bin/lamina', import.meta.url));
-const MIB = 1 << 20;
-const SIZE = 1024 * MIB;
-const SECTORS = SIZE / 512;
-
-interface Image {
-  readonly name: string;
-  /** Makes it in the folder, empty. */
-  create(folder: string): Promise<void>;
-  snapshot(folder: string): Promise<void>;
-  /** Unmaps what it holds; the pages of its files stay. */
-  empty(folder: string): Promise<void>;
-  command(folder: string, socket: string): string[];
-}
-
-function poolTable(folder: string): string {
-  const files = `${join(folder, 'meta')} ${join(folder, 'data')}`;
-  return `0 ${SECTORS * 2} thin-pool ${files} 128 0 1 skip_block_zeroing`;
-}
-
-async function onPool(folder: string, ...messages: string[]): Promise<void> {
-  const stack = await openStack(`pool,,,rw,${poolTable(folder)}`);
-  for (const text of messages) await stack.control.message('pool', 0, text);
-  await stack.close();
-}
-
-function sparse(path: string, bytes: number): void {
-  writeFileSync(path, '');
-  truncateSync(path, bytes);
-}
-
-function lamina(socket: string): string[] {
-  return [process.execPath, LAMINA, 'serve', '--unix', socket];
-}
-
-const IMAGES: readonly Image[] = [
-  {
-    name: 'thin',
-    async create(folder) {
-      sparse(join(folder, 'meta'), 16 * MIB);
-      sparse(join(folder, 'data'), 2 * SIZE);
-      await onPool(folder, 'create_thin 0');
-    },
-    snapshot: async (folder) => await onPool(folder, 'create_snap 1 0'),
-    empty: async (folder) => await onPool(folder, 'delete 0', 'create_thin 0'),
-    command: (folder, socket) => [
-      ...lamina(socket),
-      '--export',
-      '=t',
-      '--concise',
-      `pool,,,rw,${poolTable(folder)};t,,,rw,0 ${SECTORS} thin pool 0`,
-    ],
-  },
-  {
-    name: 'linear',
-    create: (folder) => Promise.resolve(sparse(join(folder, 'data'), SIZE)),
-    snapshot: () => Promise.resolve(),
-    empty: () => Promise.resolve(),
-    command: (folder, socket) => [...lamina(socket), join(folder, 'data')],
-  },
-  {
-    name: 'qcow2',
-    create(folder) {
-      execFileSync('qemu-img', ['create', '-q', '-f', 'qcow2', join(folder, 'data'), `${SIZE}`]);
-      return Promise.resolve();
-    },
-    snapshot(folder) {
-      execFileSync('qemu-img', ['snapshot', '-c', 'one', join(folder, 'data')]);
-      return Promise.resolve();
-    },
-    empty(folder) {
-      const image = `driver=qcow2,pass-discard-request=off,discard=unmap,file.filename=${join(folder, 'data')}`;
-      const half = `${SIZE / 2}`;
-      const discards = ['-c', `discard 0 ${half}`, '-c', `discard ${half} ${half}`];
-      execFileSync('qemu-io', [...discards, '--image-opts', image]);
-      return Promise.resolve();
-    },
-    command: (folder, socket) => [
-      ...'qemu-nbd -t -e 16 -f qcow2 --aio=io_uring --cache=writeback --discard=unmap'.split(' '),
-      '-k',
-      socket,
-      join(folder, 'data'),
-    ],
-  },
-];
+const IMAGES = makeImages(1024 * MIB);
 
 interface ThinCell {
   readonly name: string;
   readonly load: readonly string[];
-  readonly state: 'mapped' | 'empty' | 'emptied' | 'snapshot';
+  readonly state: 'mapped' | 'empty' | 'snapshot';
   /** On an ordinary disk, dropped from the page cache before each run. */
   readonly isCold?: boolean;
   /** What the server does before, and is not measured: V8 compiles then. */
@@ -131,12 +48,6 @@ const CELLS: readonly ThinCell[] = [
     state: 'empty',
   },
   {
-    name: 'again-1m-write',
-    load: [...FIRST_1M, '-o', '256m', '-S', '768m', '-n', '512'],
-    before: [...FIRST_1M, '-S', '256m', '-n', '256'],
-    state: 'emptied',
-  },
-  {
     name: 'shared-4k-write',
     load: ['-b', '4k', '-r', '0', '-n', '12000', '-w', '100'],
     state: 'snapshot',
@@ -156,7 +67,6 @@ async function prepare(image: Image, state: ThinCell['state'], folder: string): 
     copyFileSync(join(mapped, file), join(at, file));
   }
   if (state === 'snapshot') await image.snapshot(at);
-  if (state === 'emptied') await image.empty(at);
   return at;
 }
 
@@ -165,11 +75,7 @@ async function load(
   at: string,
   cell: Pick<ThinCell, 'load' | 'isCold' | 'before'>,
 ): Promise<number> {
-  const spec: ServerSpec = {
-    name: image.name,
-    command: (_image, where) => image.command(at, where),
-  };
-  const server = await startServer(spec, at, at, 'unix');
+  const server = await serve(image, at);
   try {
     if (cell.before !== undefined) await runLoad(server.uri, cell.before);
     if (cell.isCold === true) dropFromCache(join(at, 'data'));
@@ -194,11 +100,6 @@ async function makeMapped(folder: string): Promise<void> {
     await image.create(at);
     await load(image, at, { load: ['-b', '1m', '-q', '8', '-s', '-r', '0', '-n', '768'] });
   }
-}
-
-function median(values: readonly number[]): number {
-  const sorted = values.toSorted((a, b) => a - b);
-  return sorted[Math.floor(sorted.length / 2)] ?? 0;
 }
 
 interface Options {
@@ -240,6 +141,7 @@ async function main(options: Options): Promise<void> {
         `${cell.name.padEnd(17)} ${numbers} ${ratio('linear')} ${ratio('qcow2')}\n`,
       );
     }
+    if (SUSTAINED.includes(options.cells ?? '')) await sustained(folder, Number(options.rounds));
   } finally {
     stopAllServers();
     for (const base of [folder, disk]) rmSync(base, { recursive: true, force: true });
