@@ -37,7 +37,9 @@ export function getU64(view: DataView, offset: number): number {
       `u64 at byte ${offset} is 2^53 or more: ${view.getBigUint64(offset, true)}`,
     );
   }
-  return high * HIGH_UNIT + view.getUint32(offset, true);
+  const low = view.getUint32(offset, true);
+  // So that small ones stay integers for V8: a product of doubles is one.
+  return high === 0 ? low : high * HIGH_UNIT + low;
 }
 
 export function setU64(view: DataView, offset: number, value: number): void {
