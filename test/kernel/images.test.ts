@@ -113,7 +113,9 @@ const DRAWN_DISK_SECTORS = 2048;
 
 /** Lines of linear, striped and zero over A, B and C, and a second device over that one and more. */
 function drawStack(rng: Prng): DrawnStack {
-  const low = drawTable(rng, ['A', 'B'], DRAWN_DISK_SECTORS);
+  let low = drawTable(rng, ['A', 'B'], DRAWN_DISK_SECTORS);
+  // There has to be room for a line over it.
+  while (low.sectors < 100) low = drawTable(rng, ['A', 'B'], DRAWN_DISK_SECTORS);
   const top = drawTable(rng, ['LOW', 'C'], Math.min(low.sectors, DRAWN_DISK_SECTORS));
   return { low: low.lines, top: top.lines, sectors: top.sectors };
 }

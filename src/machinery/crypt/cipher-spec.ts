@@ -143,9 +143,16 @@ function complete(
         `${CHAIN_MODES.join(', ')} with one of ${has}`,
     );
   }
+  if (chainWord === 'ecb' && ivWord === 'essiv') {
+    throw new DmError(
+      Status.NoEntry,
+      `Error allocating crypto tfm: '${text}': there is no essiv for ecb, which takes no IVs`,
+    );
+  }
   const ivHash = ivWord === 'essiv' ? hashName(text, ivOption) : '';
-  const ivMode = chainWord === 'ecb' && iv === undefined ? null : findIvMode(text, ivWord);
-  if (ivMode === 'eboiv' && chainWord !== 'cbc' && chainWord !== 'xts') {
+  // The kernel warns of an IV mode with ecb, whatever it is, and goes without.
+  const ivMode = chainWord === 'ecb' ? null : findIvMode(text, ivWord);
+  if (ivMode === 'eboiv' && chainWord === 'ctr') {
     throw invalid(
       `Error creating IV: Block size of EBOIV cipher does not match IV size of block cipher: '${text}': ` +
         'eboiv goes with cbc and xts',
@@ -155,7 +162,7 @@ function complete(
     text,
     cipher,
     chainMode: chainWord as ChainMode,
-    ivMode: chainWord === 'ecb' ? null : ivMode,
+    ivMode,
     ivHash,
     keyCount: ivMode === 'lmk' ? LMK_KEYS : keyCount,
     blockBytes: known?.blockBytes ?? 1,
