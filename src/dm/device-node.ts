@@ -74,8 +74,9 @@ export class DeviceNode {
     const { device } = this;
     if (device.isSuspended) return;
     const { live } = device;
-    for (const entry of live?.entries ?? []) await entry.target.presuspend?.(noflush);
+    // First, so that what a target gives back stays with the device.
     device.stop();
+    for (const entry of live?.entries ?? []) await entry.target.presuspend?.(noflush);
     await device.idle(noflush);
     if (!noflush && live !== null) await this.#flush(live);
     for (const entry of live?.entries ?? []) await entry.target.postsuspend?.();

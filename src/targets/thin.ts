@@ -83,9 +83,8 @@ class Thin implements Target {
   }
 
   /** With a flush, a suspend waits for writes that wait for space: until it is there, or a minute. */
-  presuspend(noflush: boolean): Promise<void> {
-    if (noflush) this.#volume.startRequeueing();
-    return Promise.resolve();
+  async presuspend(noflush: boolean): Promise<void> {
+    if (noflush) await this.#volume.startRequeueing();
   }
 
   async postsuspend(): Promise<void> {

@@ -9,6 +9,11 @@ import { endBio } from '../../bio/submit.ts';
 export interface PoolUser {
   /** Handles a bio that was deferred. Ends it, sends it, or keeps it in a cell. */
   process(bio: Bio): Promise<void>;
+  /** The commit that a bio waited for has ended. */
+  committed(bio: Bio, status: Status): void;
+  /** Its device is being suspended without a flush: what would have to wait goes back to it. */
+  readonly isRequeueing: boolean;
+  requeue(bio: Bio): void;
 }
 
 export interface Deferred {
@@ -50,17 +55,16 @@ export class NoSpaceQueue {
     for (const { bio } of this.take()) endBio(bio, status);
   }
 
-  /** Gives back what waits for one user; the others' minute goes on. */
-  takeOf(user: PoolUser): readonly Deferred[] {
-    const isTheirs = ({ user: other }: Deferred): boolean => other === user;
-    const theirs = this.#waiting.filter(isTheirs);
-    if (theirs.length === this.#waiting.length) return this.take();
-    this.#waiting = this.#waiting.filter((deferred) => !isTheirs(deferred));
-    return theirs;
+  /** Gives back some of what waits; the minute of the others goes on. */
+  takeIf(isTaken: (deferred: Deferred) => boolean): Deferred[] {
+    const taken = this.#waiting.filter(isTaken);
+    if (taken.length === this.#waiting.length) return this.take();
+    this.#waiting = this.#waiting.filter((deferred) => !isTaken(deferred));
+    return taken;
   }
 
   /** Gives back what waits. */
-  take(): readonly Deferred[] {
+  take(): Deferred[] {
     this.#timer?.cancel();
     this.#timer = null;
     const waiting = this.#waiting;

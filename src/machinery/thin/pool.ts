@@ -15,7 +15,7 @@ import type { Clock, Timer } from '../../base/clock.ts';
 import { DmError } from '../../base/errors.ts';
 import { spawn } from '../../base/spawn.ts';
 import { Status, statusName } from '../../base/status.ts';
-import type { Bio } from '../../bio/bio.ts';
+import { type Bio, Op } from '../../bio/bio.ts';
 import type { BlockDevice } from '../../bio/device.ts';
 import { flushDevice } from '../../bio/send.ts';
 import { endBio } from '../../bio/submit.ts';
@@ -55,6 +55,10 @@ export interface PoolHost {
 
 const COMMIT_MS = 1000;
 
+function isGoingBack({ user }: Deferred): boolean {
+  return user.isRequeueing;
+}
+
 export class Pool {
   readonly metadata: ThinMetadata;
   readonly metadataDevice: BlockDevice;
@@ -73,8 +77,8 @@ export class Pool {
   #mode: PoolMode = 'write';
   #isStopped = true;
   #deferred: Deferred[] = [];
-  /** Flushes and FUA writes: a commit, then `after`. */
-  #afterCommit: ((status: Status) => void)[] = [];
+  /** What waits for a commit. */
+  #afterCommit: Deferred[] = [];
   #isCommitWanted = false;
   #isWorking = false;
   #jobs = 0;
@@ -201,6 +205,7 @@ export class Pool {
     }
     this.#cancelCommitTimer();
     if (this.mayChange && this.metadata.hasChanged) await this.commit();
+    await this.giveBack();
   }
 
   /** Runs `work` with nothing under way. What comes meanwhile waits. */
@@ -227,13 +232,37 @@ export class Pool {
   /** Gives a bio to the worker. */
   defer(user: PoolUser, bio: Bio): void {
     this.#deferred.push({ user, bio });
-    this.kick();
+    this.#goOn(user);
   }
 
-  /** Calls `after` when everything changed so far is durable, or could not be made so. */
-  whenCommitted(after: (status: Status) => void): void {
-    this.#afterCommit.push(after);
-    this.kick();
+  /** Calls `user.committed` when everything changed so far is durable, or could not be made so. */
+  whenCommitted(user: PoolUser, bio: Bio): void {
+    this.#afterCommit.push({ user, bio });
+    this.#goOn(user);
+  }
+
+  #goOn(user: PoolUser): void {
+    if (this.#isStopped && user.isRequeueing) this.job(async () => await this.giveBack());
+    else this.kick();
+  }
+
+  /**
+   * Users that requeue get what waits for space, and what waits for a pool that is stopped. Flushes
+   * are served instead: nothing is under way that they would have to wait for, and the mapped device
+   * may need the clone that one of them has.
+   */
+  async giveBack(): Promise<void> {
+    const waiting = this.#noSpace.takeIf(isGoingBack);
+    if (this.#isStopped) {
+      waiting.push(...this.#deferred.filter(isGoingBack), ...this.#afterCommit.filter(isGoingBack));
+      this.#deferred = this.#deferred.filter((one) => !isGoingBack(one));
+      this.#afterCommit = this.#afterCommit.filter((one) => !isGoingBack(one));
+    }
+    const flushes = waiting.filter(({ bio }) => bio.op === Op.Flush);
+    for (const { user, bio } of waiting) if (bio.op !== Op.Flush) user.requeue(bio);
+    if (flushes.length === 0) return;
+    const status = await this.commit();
+    for (const { user, bio } of flushes) user.committed(bio, status);
   }
 
   kick(): void {
@@ -270,7 +299,7 @@ export class Pool {
       if (flushes.length === 0 && !this.#isCommitWanted) continue;
       this.#isCommitWanted = false;
       const status = await this.commit();
-      for (const after of flushes) after(status);
+      for (const { user, bio } of flushes) user.committed(bio, status);
     }
     this.#isWorking = false;
     this.#tellIdle();
@@ -358,11 +387,6 @@ export class Pool {
   outOfSpace(user: PoolUser, bio: Bio): void {
     if (this.options.errorsIfNoSpace) endBio(bio, Status.NoSpace);
     else this.#noSpace.add({ user, bio });
-  }
-
-  /** The writes of `user` that wait for space. */
-  takeWaiting(user: PoolUser): readonly Bio[] {
-    return this.#noSpace.takeOf(user).map(({ bio }) => bio);
   }
 
   /** Data blocks may be free again. */

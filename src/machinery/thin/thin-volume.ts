@@ -112,19 +112,23 @@ export class ThinVolume implements PoolUser {
   }
 
   /**
-   * The device is being suspended without a flush: writes that wait for space go back to it, to be
-   * mapped again after the resume.
+   * The device is being suspended without a flush: what waits for space, or for a pool that is
+   * stopped, goes back to it, to be mapped again after the resume.
    */
-  startRequeueing(): void {
+  async startRequeueing(): Promise<void> {
     this.#isRequeueing = true;
-    for (const bio of this.pool.takeWaiting(this)) this.#requeue(bio);
+    await this.pool.giveBack();
+  }
+
+  get isRequeueing(): boolean {
+    return this.#isRequeueing;
   }
 
   stopRequeueing(): void {
     this.#isRequeueing = false;
   }
 
-  #requeue(bio: Bio): void {
+  requeue(bio: Bio): void {
     bio.targetWord = REQUEUE;
     returnMapped(bio);
   }
@@ -267,18 +271,16 @@ export class ThinVolume implements PoolUser {
       bio.sector = 0;
       return MapResult.Remapped;
     }
-    this.#flushByCommit(bio);
+    this.pool.whenCommitted(this, bio);
     return MapResult.Submitted;
   }
 
-  /** Writes that an aborted transaction took away are never durable: no flush succeeds any more. */
-  #flushByCommit(bio: Bio): void {
-    this.pool.whenCommitted((status) => {
-      endBio(bio, status === Status.Ok && this.device.hasLostChanges ? Status.Io : status);
-    });
-  }
-
   // ---- the worker's side ----
+
+  /** Writes that an aborted transaction took away are never durable: no flush succeeds any more. */
+  committed(bio: Bio, status: Status): void {
+    endBio(bio, status === Status.Ok && this.device.hasLostChanges ? Status.Io : status);
+  }
 
   async process(bio: Bio): Promise<void> {
     try {
@@ -290,7 +292,7 @@ export class ThinVolume implements PoolUser {
 
   async #process(bio: Bio): Promise<void> {
     if (bio.op === Op.Flush) {
-      this.#flushByCommit(bio);
+      this.pool.whenCommitted(this, bio);
       return;
     }
     if (!bio.hasData) {
@@ -328,7 +330,7 @@ export class ThinVolume implements PoolUser {
     const dataBlock = await pool.blocks.allocate();
     if (typeof dataBlock === 'string') {
       if (dataBlock === 'no metadata space') endBio(bio, Status.NoSpace);
-      else if (this.#isRequeueing && !pool.options.errorsIfNoSpace) this.#requeue(bio);
+      else if (this.#isRequeueing && !pool.options.errorsIfNoSpace) this.requeue(bio);
       else pool.outOfSpace(this, bio);
       return false;
     }
