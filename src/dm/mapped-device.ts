@@ -459,11 +459,14 @@ export class MappedDevice implements BlockDevice, FrameHook {
   #stuck(): number {
     if (this.#requeued.length === 0) return 0;
     const waitsFor = new Map<Bio, number>();
+    let clonesHeld = 0;
     for (const piece of this.#requeued) {
+      if (piece.owner === this.set) clonesHeld++;
       const parent = piece.parent;
       if (parent !== null) waitsFor.set(parent, (waitsFor.get(parent) ?? 0) + 1);
     }
-    let stuck = this.#parked.length;
+    // A clone that is not held back comes back, perhaps right behind this, and somebody gets it.
+    let stuck = clonesHeld === this.set.outstanding ? this.#parked.length : 0;
     for (const [parent, pieces] of waitsFor) {
       for (let d = 0; d < parent.depth; d++) {
         if (parent.remaining === pieces && parent.frames[d]?.hook === this) stuck++;

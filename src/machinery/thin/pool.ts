@@ -247,9 +247,9 @@ export class Pool {
   }
 
   /**
-   * Users that requeue get what waits for space, and what waits for a pool that is stopped. Flushes
-   * are served instead: nothing is under way that they would have to wait for, and the mapped device
-   * may need the clone that one of them has.
+   * Users that requeue get what waits for space, and what waits for a pool that is stopped.
+   * Flushes are served instead: nothing is under way that they would have to wait for, and the
+   * mapped device may need the clone that one of them has.
    */
   async giveBack(): Promise<void> {
     const waiting = this.#noSpace.takeIf(isGoingBack);

@@ -40,6 +40,7 @@ export class ThinVolume implements PoolUser {
   readonly pool: Pool;
   readonly device: ThinDevice;
   readonly lenSectors: number;
+  isRequeueing = false;
   /** Read where nothing is mapped; null for zeroes. */
   readonly #origin: BlockDevice | null;
   readonly #unmapped: UnmappedReads;
@@ -51,7 +52,6 @@ export class ThinVolume implements PoolUser {
   readonly #runWrites: RunWrites;
   /** Highest mapped block; -1 for none. */
   #highest: number;
-  #isRequeueing = false;
 
   private constructor(
     pool: Pool,
@@ -116,16 +116,12 @@ export class ThinVolume implements PoolUser {
    * stopped, goes back to it, to be mapped again after the resume.
    */
   async startRequeueing(): Promise<void> {
-    this.#isRequeueing = true;
+    this.isRequeueing = true;
     await this.pool.giveBack();
   }
 
-  get isRequeueing(): boolean {
-    return this.#isRequeueing;
-  }
-
   stopRequeueing(): void {
-    this.#isRequeueing = false;
+    this.isRequeueing = false;
   }
 
   requeue(bio: Bio): void {
@@ -330,7 +326,7 @@ export class ThinVolume implements PoolUser {
     const dataBlock = await pool.blocks.allocate();
     if (typeof dataBlock === 'string') {
       if (dataBlock === 'no metadata space') endBio(bio, Status.NoSpace);
-      else if (this.#isRequeueing && !pool.options.errorsIfNoSpace) this.requeue(bio);
+      else if (this.isRequeueing && !pool.options.errorsIfNoSpace) this.requeue(bio);
       else pool.outOfSpace(this, bio);
       return false;
     }
