@@ -32,6 +32,8 @@ export class MappedDevice implements BlockDevice, FrameHook {
   readonly set: BioSet;
   /** Of its own: such a flush takes from `set` what it sends down, and may not hold one of these itself. */
   readonly #preflushes: BioSet;
+  /** Writes that wait for one of these. */
+  #waitingToFlush = 0;
   #live: Table | null = null;
   #isSuspended = true;
   /** Frames of this device on bios: what suspending waits for. */
@@ -409,7 +411,11 @@ export class MappedDevice implements BlockDevice, FrameHook {
     };
     const flush = this.#preflushes.tryClone(bio, owner, false);
     if (flush === null) {
-      this.#preflushes.whenFree(() => submitBio(bio));
+      this.#waitingToFlush++;
+      this.#preflushes.whenFree(() => {
+        this.#waitingToFlush--;
+        submitBio(bio);
+      });
       return;
     }
     flush.op = Op.Flush;
@@ -454,7 +460,8 @@ export class MappedDevice implements BlockDevice, FrameHook {
 
   /**
    * Bios of this device that wait for nothing but pieces which a target pushed back: their
-   * parents, and those that want one of the clones that such pieces are.
+   * parents, those that want one of the clones that such pieces are, and the writes whose flush is
+   * among these.
    */
   #stuck(): number {
     if (this.#requeued.length === 0) return 0;
@@ -467,6 +474,11 @@ export class MappedDevice implements BlockDevice, FrameHook {
     }
     // A clone that is not held back comes back, perhaps right behind this, and somebody gets it.
     let stuck = clonesHeld === this.set.outstanding ? this.#parked.length : 0;
+    if (stuck > 0) {
+      const flushes = this.#parked.filter((bio) => bio.source?.topFrame?.hook === this).length;
+      stuck += flushes;
+      if (flushes === this.#preflushes.outstanding) stuck += this.#waitingToFlush;
+    }
     for (const [parent, pieces] of waitsFor) {
       for (let d = 0; d < parent.depth; d++) {
         if (parent.remaining === pieces && parent.frames[d]?.hook === this) stuck++;

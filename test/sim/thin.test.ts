@@ -10,6 +10,7 @@ import { checkDataCounts, makeLab, MetadataDisk, runThinStorm } from '../../src/
 import { BioDriver } from '../../src/testing/bio-driver.ts';
 import { Prng } from '../../src/base/prng.ts';
 import { Status } from '../../src/base/status.ts';
+import { BioFlag } from '../../src/bio/bio.ts';
 import { SEED } from '../../src/testing/seed.ts';
 
 const STORMS = Number(process.env['LAMINA_ROUNDS'] ?? 40);
@@ -270,36 +271,45 @@ test('a suspend without a flush gives writes that wait for space back; after the
   await close();
 });
 
-for (const isPoolFirst of [true, false]) {
-  const order = isPoolFirst ? 'behind' : 'before';
-  test(`a suspend without a flush ${order} its pool's takes back everything that waits for it`, async () => {
-    const { lab, driver, settle, close } = await makePool(16, '0');
-    const { dm, scheduler } = lab;
-    for (let i = 0; i < 4; i++) assert.equal(await settle(driver.write(i * 65536, BLOCK)), 0);
-    if (isPoolFirst) await settle(dm.suspend('pool'));
-    const statuses = [
-      driver.write(5 * 65536, BLOCK),
-      driver.write(7 * 65536 - 512, BLOCK),
-      driver.flush(),
-      driver.discard(0, 65536),
-      driver.zero(65536, 65536),
-    ];
-    const read = driver.read(2 * 65536, 2 * 65536);
-    const suspended = [dm.suspend('t', { noflush: true })];
-    if (!isPoolFirst) suspended.push(dm.suspend('pool'));
-    await settle(Promise.all(suspended));
-    statuses.push(driver.flush(), driver.write(9 * 65536, BLOCK));
-    await settle(new Promise<void>((r) => scheduler.after(5000, r)));
-    await settle(dm.resume('pool'));
-    await settle(dm.resume('t'));
-    assert.ok(statuses.length === 7 && (await settle(Promise.all(statuses))).every((s) => s === 0));
-    assert.equal((await settle(read)).length, 2 * 65536);
-    for (const at of [5 * 65536, 7 * 65536 - 512, 9 * 65536, 3 * 65536]) {
-      assert.ok((await settle(driver.read(at, 65536))).equals(BLOCK), `at ${at}`);
-    }
-    assert.ok((await settle(driver.read(0, 2 * 65536))).equals(Buffer.alloc(2 * 65536)));
-    await close();
-  });
+for (const clonesMax of [1, 2, 256]) {
+  for (const isPoolFirst of [true, false]) {
+    const order = `${isPoolFirst ? 'behind' : 'before'} its pool's, ${clonesMax} clones`;
+    test(`a suspend without a flush ${order}: what waits for the pool goes back`, async () => {
+      const { lab, driver, settle, close } = await makePool(16, '0', clonesMax);
+      const { dm, scheduler } = lab;
+      const preflush = { flags: BioFlag.Preflush };
+      const ok = async (...work: Promise<Status>[]): Promise<void> =>
+        assert.ok((await settle(Promise.all(work))).every((status) => status === Status.Ok));
+      for (let i = 0; i < 4; i++) await ok(driver.write(i * 65536, BLOCK));
+      if (isPoolFirst) await settle(dm.suspend('pool'));
+      const waiting = [
+        driver.write(5 * 65536, BLOCK),
+        driver.write(7 * 65536 - 512, BLOCK),
+        driver.write(11 * 65536 - 512, BLOCK),
+        driver.write(13 * 65536, BLOCK, preflush),
+        driver.write(14 * 65536, BLOCK, preflush),
+        driver.write(15 * 65536, BLOCK, preflush),
+        driver.flush(),
+        driver.discard(0, 65536),
+        driver.zero(65536, 65536),
+      ];
+      const read = driver.read(2 * 65536 - 512, 65536);
+      const suspended = [dm.suspend('t', { noflush: true })];
+      if (!isPoolFirst) suspended.push(dm.suspend('pool'));
+      await settle(Promise.all(suspended));
+      waiting.push(driver.flush(), driver.write(9 * 65536, BLOCK));
+      await settle(new Promise<void>((r) => scheduler.after(5000, r)));
+      await settle(dm.resume('pool'));
+      await settle(dm.resume('t'));
+      await ok(...waiting);
+      assert.equal((await settle(read)).length, 65536);
+      for (const at of [3, 5, 9, 13, 14, 15, 7 - 1 / 128, 11 - 1 / 128]) {
+        assert.ok((await settle(driver.read(at * 65536, 65536))).equals(BLOCK), `block ${at}`);
+      }
+      assert.ok((await settle(driver.read(0, 2 * 65536))).equals(Buffer.alloc(2 * 65536)));
+      await close();
+    });
+  }
 }
 
 test('a suspend with a flush waits for writes that wait for space: until it is there, or a minute', async () => {
