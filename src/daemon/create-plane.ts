@@ -85,7 +85,7 @@ class ThreadLink implements PlaneLink {
     const data: PlaneWorkerData = { bufferBytes: options.bufferBytes, pollMs: options.pollMs };
     const extension = import.meta.url.endsWith('.ts') ? 'ts' : 'js';
     const file = new URL(`./plane-worker.${extension}`, import.meta.url);
-    const worker = new Worker(file, { workerData: data });
+    const worker = new Worker(file, { workerData: data, execArgv: [] });
     const first = await new Promise<FromPlane>((resolve, reject) => {
       worker.once('message', resolve);
       worker.once('error', reject);

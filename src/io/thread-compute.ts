@@ -83,6 +83,8 @@ class Thread {
     };
     this.worker = new Worker(new URL(`./compute-worker.${extension}`, import.meta.url), {
       workerData,
+      // A program may come from `node --input-type=module -e`, which is no way to start this file.
+      execArgv: [],
     });
     this.worker.unref();
   }

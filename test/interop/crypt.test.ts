@@ -90,6 +90,9 @@ test('threads that have nothing to do keep no program alive', () => {
     const stack = await openStack('d,,,rw,${line}');
     const disk = await stack.open('d');
     await disk.write(0, new Uint8Array(1 << 20));
+    // Long enough for threads to start, and to say so if they cannot.
+    await new Promise((resolve) => setTimeout(resolve, 500));
+    await disk.write(0, new Uint8Array(1 << 20));
     await disk.close();
     await stack.close();
     console.log('done');`;

@@ -45,7 +45,7 @@ async function dialInThread(
   signal: AbortSignal,
 ): Promise<Extract<TlsThreadMessage, { kind: 'connected' }>> {
   const file = new URL(`./tls-thread.${EXTENSION}`, import.meta.url);
-  const worker = new Worker(file, { workerData: target });
+  const worker = new Worker(file, { workerData: target, execArgv: [] });
   const abort = (): void => worker.postMessage('abort');
   signal.addEventListener('abort', abort);
   try {
