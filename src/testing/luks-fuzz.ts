@@ -11,6 +11,8 @@ import { openLuks } from '../machinery/luks/open-luks.ts';
 import { damage, damageMetadata, LuksDisk } from './luks-disk.ts';
 
 const LIMITS = { memoryKib: 1024, timeMs: 200 };
+/** For what has been opened once: the machine may be busy now. */
+const PATIENT = { memoryKib: 1024, timeMs: 60_000 };
 const NEW_KDF: KdfParams = { type: 'pbkdf2', hash: 'sha256', iterations: 1000 };
 const LUKS1_BYTES = 592;
 const LUKS2_COPY_BYTES = 16 * 1024;
@@ -82,16 +84,16 @@ async function readDamaged(image: Uint8Array, passphrase: Buffer): Promise<keyof
 /** Adds a key: it is refused and nothing is written, or both passphrases open. */
 async function changeDamaged(image: Uint8Array, passphrase: Buffer): Promise<void> {
   const disk = new LuksDisk(image);
-  const { volumeKey } = await openLuks(disk).unlock(passphrase, { limits: LIMITS });
+  const { volumeKey } = await openLuks(disk).unlock(passphrase, { limits: PATIENT });
   const added = Buffer.from('added');
   try {
-    await openLuks(disk).addKey(volumeKey, added, { kdf: NEW_KDF, limits: LIMITS });
+    await openLuks(disk).addKey(volumeKey, added, { kdf: NEW_KDF, limits: PATIENT });
   } catch (error) {
     refusal(error);
   }
   const volume = openLuks(disk);
-  await volume.unlock(passphrase, { limits: LIMITS });
-  if (disk.events.length > 0) await volume.unlock(added, { limits: LIMITS });
+  await volume.unlock(passphrase, { limits: PATIENT });
+  if (disk.events.length > 0) await volume.unlock(added, { limits: PATIENT });
 }
 
 function refusal(error: unknown): void {
