@@ -29,6 +29,18 @@ async function diskWith(kind: BlockKind): Promise<MetadataDisk> {
   return disk;
 }
 
+/** A disk of 200 bitmaps, and so many blocks of cache over it. */
+async function fullDisk(
+  cacheBlocks: number,
+): Promise<{ readonly disk: MetadataDisk; readonly blocks: BlockManager }> {
+  const disk = new MetadataDisk(200);
+  const first = new BlockManager(disk);
+  for (let n = 0; n < 200; n++) first.fresh(n, SPACE_MAP_BITMAP);
+  await first.writeDirty();
+  const blocks = new BlockManager(disk, { cacheBytes: cacheBlocks * METADATA_BLOCK_BYTES });
+  return { disk, blocks };
+}
+
 for (const kind of KINDS) {
   test(`any flipped bit of a ${kind.name} is found, and the error says where`, async () => {
     const prng = new Prng(SEED);
@@ -87,11 +99,7 @@ test('a node whose header cannot be true is refused even with a right checksum',
 });
 
 test('the cache keeps to its budget, keeps what is used, and never drops a dirty block', async () => {
-  const disk = new MetadataDisk(200);
-  const first = new BlockManager(disk);
-  for (let n = 0; n < 200; n++) first.fresh(n, SPACE_MAP_BITMAP);
-  await first.writeDirty();
-  const blocks = new BlockManager(disk, { cacheBytes: 10 * METADATA_BLOCK_BYTES });
+  const { disk, blocks } = await fullDisk(10);
   const dirty = blocks.fresh(150, SPACE_MAP_BITMAP);
   dirty.data[1000] = 1;
   for (let n = 0; n < 100; n++) {
@@ -105,11 +113,7 @@ test('the cache keeps to its budget, keeps what is used, and never drops a dirty
 });
 
 test('when dirty blocks fill the cache, the last clean ones stay all the same, and it says so', async () => {
-  const disk = new MetadataDisk(200);
-  const first = new BlockManager(disk);
-  for (let n = 0; n < 200; n++) first.fresh(n, SPACE_MAP_BITMAP);
-  await first.writeDirty();
-  const blocks = new BlockManager(disk, { cacheBytes: 24 * METADATA_BLOCK_BYTES });
+  const { blocks } = await fullDisk(24);
   for (let n = 0; n < 50; n++) {
     assert.equal(blocks.isCrowded, n > 12, `${n} dirty blocks`);
     blocks.fresh(n, SPACE_MAP_BITMAP);
@@ -124,11 +128,7 @@ test('when dirty blocks fill the cache, the last clean ones stay all the same, a
 });
 
 test('a block that was just read stays when all others have been used', async () => {
-  const disk = new MetadataDisk(200);
-  const first = new BlockManager(disk);
-  for (let n = 0; n < 200; n++) first.fresh(n, SPACE_MAP_BITMAP);
-  await first.writeDirty();
-  const blocks = new BlockManager(disk, { cacheBytes: 10 * METADATA_BLOCK_BYTES });
+  const { blocks } = await fullDisk(10);
   for (let n = 0; n < 100; n++) {
     for (let block = 0; block < n; block++) blocks.tryGet(block, SPACE_MAP_BITMAP);
     await blocks.get(n, SPACE_MAP_BITMAP);

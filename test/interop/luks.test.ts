@@ -29,6 +29,7 @@ import { desk } from '../../src/testing/daemon-desk.ts';
 import { makeTestFolder } from '../../src/testing/lamina-server.ts';
 import { LuksDisk, setMetadata } from '../../src/testing/luks-disk.ts';
 import { fuzzLuks } from '../../src/testing/luks-fuzz.ts';
+import { SEED } from '../../src/testing/seed.ts';
 
 const LAMINA = fileURLToPath(new URL('../../../bin/lamina', import.meta.url));
 const CRYPT_TARGET = fileURLToPath(new URL('../../src/targets/crypt.js', import.meta.url));
@@ -734,7 +735,6 @@ while read():
 status = os.waitpid(pid, 0)[1]
 sys.stdout.write(seen.decode() + "exit %d" % os.waitstatus_to_exitcode(status))
 `;
-import { SEED } from '../../src/testing/seed.ts';
 
 function setText(image: Uint8Array, text: string): void {
   setMetadata(image, text, 16384);
