@@ -13,8 +13,8 @@ import {
 import { join } from 'node:path';
 import { Command } from 'commander';
 import { Prng } from '../src/base/prng.ts';
-import { FoundMapping } from '../src/machinery/thin/found-mapping.ts';
-import { ThinMetadata } from '../src/machinery/thin/metadata.ts';
+import { FoundMapping } from '../src/targets/thin/found-mapping.ts';
+import { ThinMetadata } from '../src/targets/thin/metadata.ts';
 import { METADATA_BLOCK_BYTES } from '../src/persistent-data/block-kind.ts';
 import type { MetadataIo } from '../src/persistent-data/block-manager.ts';
 

@@ -36,17 +36,17 @@ export type { CreateOptions, DeviceInfo, DmControl, TargetLine } from './dm/cont
 export { parseConcise, parseTable } from './dm/table-text.ts';
 export type { Target, TargetHost, TargetType } from './dm/target.ts';
 export { NbdListener } from './frontends/nbd/listener.ts';
-export { WrongPassphrase } from './machinery/luks/luks-error.ts';
-export { LuksFile } from './machinery/luks/luks-io.ts';
-export { luksTable } from './machinery/luks/luks-table.ts';
+export { WrongPassphrase } from './tools/luks/luks-error.ts';
+export { LuksFile } from './tools/luks/luks-io.ts';
+export { luksTable } from './tools/luks/luks-table.ts';
 export type {
   LuksSegment,
   LuksVolume,
   Unlocked,
   UnlockOptions,
-} from './machinery/luks/luks-volume.ts';
-export { openLuks } from './machinery/luks/open-luks.ts';
-export { LogError, type LogEntry, LogReader, openLog } from './machinery/log-writes/log-reader.ts';
+} from './tools/luks/luks-volume.ts';
+export { openLuks } from './tools/luks/open-luks.ts';
+export { LogError, type LogEntry, LogReader, openLog } from './tools/replay/log-reader.ts';
 export {
   type LogPoint,
   replay,
@@ -54,7 +54,7 @@ export {
   type ReplayOptions,
   type ReplayResult,
   type ReplayState,
-} from './machinery/log-writes/replayer.ts';
+} from './tools/replay/replayer.ts';
 
 export interface OpenStackOptions {
   /** Budget for I/O buffers, bytes. 64 MiB if not given. */

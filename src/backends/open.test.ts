@@ -8,8 +8,8 @@ import { MIB } from '../base/units.ts';
 import { Arena } from '../io/arena.ts';
 import { NodeEngine } from '../io/node-engine.ts';
 import { makeTestFolder } from '../testing/lamina-server.ts';
-import { FileDevice } from './file.ts';
-import { MemoryDevice } from './memory.ts';
+import { FileDevice } from './file/file.backend.ts';
+import { MemoryDevice } from './memory/memory.backend.ts';
 import { openBackend } from './open.ts';
 
 const engine = new NodeEngine(new Arena(4 * MIB));

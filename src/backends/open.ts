@@ -1,5 +1,5 @@
-// Opens what a table names: `scheme:rest` is handled by the file here that is named like the
-// scheme, a plain path by `file`.
+// Opens what a table names: `scheme:rest` is handled by `<scheme>/<scheme>.backend.ts` here,
+// a plain path by `file`.
 
 import { existsSync } from 'node:fs';
 import { invalid } from '../base/errors.ts';
@@ -29,8 +29,7 @@ export async function openBackend(
 ): Promise<BackendDevice> {
   const scheme = /^([a-z][a-z0-9+-]*):/.exec(reference)?.[1] ?? 'file';
   const name = ALIASES.get(scheme) ?? scheme;
-  const file = new URL(`./${name}${EXTENSION}`, import.meta.url);
-  // The folder holds parts of backends too; those export no `open`.
+  const file = new URL(`./${name}/${name}.backend${EXTENSION}`, import.meta.url);
   const module = existsSync(file) ? ((await import(file.href)) as { open?: OpenBackend }) : {};
   if (typeof module.open !== 'function') {
     throw invalid(

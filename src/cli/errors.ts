@@ -2,7 +2,7 @@
 
 import { BugError } from '../base/assert.ts';
 import { DmError, errorText } from '../base/errors.ts';
-import { WrongPassphrase } from '../machinery/luks/luks-error.ts';
+import { WrongPassphrase } from '../tools/luks/luks-error.ts';
 
 export const EXIT_FAILED = 1;
 export const EXIT_USAGE = 2;

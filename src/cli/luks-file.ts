@@ -11,10 +11,10 @@ import { callDaemon } from '../daemon/control-socket.ts';
 import { controlSocketPath } from '../daemon/paths.ts';
 import type { DeviceInfo } from '../dm/control.ts';
 import { flock, LOCK_EX, LOCK_NB } from '../io/posix.ts';
-import { LuksFile } from '../machinery/luks/luks-io.ts';
-import { luksDeviceUuid } from '../machinery/luks/luks-table.ts';
-import type { LuksVolume } from '../machinery/luks/luks-volume.ts';
-import { openLuks } from '../machinery/luks/open-luks.ts';
+import { LuksFile } from '../tools/luks/luks-io.ts';
+import { luksDeviceUuid } from '../tools/luks/luks-table.ts';
+import type { LuksVolume } from '../tools/luks/luks-volume.ts';
+import { openLuks } from '../tools/luks/open-luks.ts';
 import type { HeaderFlags } from './luks-options.ts';
 
 type Volume = ReturnType<typeof openLuks>;

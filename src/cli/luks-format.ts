@@ -5,10 +5,10 @@ import { type Command, Option } from 'commander';
 import { DmError, errorText, invalid } from '../base/errors.ts';
 import { Status, statusOfError } from '../base/status.ts';
 import { SECTOR_BYTES } from '../base/units.ts';
-import { findSignature } from '../machinery/luks/known-signatures.ts';
-import { type FormatPlan, formatLuks, planFormat } from '../machinery/luks/format-luks.ts';
-import { LuksFile } from '../machinery/luks/luks-io.ts';
-import { openLuks } from '../machinery/luks/open-luks.ts';
+import { findSignature } from '../tools/luks/known-signatures.ts';
+import { type FormatPlan, formatLuks, planFormat } from '../tools/luks/format-luks.ts';
+import { LuksFile } from '../tools/luks/luks-io.ts';
+import { openLuks } from '../tools/luks/open-luks.ts';
 import {
   checkKdf,
   chooseKdf,

@@ -3,16 +3,11 @@
 import { chmodSync, rmSync } from 'node:fs';
 import { type Command, Option } from 'commander';
 import { DmError, invalid } from '../base/errors.ts';
-import {
-  backupBytes,
-  backupHeader,
-  restoreHeader,
-  restoreMismatch,
-} from '../machinery/luks/backup.ts';
-import { convertToLuks1, convertToLuks2 } from '../machinery/luks/convert.ts';
-import { LuksFile } from '../machinery/luks/luks-io.ts';
-import type { LuksVolume } from '../machinery/luks/luks-volume.ts';
-import { openLuks } from '../machinery/luks/open-luks.ts';
+import { backupBytes, backupHeader, restoreHeader, restoreMismatch } from '../tools/luks/backup.ts';
+import { convertToLuks1, convertToLuks2 } from '../tools/luks/convert.ts';
+import { LuksFile } from '../tools/luks/luks-io.ts';
+import type { LuksVolume } from '../tools/luks/luks-volume.ts';
+import { openLuks } from '../tools/luks/open-luks.ts';
 import { withVolume } from './luks-file.ts';
 import {
   type HeaderFlags,

@@ -2,8 +2,8 @@
 
 import type { Command } from 'commander';
 import { invalid } from '../base/errors.ts';
-import type { NewKeyOptions } from '../machinery/luks/luks-volume.ts';
-import type { openLuks } from '../machinery/luks/open-luks.ts';
+import type { NewKeyOptions } from '../tools/luks/luks-volume.ts';
+import type { openLuks } from '../tools/luks/open-luks.ts';
 import {
   checkKdf,
   chooseKdf,

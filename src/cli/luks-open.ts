@@ -6,10 +6,10 @@ import type { Command } from 'commander';
 import { DmError, errorText, invalid } from '../base/errors.ts';
 import { Status, statusOfError } from '../base/status.ts';
 import type { CreateOptions, DeviceInfo } from '../dm/control.ts';
-import { fileSizeBytes } from '../machinery/log-writes/file-size.ts';
-import { luksDeviceUuid, luksTable } from '../machinery/luks/luks-table.ts';
-import type { LuksVolume } from '../machinery/luks/luks-volume.ts';
-import { resizeSegment } from '../machinery/luks/resize.ts';
+import { fileSizeBytes } from '../io/file-size.ts';
+import { luksDeviceUuid, luksTable } from '../tools/luks/luks-table.ts';
+import type { LuksVolume } from '../tools/luks/luks-volume.ts';
+import { resizeSegment } from '../tools/luks/resize.ts';
 import { call, devicesOf, withVolume } from './luks-file.ts';
 import {
   size,

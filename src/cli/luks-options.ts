@@ -17,9 +17,9 @@ import {
   type KdfParams,
   PBKDF2_ITERATIONS_MAX,
   PBKDF2_ITERATIONS_MIN,
-} from '../machinery/luks/key-derivation.ts';
-import { WrongPassphrase } from '../machinery/luks/luks-error.ts';
-import type { LuksVolume, Unlocked } from '../machinery/luks/luks-volume.ts';
+} from '../tools/luks/key-derivation.ts';
+import { WrongPassphrase } from '../tools/luks/luks-error.ts';
+import type { LuksVolume, Unlocked } from '../tools/luks/luks-volume.ts';
 import { notNegative, positive } from './option-values.ts';
 import { Progress } from './progress.ts';
 import { isTyped, readSecret, type SecretFlags } from './luks-secret.ts';

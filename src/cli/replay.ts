@@ -6,12 +6,7 @@ import { type Command, Option } from 'commander';
 import { invalid } from '../base/errors.ts';
 import { SECTOR_BYTES } from '../base/units.ts';
 import { logFlagNames } from '../format/log-writes.ts';
-import {
-  type LogEntry,
-  LogError,
-  type LogReader,
-  openLog,
-} from '../machinery/log-writes/log-reader.ts';
+import { type LogEntry, LogError, type LogReader, openLog } from '../tools/replay/log-reader.ts';
 import {
   CHECK_POINTS,
   type CheckPoint,
@@ -20,7 +15,7 @@ import {
   replay,
   type ReplayOptions,
   type ReplayState,
-} from '../machinery/log-writes/replayer.ts';
+} from '../tools/replay/replayer.ts';
 import { runCheck } from './check-command.ts';
 import { EXIT_FAILED, reportError } from './errors.ts';
 import { notNegative, positive } from './option-values.ts';

@@ -2,9 +2,9 @@
 
 import { type Command, InvalidArgumentError } from 'commander';
 import { SECTOR_BYTES } from '../base/units.ts';
-import { THIN_ID_MAX } from '../machinery/thin/metadata.format.ts';
-import { type DiffRange, diffTrees } from '../machinery/thin-tools/diff.ts';
-import { PoolReader } from '../machinery/thin-tools/pool-reader.ts';
+import { THIN_ID_MAX } from '../targets/thin/metadata.format.ts';
+import { type DiffRange, diffTrees } from '../tools/thin/diff.ts';
+import { PoolReader } from '../tools/thin/pool-reader.ts';
 import { withMetadata } from './pool-tools.ts';
 import { printAll } from './text-out.ts';
 

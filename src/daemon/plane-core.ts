@@ -1,20 +1,15 @@
 // The data plane itself: an engine, a device mapper and the exports over it. Runs where the engine runs,
 // and is called by method name with plain data, so that a message port can be in between.
 
-import { existsSync, readdirSync } from 'node:fs';
-import { fileURLToPath } from 'node:url';
 import { DmError } from '../base/errors.ts';
 import { Status } from '../base/status.ts';
 import { openBackend } from '../backends/open.ts';
 import type { ExportOptions } from '../dm/control.ts';
 import { DeviceMapper } from '../dm/device-mapper.ts';
-import type { TargetType } from '../dm/target.ts';
 import { TransmissionServer } from '../frontends/nbd/transmission.ts';
 import type { IoEngine } from '../io/engine.ts';
+import { listTargetTypes, loadTargetType } from '../targets/load-target.ts';
 import type { PlaneStats } from './plane.ts';
-
-const TARGETS = new URL('../targets/', import.meta.url);
-const EXTENSION = import.meta.url.endsWith('.ts') ? '.ts' : '.js';
 
 export class PlaneCore {
   readonly engine: IoEngine;
@@ -108,19 +103,3 @@ export const CONTROL_VERBS: ReadonlySet<string> = new Set([
   'targets',
   'measure',
 ]);
-
-/** The target whose file is named like the table's word; loaded when a table first names it. */
-async function loadTargetType(name: string): Promise<TargetType | undefined> {
-  if (!/^[a-z][a-z0-9-]*$/.test(name)) return undefined;
-  const file = new URL(`${name}${EXTENSION}`, TARGETS);
-  if (!existsSync(file)) return undefined;
-  const module = (await import(file.href)) as { default: TargetType };
-  return module.default;
-}
-
-function listTargetTypes(): string[] {
-  return readdirSync(fileURLToPath(TARGETS))
-    .filter((f) => f.endsWith(EXTENSION) && !f.includes('.test.') && !f.endsWith('.d.ts'))
-    .map((f) => f.slice(0, -EXTENSION.length))
-    .sort();
-}

@@ -128,7 +128,7 @@ export interface TargetHost {
   event(): void;
 }
 
-/** The default export of `src/targets/<name>.ts`. */
+/** The default export of `src/targets/<family>/<name>.target.ts`. */
 export interface TargetType {
   /** The table word. */
   readonly name: string;

@@ -5,7 +5,7 @@ import { createHash } from 'node:crypto';
 import type { Prng } from '../base/prng.ts';
 import { Status } from '../base/status.ts';
 import { DmError } from '../base/errors.ts';
-import type { LuksIo } from '../machinery/luks/luks-io.ts';
+import type { LuksIo } from '../tools/luks/luks-io.ts';
 
 const SECTOR = 512;
 

@@ -5,9 +5,9 @@ import assert from 'node:assert/strict';
 import { BugError } from '../base/assert.ts';
 import { DmError } from '../base/errors.ts';
 import { Prng } from '../base/prng.ts';
-import type { KdfParams } from '../machinery/luks/key-derivation.ts';
-import { luksTable } from '../machinery/luks/luks-table.ts';
-import { openLuks } from '../machinery/luks/open-luks.ts';
+import type { KdfParams } from '../tools/luks/key-derivation.ts';
+import { luksTable } from '../tools/luks/luks-table.ts';
+import { openLuks } from '../tools/luks/open-luks.ts';
 import { damage, damageMetadata, LuksDisk } from './luks-disk.ts';
 
 const LIMITS = { memoryKib: 1024, timeMs: 200 };

@@ -5,7 +5,7 @@ import { setImmediate as turn } from 'node:timers/promises';
 import type { Duplex } from 'node:stream';
 import { join } from 'node:path';
 import { type Clock, realClock } from '../base/clock.ts';
-import { type NbdDevice, open } from '../backends/nbd.ts';
+import { type NbdDevice, open } from '../backends/nbd/nbd.backend.ts';
 import type { Compute } from '../io/compute.ts';
 import { Arena } from '../io/arena.ts';
 import type { BatchTask, EngineName, IoDone, IoEngine, IoFile, IoStream } from '../io/engine.ts';

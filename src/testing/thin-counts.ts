@@ -7,8 +7,8 @@ import {
   mappedDataBlock,
   THIN_SUPERBLOCK,
   ThinSuperblock,
-} from '../machinery/thin/metadata.format.ts';
-import { ThinMetadataStore } from '../machinery/thin/metadata-store.ts';
+} from '../targets/thin/metadata.format.ts';
+import { ThinMetadataStore } from '../targets/thin/metadata-store.ts';
 import { BlockManager, type MetadataIo } from '../persistent-data/block-manager.ts';
 import {
   BTREE_NODE,

@@ -20,11 +20,11 @@ import { delimiter, join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { Prng } from '../../src/base/prng.ts';
-import { convertToLuks2 } from '../../src/machinery/luks/convert.ts';
-import { WrongPassphrase } from '../../src/machinery/luks/luks-error.ts';
-import { LuksFile } from '../../src/machinery/luks/luks-io.ts';
-import { Luks1Volume } from '../../src/machinery/luks/luks1-volume.ts';
-import { openLuks } from '../../src/machinery/luks/open-luks.ts';
+import { convertToLuks2 } from '../../src/tools/luks/convert.ts';
+import { WrongPassphrase } from '../../src/tools/luks/luks-error.ts';
+import { LuksFile } from '../../src/tools/luks/luks-io.ts';
+import { Luks1Volume } from '../../src/tools/luks/luks1-volume.ts';
+import { openLuks } from '../../src/tools/luks/open-luks.ts';
 import { desk } from '../../src/testing/daemon-desk.ts';
 import { makeTestFolder } from '../../src/testing/lamina-server.ts';
 import { LuksDisk, setMetadata } from '../../src/testing/luks-disk.ts';
@@ -32,7 +32,9 @@ import { fuzzLuks } from '../../src/testing/luks-fuzz.ts';
 import { SEED } from '../../src/testing/seed.ts';
 
 const LAMINA = fileURLToPath(new URL('../../../bin/lamina', import.meta.url));
-const CRYPT_TARGET = fileURLToPath(new URL('../../src/targets/crypt.js', import.meta.url));
+const CRYPT_TARGET = fileURLToPath(
+  new URL('../../src/targets/crypt/crypt.target.js', import.meta.url),
+);
 const PATHS = ['/usr/sbin', '/usr/bin', ...(process.env['PATH'] ?? '').split(delimiter)];
 const ENV = { ...process.env, PATH: PATHS.join(delimiter) };
 const absent = ['cryptsetup', 'qemu-img', 'python3'].filter(

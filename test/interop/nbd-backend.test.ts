@@ -9,7 +9,7 @@ import { connect } from 'node:net';
 import { delimiter, join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { type NbdDevice, open } from '../../src/backends/nbd.ts';
+import { type NbdDevice, open } from '../../src/backends/nbd/nbd.backend.ts';
 import { Prng } from '../../src/base/prng.ts';
 import { Status } from '../../src/base/status.ts';
 import { MIB } from '../../src/base/units.ts';

@@ -1,7 +1,6 @@
 // A lab: a device mapper on virtual time over simulated disks. All that happens in it follows from its
 // seed. A power cut ends a lab; the next one starts from what the disks then hold.
 
-import { readdirSync } from 'node:fs';
 import { DmError } from '../../base/errors.ts';
 import { Prng } from '../../base/prng.ts';
 import { Status } from '../../base/status.ts';
@@ -11,6 +10,7 @@ import type { QueueLimits } from '../../bio/limits.ts';
 import { DeviceMapper } from '../../dm/device-mapper.ts';
 import type { TargetType } from '../../dm/target.ts';
 import { Arena } from '../../io/arena.ts';
+import { listTargetTypes, loadTargetType } from '../../targets/load-target.ts';
 import { SimDisk, type SimDiskOptions } from './disk.ts';
 import { SimEngine } from './engine.ts';
 import { Scheduler } from './scheduler.ts';
@@ -46,20 +46,13 @@ export interface Lab {
 }
 
 let sharedArena: Arena | null = null;
-const TARGETS = new URL('../../targets/', import.meta.url);
-const EXTENSION = import.meta.url.endsWith('.ts') ? '.ts' : '.js';
 
 /** All of them at once, so that no lab ever waits for a file. */
-const BUILT_IN: ReadonlyMap<string, TargetType> = new Map(
-  await Promise.all(
-    readdirSync(TARGETS)
-      .filter((f) => f.endsWith(EXTENSION) && !f.includes('.test.') && !f.endsWith('.d.ts'))
-      .map(async (f) => {
-        const module = (await import(new URL(f, TARGETS).href)) as { default: TargetType };
-        return [f.slice(0, -EXTENSION.length), module.default] as const;
-      }),
-  ),
-);
+const BUILT_IN = new Map<string, TargetType>();
+for (const word of listTargetTypes()) {
+  const type = await loadTargetType(word);
+  if (type !== undefined) BUILT_IN.set(word, type);
+}
 
 /** After a run that left buffers taken: the next lab gets a fresh arena. */
 export function dropSharedArena(): void {

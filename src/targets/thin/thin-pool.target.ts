@@ -1,0 +1,219 @@
+// thin-pool: data blocks and metadata that thin devices take what they need from.
+//
+// The pool outlives its table: a new table with the same metadata device takes it over at its resume, with
+// its devices and options. So it grows while thin devices are in use.
+
+import { DmError, errorText, invalid } from '../../base/errors.ts';
+import { Status } from '../../base/status.ts';
+import type { Bio } from '../../bio/bio.ts';
+import type { BlockDevice, Extent } from '../../bio/device.ts';
+import type { QueueLimits } from '../../bio/limits.ts';
+import { deviceWord } from '../../dm/device-mapper.ts';
+import {
+  type DeviceRange,
+  MapResult,
+  type Target,
+  type TargetHost,
+  type TargetType,
+} from '../../dm/target.ts';
+import { Pool, type PoolBinding } from './pool.ts';
+import { poolUsage } from './pool-usage.ts';
+import { releasePool, sharePool } from './pool-shares.ts';
+import { parsePoolOptions, type PoolOptions, printPoolOptions } from './pool-options.ts';
+import type { PoolOwner } from './pool-owner.ts';
+
+class ThinPool implements Target, PoolOwner {
+  readonly pool: Pool;
+  readonly #data: BlockDevice;
+  readonly #options: PoolOptions;
+  readonly #binding: PoolBinding;
+  readonly #ranges: readonly DeviceRange[];
+
+  constructor(pool: Pool, data: BlockDevice, options: PoolOptions, host: TargetHost) {
+    this.pool = pool;
+    this.#data = data;
+    this.#options = options;
+    const { lenSectors } = host;
+    this.#binding = { data, lenSectors, options, event: () => host.event() };
+    const { metadataDevice } = pool;
+    this.#ranges = [
+      { device: data, startSector: 0, lenSectors },
+      { device: metadataDevice, startSector: 0, lenSectors: metadataDevice.lenSectors },
+    ];
+  }
+
+  /** The pool device itself is its data device. */
+  map(bio: Bio): MapResult {
+    bio.device = this.#data;
+    return MapResult.Remapped;
+  }
+
+  /** As the kernel does: blocks that were freed count as used until the commit. */
+  async prestatus(): Promise<void> {
+    const { pool } = this;
+    if (!pool.isStopped && pool.mayChange && pool.metadata.hasChanged) await pool.commit();
+  }
+
+  status(kind: 'info' | 'table'): string {
+    if (kind === 'table') {
+      const devices = `${deviceWord(this.pool.metadataDevice)} ${deviceWord(this.#data)}`;
+      return `${devices} ${printPoolOptions(this.#options)}`;
+    }
+    return poolStatus(this.pool);
+  }
+
+  devices(): readonly DeviceRange[] {
+    return this.#ranges;
+  }
+
+  limits(stacked: QueueLimits): QueueLimits {
+    const blockBytes = this.#options.dataBlockSectors * 512;
+    // What the metadata device can do is no matter of whoever reads or writes data.
+    const { maxIoSectors, maxDiscardSectors, maxWriteZeroesSectors } = this.#data.limits;
+    return {
+      ...stacked,
+      ioOptBytes: blockBytes,
+      maxIoSectors,
+      maxDiscardSectors,
+      maxWriteZeroesSectors,
+    };
+  }
+
+  extents(sector: number, lenSectors: number, maxExtents: number): Promise<Extent[]> {
+    return this.#data.extents(sector, lenSectors, maxExtents);
+  }
+
+  async message(argv: readonly string[]): Promise<string> {
+    const [verb = '', ...args] = argv;
+    if (verb.toLowerCase() === 'usage' && args.length === 0) return await poolUsage(this.pool);
+    const handler = MESSAGES[verb.toLowerCase()];
+    if (handler === undefined) {
+      const known = [...Object.keys(MESSAGES), 'usage'].join(', ');
+      throw invalid(`Unrecognised thin pool target message received: '${verb}': expected ${known}`);
+    }
+    if (args.length !== handler.args) {
+      throw invalid(
+        `Message received with ${argv.length} arguments instead of ${handler.args + 1}`,
+      );
+    }
+    const { pool } = this;
+    const numbers = args.map((text) => number(text, verb));
+    await pool.quiesced(async () => {
+      await pool.change(async () => await handler.run(pool, numbers));
+      const status = await pool.commit();
+      if (status !== Status.Ok) {
+        throw new DmError(status, `${verb}: could not be committed; the pool is ${pool.mode}`);
+      }
+    });
+    return '';
+  }
+
+  async postsuspend(): Promise<void> {
+    await this.pool.stop();
+  }
+
+  async preresume(): Promise<void> {
+    await this.pool.bind(this.#binding);
+  }
+
+  resume(): void {
+    this.pool.start();
+  }
+
+  async close(): Promise<void> {
+    await releasePool(this.pool);
+  }
+}
+
+/** Messages change the pool with nothing under way, and are durable when they are answered. */
+const MESSAGES: Readonly<
+  Record<string, { args: number; run(pool: Pool, args: readonly number[]): Promise<void> }>
+> = {
+  create_thin: { args: 1, run: async ({ metadata }, [id = 0]) => await metadata.createThin(id) },
+  create_snap: {
+    args: 2,
+    run: async ({ metadata }, [id = 0, origin = 0]) => await metadata.createSnap(id, origin),
+  },
+  delete: { args: 1, run: async ({ metadata }, [id = 0]) => await metadata.deleteThin(id) },
+  set_transaction_id: {
+    args: 2,
+    run: async ({ metadata }, [from = 0, to = 0]) => await metadata.setTransactionId(from, to),
+  },
+  reserve_metadata_snap: {
+    args: 0,
+    run: async ({ metadata }) => await metadata.reserveSnapshot(),
+  },
+  release_metadata_snap: {
+    args: 0,
+    run: async ({ metadata }) => await metadata.releaseSnapshot(),
+  },
+};
+
+function number(text: string, verb: string): number {
+  const value = Number(text);
+  if (/^\d+$/.test(text) && Number.isSafeInteger(value)) return value;
+  throw invalid(`${verb}: '${text}': expected a number`);
+}
+
+/** The kernel's status line of a pool. */
+function poolStatus(pool: Pool): string {
+  if (pool.mode === 'fail') return 'Fail';
+  const { metadata, options } = pool;
+  const usedMetadata = metadata.metadataBlocks - metadata.metadataBlocksFree;
+  const usedData = metadata.dataBlocks - metadata.dataBlocksFree;
+  const mode =
+    pool.mode === 'out of data space' ? 'out_of_data_space' : pool.mode === 'write' ? 'rw' : 'ro';
+  const discards = options.ignoresDiscard
+    ? 'ignore_discard'
+    : pool.passesDiscards
+      ? 'discard_passdown'
+      : 'no_discard_passdown';
+  const words = [
+    metadata.transactionId,
+    `${usedMetadata}/${metadata.metadataBlocks}`,
+    `${usedData}/${metadata.dataBlocks}`,
+    metadata.heldRoot === 0 ? '-' : metadata.heldRoot,
+    mode,
+    discards,
+    options.errorsIfNoSpace ? 'error_if_no_space' : 'queue_if_no_space',
+    metadata.needsCheck ? 'needs_check' : '-',
+    Math.min(1024, Math.floor(metadata.metadataBlocks / 4)),
+  ];
+  return `${words.join(' ')} `;
+}
+
+async function create(args: readonly string[], host: TargetHost): Promise<Target> {
+  const [metadataWord, dataWord, ...rest] = args;
+  if (metadataWord === undefined || dataWord === undefined || rest.length < 2) {
+    throw invalid(
+      `Invalid argument count: ${args.length}, expected <metadata device> <data device> ` +
+        `<block sectors> <low water blocks> [<number of features> <feature>...]`,
+    );
+  }
+  const options = parsePoolOptions(rest);
+  const metadata = await open(host, metadataWord, 'Error opening metadata block device');
+  const data = await open(host, dataWord, 'Error getting data device');
+  const { lenSectors } = host;
+  if (lenSectors > data.lenSectors) {
+    throw invalid(
+      `Error getting data device: ${dataWord} has ${data.lenSectors} sectors, ${lenSectors} wanted`,
+    );
+  }
+  const binding = { data, lenSectors, options, event: () => host.event() };
+  const pool = await sharePool(
+    metadata,
+    async () => await Pool.open(metadata, binding, { arena: host.engine.arena, clock: host.clock }),
+  );
+  return new ThinPool(pool, data, options, host);
+}
+
+async function open(host: TargetHost, reference: string, what: string): Promise<BlockDevice> {
+  try {
+    return await host.openDevice(reference);
+  } catch (error) {
+    const status = error instanceof DmError ? error.status : Status.Io;
+    throw new DmError(status, `${what}: ${errorText(error)}`, { cause: error });
+  }
+}
+
+export default { name: 'thin-pool', version: [1, 22, 0], create } satisfies TargetType;

@@ -1,0 +1,134 @@
+// thin: a device of a thin pool, which has data blocks only where something was written.
+
+import { DmError, errorText, invalid } from '../../base/errors.ts';
+import { Status } from '../../base/status.ts';
+import { SECTOR_BYTES } from '../../base/units.ts';
+import type { Bio } from '../../bio/bio.ts';
+import type { BlockDevice, Extent } from '../../bio/device.ts';
+import type { QueueLimits } from '../../bio/limits.ts';
+import { deviceWord } from '../../dm/device-mapper.ts';
+import type {
+  DeviceRange,
+  EndIoResult,
+  MapResult,
+  Target,
+  TargetHost,
+  TargetTraits,
+  TargetType,
+} from '../../dm/target.ts';
+import { findPool } from './pool-owner.ts';
+import { ThinVolume } from './thin-volume.ts';
+
+function whole(device: BlockDevice): DeviceRange {
+  return { device, startSector: 0, lenSectors: device.lenSectors };
+}
+
+/** Longest discard: as many blocks as one cell of the kernel's prison spans. */
+const DISCARD_BLOCKS_MAX = 1024;
+
+class Thin implements Target {
+  readonly traits: TargetTraits;
+  readonly #volume: ThinVolume;
+  readonly #poolDevice: BlockDevice;
+  readonly #origin: BlockDevice | null;
+  readonly #ranges: readonly DeviceRange[];
+
+  constructor(volume: ThinVolume, poolDevice: BlockDevice, origin: BlockDevice | null) {
+    this.#volume = volume;
+    this.#poolDevice = poolDevice;
+    this.#origin = origin;
+    this.traits = { flush: 'map', boundarySectors: volume.pool.metadata.dataBlockSectors };
+    this.#ranges = origin === null ? [whole(poolDevice)] : [whole(poolDevice), whole(origin)];
+  }
+
+  map(bio: Bio): MapResult {
+    return this.#volume.map(bio);
+  }
+
+  fit(bio: Bio, maxSectors: number): number {
+    return this.#volume.fit(bio, maxSectors);
+  }
+
+  endIo(bio: Bio): EndIoResult {
+    return this.#volume.endIo(bio);
+  }
+
+  status(kind: 'info' | 'table'): string {
+    const { device, pool, mappedSectors, highestSector } = this.#volume;
+    if (kind === 'info') {
+      return pool.mode === 'fail' ? 'Fail' : `${mappedSectors} ${highestSector ?? '-'}`;
+    }
+    const origin = this.#origin === null ? '' : ` ${deviceWord(this.#origin)}`;
+    return `${deviceWord(this.#poolDevice)} ${device.id}${origin}`;
+  }
+
+  devices(): readonly DeviceRange[] {
+    return this.#ranges;
+  }
+
+  limits(stacked: QueueLimits): QueueLimits {
+    const { metadata, options } = this.#volume.pool;
+    const blockSectors = metadata.dataBlockSectors;
+    return {
+      ...stacked,
+      ioOptBytes: blockSectors * SECTOR_BYTES,
+      maxDiscardSectors: options.ignoresDiscard ? 0 : blockSectors * DISCARD_BLOCKS_MAX,
+      discardGranularityBytes: blockSectors * SECTOR_BYTES,
+      maxWriteZeroesSectors: blockSectors * DISCARD_BLOCKS_MAX,
+    };
+  }
+
+  extents(sector: number, lenSectors: number, maxExtents: number): Promise<Extent[]> {
+    return this.#volume.extents(sector, lenSectors, maxExtents);
+  }
+
+  /** With a flush, a suspend waits for writes that wait for space: until it is there, or a minute. */
+  async presuspend(noflush: boolean): Promise<void> {
+    if (noflush) await this.#volume.startRequeueing();
+  }
+
+  async postsuspend(): Promise<void> {
+    this.#volume.stopRequeueing();
+    await this.#volume.pool.commit();
+  }
+
+  close(): Promise<void> {
+    this.#volume.close();
+    return Promise.resolve();
+  }
+}
+
+async function create(args: readonly string[], host: TargetHost): Promise<Target> {
+  const [poolWord, idWord, originWord] = args;
+  if (poolWord === undefined || idWord === undefined || args.length > 3) {
+    throw invalid(
+      `Invalid argument count: ${args.length}, expected <pool device> <device id> [<origin>]`,
+    );
+  }
+  const poolDevice = await open(host, poolWord, 'Error opening pool device');
+  const pool = findPool(poolDevice);
+  const id = Number(idWord);
+  if (!/^\d+$/.test(idWord) || id > 0xffffff) {
+    throw invalid(`Invalid device id: '${idWord}': expected a number from 0 to 16777215`);
+  }
+  const origin =
+    originWord === undefined ? null : await open(host, originWord, 'Error opening origin device');
+  try {
+    const volume = await ThinVolume.open(pool, id, host.lenSectors, origin);
+    return new Thin(volume, poolDevice, origin);
+  } catch (error) {
+    if (!(error instanceof DmError)) throw error;
+    throw new DmError(error.status, `Couldn't open thin internal device: ${error.message}`);
+  }
+}
+
+async function open(host: TargetHost, reference: string, what: string): Promise<BlockDevice> {
+  try {
+    return await host.openDevice(reference);
+  } catch (error) {
+    const status = error instanceof DmError ? error.status : Status.Io;
+    throw new DmError(status, `${what}: ${errorText(error)}`, { cause: error });
+  }
+}
+
+export default { name: 'thin', version: [1, 22, 0], create } satisfies TargetType;

@@ -1,0 +1,171 @@
+// Where headers are: a file, a block device, or in tests a disk that loses power. Bytes throughout.
+//
+// Who writes has it alone: flock, as cryptsetup does for LUKS2 in files, and on block devices O_EXCL as well. Who
+// only reads takes no lock: a LUKS2 copy that is being written fails its checksum and the other one is taken, and
+// a device that is open stays readable.
+
+import {
+  closeSync,
+  constants,
+  fsync,
+  ftruncateSync,
+  openSync,
+  readSync,
+  statSync,
+  writeSync,
+} from 'node:fs';
+import { promisify } from 'node:util';
+import { DmError, errorText, invalid } from '../../base/errors.ts';
+import { Status, statusName, statusOfError } from '../../base/status.ts';
+import { errno, flock, LOCK_EX, LOCK_NB } from '../../io/posix.ts';
+import { fileSizeBytes } from '../../io/file-size.ts';
+import { damaged } from './luks-error.ts';
+
+const sync = promisify(fsync);
+
+export interface LuksIo {
+  /** For messages. */
+  readonly path: string;
+  readonly sizeBytes: number;
+  /** Fills `into`. Throws DmError at the end of the device, and when it cannot be read. */
+  read(at: number, into: Uint8Array): void;
+  write(at: number, data: Uint8Array): void;
+  /** Everything written before is durable when this resolves. */
+  flush(): Promise<void>;
+}
+
+export interface LuksFileOptions {
+  readonly isReadOnly: boolean;
+  /**
+   * Write without having it alone: somebody else keeps others out, and uses the data behind the
+   * header only.
+   */
+  readonly isShared?: boolean;
+}
+
+export class LuksFile implements LuksIo {
+  readonly path: string;
+  readonly isBlockDevice: boolean;
+  readonly #fd: number;
+  #sizeBytes: number;
+
+  private constructor(path: string, fd: number, isBlockDevice: boolean) {
+    this.path = path;
+    this.#fd = fd;
+    this.isBlockDevice = isBlockDevice;
+    this.#sizeBytes = fileSizeBytes(path, fd);
+  }
+
+  /** Throws DmError. */
+  static open(path: string, options: LuksFileOptions): LuksFile {
+    const isLocked = !options.isReadOnly && options.isShared !== true;
+    const found = statSync(path, { throwIfNoEntry: false });
+    if (found === undefined) throw new DmError(Status.NoEntry, `${path}: no such file`);
+    if (!found.isFile() && !found.isBlockDevice()) {
+      throw invalid(`${path}: need a file or a block device`);
+    }
+    const isExclusive = isLocked && found.isBlockDevice();
+    const mode = options.isReadOnly ? constants.O_RDONLY : constants.O_RDWR;
+    const fd = opened(path, mode | (isExclusive ? constants.O_EXCL : 0));
+    try {
+      if (isLocked) lock(path, fd);
+      return new LuksFile(path, fd, found.isBlockDevice());
+    } catch (error) {
+      closeSync(fd);
+      throw error;
+    }
+  }
+
+  /** A new file of zeroes, for its owner only. Throws DmError if there is one. */
+  static create(path: string, sizeBytes: number): LuksFile {
+    const fd = opened(path, constants.O_RDWR | constants.O_CREAT | constants.O_EXCL, 0o600);
+    try {
+      lock(path, fd);
+      ftruncateSync(fd, sizeBytes);
+      return new LuksFile(path, fd, false);
+    } catch (error) {
+      closeSync(fd);
+      throw error;
+    }
+  }
+
+  get sizeBytes(): number {
+    return this.#sizeBytes;
+  }
+
+  /** Makes a regular file at least so long. */
+  lengthen(sizeBytes: number): void {
+    if (this.isBlockDevice || this.#sizeBytes >= sizeBytes) return;
+    ftruncateSync(this.#fd, sizeBytes);
+    this.#sizeBytes = sizeBytes;
+  }
+
+  read(at: number, into: Uint8Array): void {
+    for (let done = 0; done < into.length; ) {
+      const n = this.#call('read', () =>
+        readSync(this.#fd, into, done, into.length - done, at + done),
+      );
+      if (n === 0) throw endsEarly(this.path, at + into.length, this.#sizeBytes);
+      done += n;
+    }
+  }
+
+  write(at: number, data: Uint8Array): void {
+    for (let done = 0; done < data.length; ) {
+      const n = this.#call('write', () =>
+        writeSync(this.#fd, data, done, data.length - done, at + done),
+      );
+      done += n;
+    }
+  }
+
+  async flush(): Promise<void> {
+    try {
+      await sync(this.#fd);
+    } catch (error) {
+      throw failed(this.path, 'flush', error);
+    }
+  }
+
+  close(): void {
+    closeSync(this.#fd);
+  }
+
+  #call(what: string, call: () => number): number {
+    try {
+      return call();
+    } catch (error) {
+      throw failed(this.path, what, error);
+    }
+  }
+}
+
+export function endsEarly(path: string, needBytes: number, sizeBytes: number): DmError {
+  return damaged(`${path}: ends at byte ${sizeBytes}, the header needs ${needBytes}`);
+}
+
+function failed(path: string, what: string, error: unknown): DmError {
+  const text = `${path}: cannot ${what}: ${errorText(error)}`;
+  return new DmError(statusOfError(error), text, { cause: error });
+}
+
+function opened(path: string, flags: number, mode = 0o600): number {
+  try {
+    return openSync(path, flags, mode);
+  } catch (error) {
+    const status = statusOfError(error);
+    if (status === Status.Busy) throw busy(path);
+    throw failed(path, 'open', error);
+  }
+}
+
+function lock(path: string, fd: number): void {
+  if (flock(fd, LOCK_EX | LOCK_NB) === 0) return;
+  const status = errno();
+  if (status === Status.Again) throw busy(path);
+  throw new DmError(status, `${path}: cannot lock: ${statusName(status)}`);
+}
+
+function busy(path: string): DmError {
+  return new DmError(Status.Busy, `${path}: is in use; close what uses it first`);
+}
