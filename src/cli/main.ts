@@ -1,64 +1,12 @@
-// The entry of bin/lamina: one command a file.
+// The entry of bin/lamina.
 
-import { readFileSync } from 'node:fs';
-import { Command, CommanderError } from 'commander';
-import { addCompletion } from './completion.ts';
-import { addConformance } from './conformance.ts';
-import { addDaemon } from './daemon.ts';
-import { addDeviceCommands } from './dm.ts';
+import { CommanderError } from 'commander';
 import { EXIT_USAGE, exitStatusOf, reportError } from './errors.ts';
-import { addExport } from './export.ts';
-import { addLuks } from './luks.ts';
-import { addPool } from './pool.ts';
-import { addReplay } from './replay.ts';
-import { addServe } from './serve.ts';
-import { addThin } from './thin.ts';
-import { addVerity } from './verity.ts';
-import { addUp } from './up.ts';
-
-const ABOUT = `The device mapper in userspace: stacks of virtual block devices from dm table lines, served over NBD,
-with no root and no kernel module.
-
-Start with:
-  lamina serve disk.img                      serve an image
-  lamina serve --help                        stacks, exports, TLS
-  lamina daemon                              keep devices, with dmsetup's verbs to change them
-Documentation is in docs/.`;
-
-function version(): string {
-  // From dist/src/cli or from src/cli: the package is the first folder above with a package.json.
-  for (const up of ['../../', '../../../']) {
-    try {
-      const text = readFileSync(new URL(`${up}package.json`, import.meta.url), 'utf8');
-      return (JSON.parse(text) as { version: string }).version;
-    } catch (error) {
-      if ((error as { code?: string }).code !== 'ENOENT') throw error;
-    }
-  }
-  return 'unknown';
-}
+import { makeProgram } from './program.ts';
 
 async function main(): Promise<void> {
-  const program = new Command('lamina').description(ABOUT).version(version());
-  program.exitOverride().showSuggestionAfterError().showHelpAfterError('(--help tells more)');
-  addServe(program);
-  addDaemon(program);
-  addUp(program);
-  addDeviceCommands(program);
-  addExport(program);
-  addConformance(program);
-  addReplay(program);
-  addLuks(program);
-  addPool(program);
-  addThin(program);
-  addVerity(program);
-  addCompletion(program);
-  for (const command of program.commands) {
-    command.exitOverride();
-    for (const sub of command.commands) sub.exitOverride();
-  }
   try {
-    await program.parseAsync();
+    await makeProgram().parseAsync();
   } catch (error) {
     if (error instanceof CommanderError) {
       process.exitCode = error.exitCode === 0 ? 0 : EXIT_USAGE;
