@@ -2,11 +2,14 @@
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { DmError } from '../../base/errors.ts';
+import { Status } from '../../base/status.ts';
 import { makeLab } from '../../testing/index.ts';
 import { FoundMapping } from './found-mapping.ts';
-import { Pool } from './pool.ts';
+import { Pool, type PoolBinding } from './pool.ts';
 import { parsePoolOptions } from './pool-options.ts';
 import type { ThinDevice } from './thin-device.ts';
+import { ThinVolume } from './thin-volume.ts';
 
 const CACHE_BLOCKS = 40;
 const LEAVES = 60;
@@ -23,6 +26,67 @@ async function map(pool: Pool, device: ThinDevice, block: number): Promise<void>
   await pool.change(async () => await pool.metadata.insert(device, block, dataBlock));
   pool.blocks.settled();
 }
+
+test('what was to run behind a commit never runs behind a later one', async () => {
+  const lab = makeLab({ seed: 1 });
+  const { arena, scheduler } = lab;
+  const settle = async <T>(work: Promise<T>): Promise<T> => await scheduler.settle(work);
+  const meta = lab.disk('meta', 1024);
+  const data = lab.disk('data', 16 * 128);
+  const binding = (...features: string[]): PoolBinding => ({
+    data,
+    lenSectors: 16 * 128,
+    options: parsePoolOptions(['128', '0', String(features.length), ...features]),
+    event: () => {},
+  });
+  const pool = await settle(Pool.open(meta, binding(), { arena, clock: scheduler }));
+  await settle(pool.bind(binding('read_only')));
+  pool.start();
+  let runs = 0;
+  const count = (): Promise<void> => {
+    runs++;
+    return Promise.resolve();
+  };
+  // Those who only want what is there to be durable have what they want; who changed something has not.
+  assert.equal(await settle(pool.commit()), Status.Ok);
+  assert.equal(await settle(pool.commit(count)), Status.Io);
+  await settle(pool.bind(binding()));
+  await settle(pool.change(async () => await pool.metadata.createThin(1)));
+  assert.equal(await settle(pool.commit()), Status.Ok);
+  assert.equal(runs, 0);
+  assert.equal(await settle(pool.commit(count)), Status.Ok);
+  assert.equal(runs, 1);
+  meta.faults.writeErrorRate = 1;
+  await settle(pool.change(async () => await pool.metadata.createThin(2)));
+  assert.equal(await settle(pool.commit(count)), Status.Io);
+  meta.faults.writeErrorRate = 0;
+  assert.equal(pool.mode, 'read only');
+  assert.equal(await settle(pool.commit(count)), Status.Io);
+  // The mark could not be written either: a resume makes the pool writable again.
+  await settle(pool.bind(binding()));
+  assert.equal(pool.mode, 'write');
+  assert.equal(await settle(pool.commit()), Status.Ok);
+  assert.equal(runs, 1);
+  await settle(pool.close());
+});
+
+test('a thin device whose open fails late is not left open', async (t) => {
+  const lab = makeLab({ seed: 1 });
+  const { arena, scheduler } = lab;
+  const settle = async <T>(work: Promise<T>): Promise<T> => await scheduler.settle(work);
+  const data = lab.disk('data', 16 * 128);
+  const options = parsePoolOptions(['128', '0']);
+  const binding = { data, lenSectors: 16 * 128, options, event: () => {} };
+  const host = { arena, clock: scheduler };
+  const pool = await settle(Pool.open(lab.disk('meta', 1024), binding, host));
+  await settle(pool.bind(binding));
+  await settle(pool.change(async () => await pool.metadata.createThin(1)));
+  const unreadable = new DmError(Status.Io, 'metadata: read of block 7');
+  t.mock.method(pool.metadata, 'highestMapped', () => Promise.reject(unreadable));
+  await assert.rejects(settle(ThinVolume.open(pool, 1, 128, null)), unreadable);
+  await settle(pool.change(async () => await pool.metadata.deleteThin(1)));
+  await settle(pool.close());
+});
 
 test('what changed is committed before it takes the cache, and else within a second', async () => {
   const lab = makeLab({ seed: 1 });

@@ -340,10 +340,22 @@ export class Pool {
    * Makes everything durable that was done when it was called. Never throws: what fails degrades
    * the pool. Who comes while a commit is running shares the next one: the flush of the running one
    * may have been sent too early for him. `then` runs right behind it, before anybody gets a data
-   * block that it freed; not when it failed.
+   * block that it freed; the answer is an error if `then` did not run, because the change that it
+   * belongs to is not durable.
    */
   async commit(then?: () => Promise<void>): Promise<Status> {
-    if (then !== undefined) this.#thens.push(then);
+    let hasRun = then === undefined;
+    if (then !== undefined) {
+      this.#thens.push(async () => {
+        await then();
+        hasRun = true;
+      });
+    }
+    const status = await this.#sharedCommit();
+    return status === Status.Ok && !hasRun ? Status.Io : status;
+  }
+
+  async #sharedCommit(): Promise<Status> {
     if (this.#running === null) return await this.#start();
     this.#next ??= this.#running.then(async () => await this.#start());
     return await this.#next;
@@ -360,12 +372,15 @@ export class Pool {
   }
 
   async #commit(): Promise<Status> {
-    if (!this.mayChange) return this.#mode === 'fail' ? Status.Io : await this.#flushDataStatus();
+    // Taken along whatever becomes of this commit: they belong to no later one.
     const thens = this.#thens;
     this.#thens = [];
+    if (!this.mayChange) return this.#mode === 'fail' ? Status.Io : await this.#flushDataStatus();
     let isCommitted = false;
     try {
       await this.blocks.commit(async () => {
+        // It waited for allocations to settle; one of them may have ended the transaction.
+        if (!this.mayChange) throw this.#refusal();
         await this.metadata.commit();
         isCommitted = true;
         for (const then of thens) await then();

@@ -79,8 +79,13 @@ export class ThinVolume implements PoolUser {
     origin: BlockDevice | null,
   ): Promise<ThinVolume> {
     const device = await pool.metadata.openDevice(id);
-    const highest = (await pool.metadata.highestMapped(device)) ?? -1;
-    return new ThinVolume(pool, device, lenSectors, origin, highest);
+    try {
+      const highest = (await pool.metadata.highestMapped(device)) ?? -1;
+      return new ThinVolume(pool, device, lenSectors, origin, highest);
+    } catch (error) {
+      pool.metadata.closeDevice(device);
+      throw error;
+    }
   }
 
   close(): void {
