@@ -395,8 +395,8 @@ export const MUTANTS: readonly Mutant[] = [
   },
   {
     name: 'thin: what a write leaves of a new block is not zeroed',
-    file: 'targets/thin/thin-volume.js',
-    find: 'return copied === size ? Status.Ok : await pool.kcopyd.zero(rest, size - copied, bio.ctx);',
+    file: 'targets/thin/block-filler.js',
+    find: 'return copied === size ? Status.Ok : await kcopyd.zero(rest, size - copied, ctx);',
     replace: 'return Status.Ok;',
   },
   {

@@ -174,7 +174,9 @@ export class ThinRanges {
         if (!pool.mayChange) return Status.Io;
         const dataBlock = await pool.blocks.allocate();
         if (typeof dataBlock === 'string') return Status.NoSpace;
-        const filled = await this.#volume.fillData(bio, block, dataBlock, isMapped ? found : null);
+        const shared = isMapped ? found : null;
+        const { filler } = this.#volume;
+        const filled = await filler.fill({ block, dataBlock }, shared, bio.ctx);
         if (filled !== Status.Ok) return await this.#volume.giveBack(dataBlock, filled);
         if (isMapped) await pool.sharedReads.drained();
         await this.#volume.insert(block, dataBlock);

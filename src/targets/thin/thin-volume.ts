@@ -11,6 +11,7 @@ import { endBio } from '../../bio/submit.ts';
 import type { Cell, Space } from '../../dm/bio-prison.ts';
 import { EndIoResult, MapResult, returnMapped, submitMapped } from '../../dm/target.ts';
 import { Lookup } from '../../persistent-data/btree-read.ts';
+import { BlockFiller } from './block-filler.ts';
 import { FoundMapping, mappedTo } from './found-mapping.ts';
 import { thinExtents } from './mapped-range.ts';
 import type { Deferred, PoolUser } from './no-space-queue.ts';
@@ -40,6 +41,7 @@ export class ThinVolume implements PoolUser {
   readonly pool: Pool;
   readonly device: ThinDevice;
   readonly lenSectors: number;
+  readonly filler: BlockFiller;
   isRequeueing = false;
   /** Read where nothing is mapped; null for zeroes. */
   readonly #origin: BlockDevice | null;
@@ -69,6 +71,7 @@ export class ThinVolume implements PoolUser {
     this.#ranges = new ThinRanges(this);
     this.#runWrites = new RunWrites(this);
     this.#unmapped = new UnmappedReads(pool, origin);
+    this.filler = new BlockFiller(pool, origin);
   }
 
   /** Throws DmError. */
@@ -445,7 +448,7 @@ export class ThinVolume implements PoolUser {
     shared: FoundMapping | null,
   ): Promise<void> {
     const { pool } = this;
-    let status = await this.fillData(bio, block, dataBlock, shared);
+    let status = await this.filler.fill({ block, dataBlock }, shared, bio.ctx);
     if (status !== Status.Ok) await this.giveBack(dataBlock, status);
     else {
       try {
@@ -460,33 +463,6 @@ export class ThinVolume implements PoolUser {
     }
     this.release(cell);
     endBio(bio, status);
-  }
-
-  async fillData(
-    bio: Bio,
-    block: number,
-    dataBlock: number,
-    shared: FoundMapping | null,
-  ): Promise<Status> {
-    const { pool } = this;
-    const size = this.#blockSectors;
-    const to = { device: pool.data, sector: dataBlock * size };
-    if (shared !== null) {
-      // This device's mapping still refers to the source: nobody gets or discards it meanwhile, and
-      // nobody writes to it, because it is shared.
-      const from = { device: pool.data, sector: shared.dataBlock * size };
-      return await pool.kcopyd.copy(from, to, size, bio.ctx);
-    }
-    const origin = this.#origin;
-    const inOrigin = origin === null ? 0 : Math.max(0, origin.lenSectors - block * size);
-    const copied = Math.min(size, inOrigin);
-    if (origin !== null && copied > 0) {
-      const from = { device: origin, sector: block * size };
-      const status = await pool.kcopyd.copy(from, to, copied, bio.ctx);
-      if (status !== Status.Ok) return status;
-    }
-    const rest = { device: pool.data, sector: to.sector + copied };
-    return copied === size ? Status.Ok : await pool.kcopyd.zero(rest, size - copied, bio.ctx);
   }
 
   /** Lets a cell go; who waited in it starts over. */
