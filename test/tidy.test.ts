@@ -24,6 +24,7 @@ const FLOORS: Readonly<Record<string, number>> = {
   targets: 4,
   backends: 4,
   tools: 5,
+  exports: 5,
   frontends: 6,
   daemon: 7,
   testing: 7,

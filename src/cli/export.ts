@@ -3,7 +3,7 @@
 import type { Command } from 'commander';
 import { callDaemon } from '../daemon/control-socket.ts';
 import { controlSocketPath } from '../daemon/paths.ts';
-import type { ExportStatus } from '../dm/control.ts';
+import type { ExportStatus } from '../exports/control.ts';
 
 interface AddFlags {
   readonly device?: string;

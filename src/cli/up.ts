@@ -4,7 +4,8 @@ import type { Command } from 'commander';
 import { callDaemon } from '../daemon/control-socket.ts';
 import { controlSocketPath } from '../daemon/paths.ts';
 import { loadStackFile } from '../daemon/stack-file.ts';
-import type { DeviceInfo, ExportStatus, TargetLine } from '../dm/control.ts';
+import type { DeviceInfo, TargetLine } from '../dm/control.ts';
+import type { ExportStatus } from '../exports/control.ts';
 import { joinArgs, parseTable, type ConciseDevice } from '../dm/table-text.ts';
 import { withAbsolutePaths } from './table-paths.ts';
 

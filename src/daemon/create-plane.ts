@@ -7,7 +7,7 @@ import { Worker } from 'node:worker_threads';
 import { DmError } from '../base/errors.ts';
 import { assert } from '../base/assert.ts';
 import { Status } from '../base/status.ts';
-import type { Negotiated, Transmission } from '../frontends/nbd/export.ts';
+import type { Agreement, ConnectionTaker } from '../exports/front-end.ts';
 import { Arena } from '../io/arena.ts';
 import { detachSocket } from '../io/detach-socket.ts';
 import { bridgeToDescriptor } from '../io/duplex-bridge.ts';
@@ -46,8 +46,8 @@ class LocalLink implements PlaneLink {
     return await this.#core.call(method, args);
   }
 
-  begin(...connection: Parameters<Transmission['begin']>): Promise<void> {
-    this.#core.transmission.connect(...connection);
+  begin(...connection: Parameters<ConnectionTaker['begin']>): Promise<void> {
+    this.#core.connect(...connection);
     return Promise.resolve();
   }
 
@@ -108,7 +108,7 @@ class ThreadLink implements PlaneLink {
 
   async begin(
     socket: Duplex,
-    negotiated: Negotiated,
+    agreement: Agreement,
     rest: Uint8Array,
     ended: () => void,
   ): Promise<void> {
@@ -118,7 +118,7 @@ class ThreadLink implements PlaneLink {
         : bridgeToDescriptor(socket);
     const id = this.#nextId++;
     this.#connections.set(id, ended);
-    this.#send({ kind: 'connect', id, fd, negotiated, rest: new Uint8Array(rest) });
+    this.#send({ kind: 'connect', id, fd, agreement, rest: new Uint8Array(rest) });
   }
 
   async close(): Promise<void> {

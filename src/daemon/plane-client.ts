@@ -1,20 +1,14 @@
 // A Plane whose every verb is a call by name: over a message port to the data plane's thread, or straight
 // to a core in this one. Nobody above can tell which.
 
-import type {
-  CreateOptions,
-  DeviceInfo,
-  ExportOptions,
-  ExportStatus,
-  LineOptions,
-  TargetLine,
-} from '../dm/control.ts';
-import type { ExportInfo, Transmission } from '../frontends/nbd/export.ts';
+import type { CreateOptions, DeviceInfo, LineOptions, TargetLine } from '../dm/control.ts';
+import type { ExportInfo, ExportOptions, ExportStatus } from '../exports/control.ts';
+import type { ConnectionTaker } from '../exports/front-end.ts';
 import type { EngineName } from '../io/engine.ts';
 import type { Plane, PlaneStats } from './plane.ts';
 
 /** How a call and a connection reach the core. */
-export interface PlaneLink extends Transmission {
+export interface PlaneLink extends ConnectionTaker {
   readonly engine: EngineName;
   call(method: string, args: unknown[]): Promise<unknown>;
   /** After `shutdown` has been called; frees threads and memory. */
@@ -107,7 +101,7 @@ export class PlaneClient implements Plane {
   stats(): Promise<PlaneStats> {
     return this.#call('stats');
   }
-  begin(...connection: Parameters<Transmission['begin']>): Promise<void> {
+  begin(...connection: Parameters<ConnectionTaker['begin']>): Promise<void> {
     return this.#link.begin(...connection);
   }
 

@@ -1,6 +1,6 @@
 // What goes over the port between the control plane's thread and the data plane's.
 
-import type { Negotiated } from '../frontends/nbd/export.ts';
+import type { Agreement } from '../exports/front-end.ts';
 
 export type ToPlane =
   | {
@@ -14,7 +14,7 @@ export type ToPlane =
       readonly id: number;
       /** The plane's own from now on. */
       readonly fd: number;
-      readonly negotiated: Negotiated;
+      readonly agreement: Agreement;
       readonly rest: Uint8Array;
     }
   | { readonly kind: 'exit' };

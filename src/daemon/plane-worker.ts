@@ -35,8 +35,8 @@ function main(port: MessagePort): void {
       const message = received.message as ToPlane;
       if (message.kind === 'call') spawn(message.method, answer(core, message, send));
       else if (message.kind === 'connect') {
-        const { id, fd, negotiated, rest } = message;
-        core.transmission.connect(fd, negotiated, rest, () => send({ kind: 'ended', id }));
+        const { id, fd, agreement, rest } = message;
+        core.connect(fd, agreement, rest, () => send({ kind: 'ended', id }));
       } else engine.close();
     }
   });

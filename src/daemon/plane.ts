@@ -1,8 +1,9 @@
 // The data plane as the control plane sees it: a device mapper, its exports, and connections handed to it.
 // It lives in a thread of its own (uring engine) or in this one (node engine); nobody above can tell.
 
-import type { DmControl, ExportOptions, ExportStatus } from '../dm/control.ts';
-import type { ExportCatalog, Transmission } from '../frontends/nbd/export.ts';
+import type { DmControl } from '../dm/control.ts';
+import type { ExportControl } from '../exports/control.ts';
+import type { ConnectionTaker } from '../exports/front-end.ts';
 import type { EngineName } from '../io/engine.ts';
 
 export interface PlaneOptions {
@@ -23,17 +24,13 @@ export interface PlaneStats {
   readonly bufferBytesPeak: number;
 }
 
-export interface Plane extends DmControl, ExportCatalog, Transmission {
+export interface Plane extends DmControl, ExportControl, ConnectionTaker {
   readonly engine: EngineName;
   /** Size of what a table could name: opened, measured, closed. Throws DmError. */
   measure(
     reference: string,
     options: { readonly readOnly: boolean },
   ): Promise<{ readonly lenSectors: number; readonly sizeNote: string | undefined }>;
-  createExport(options: ExportOptions): Promise<ExportStatus>;
-  /** With `force`, connections to it are closed; otherwise they make it busy. */
-  removeExport(name: string, options?: { readonly force?: boolean }): Promise<void>;
-  listExports(): Promise<ExportStatus[]>;
   stats(): Promise<PlaneStats>;
   /**
    * Ends in order: no new requests are read, running ones finish and are answered, connections

@@ -49,20 +49,6 @@ export interface TargetLine {
   readonly params: string;
 }
 
-export interface ExportOptions {
-  /** What clients ask for; '' is the default export. */
-  readonly name: string;
-  /** A mapped device's name. */
-  readonly device: string;
-  readonly description?: string;
-  readonly isReadOnly?: boolean;
-}
-
-export interface ExportStatus extends Required<ExportOptions> {
-  readonly sizeBytes: number;
-  readonly connections: number;
-}
-
 export interface DmControl {
   /** Creates and, with a table, loads and resumes; on failure nothing is left behind. */
   create(options: CreateOptions): Promise<DeviceInfo>;

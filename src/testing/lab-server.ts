@@ -1,8 +1,10 @@
 // Serves devices of a lab over NBD to real programs: a disk with a volatile cache whose power can be cut,
 // for servers that are under test and store their data there.
 
-import { TransmissionServer } from '../frontends/nbd/transmission.ts';
+import { ExportCatalog } from '../exports/catalog.ts';
 import { NbdListener } from '../frontends/nbd/listener.ts';
+import type { Negotiated } from '../frontends/nbd/negotiated.ts';
+import { TransmissionServer } from '../frontends/nbd/transmission.ts';
 import { NodeEngine } from '../io/node-engine.ts';
 import type { Lab } from './sim/lab.ts';
 
@@ -19,20 +21,20 @@ export async function serveLab(
   devices: readonly string[],
 ): Promise<LabServer> {
   const engine = new NodeEngine(lab.arena);
-  const server = new TransmissionServer({
-    engine,
+  const exports = new ExportCatalog({
     openDevice: async (name) => await lab.dm.openDevice(name),
   });
-  for (const device of devices) await server.createExport({ name: device, device });
+  const server = new TransmissionServer(engine, exports);
+  for (const device of devices) await exports.create({ name: device, device });
   const listener = await NbdListener.open({
     address: { kind: 'unix', path: socketPath },
     catalog: {
-      lookup: async (name) => await Promise.resolve(server.lookup(name)),
-      listNames: async () => await Promise.resolve(server.listExports()),
+      lookup: async (name) => await Promise.resolve(exports.find(name)?.info()),
+      listNames: async () => await Promise.resolve(exports.list()),
     },
     transmission: {
       begin: async (socket, negotiated, rest, ended) =>
-        await Promise.resolve(server.connect(socket, negotiated, rest, ended)),
+        await Promise.resolve(server.connect(socket, negotiated as Negotiated, rest, ended)),
     },
     log: () => undefined,
   });
@@ -40,7 +42,8 @@ export async function serveLab(
     uri: (device) => listener.uri(device),
     async close() {
       await listener.close();
-      await server.shutdown();
+      await server.stop(5000);
+      await exports.close();
       engine.close();
     },
   };

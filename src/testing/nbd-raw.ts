@@ -4,12 +4,8 @@
 
 import { connect, type NetConnectOpts, type Socket } from 'node:net';
 import tls, { type ConnectionOptions } from 'node:tls';
-import type {
-  ExportCatalog,
-  ExportInfo,
-  Negotiated,
-  Transmission,
-} from '../frontends/nbd/export.ts';
+import type { ExportInfo, ExportLookup } from '../exports/control.ts';
+import type { Negotiated, Transmission } from '../frontends/nbd/negotiated.ts';
 import { NBD_OPTION_MAGIC, Opt } from '../format/nbd.ts';
 
 export interface OptionReply {
@@ -214,12 +210,11 @@ export function madeUpExport(name: string, changes: Partial<ExportInfo> = {}): E
     isRotational: false,
     minBlockBytes: 1,
     preferredBlockBytes: 4096,
-    maxBlockBytes: 32 << 20,
     ...changes,
   };
 }
 
-export class MadeUpCatalog implements ExportCatalog {
+export class MadeUpCatalog implements ExportLookup {
   readonly exports: Map<string, ExportInfo>;
   lookups = 0;
   /** When set, every answer waits for it (or fails with it). */

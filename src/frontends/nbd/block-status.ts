@@ -4,8 +4,8 @@ import { Status, statusOfError } from '../../base/status.ts';
 import { DmError } from '../../base/errors.ts';
 import { SECTOR_BYTES } from '../../base/units.ts';
 import type { Extent } from '../../bio/device.ts';
+import type { Export } from '../../exports/export.ts';
 import { AllocationFlag, CmdFlag } from '../../format/nbd.ts';
-import type { NbdExport } from './nbd-export.ts';
 
 const DESCRIPTOR_BYTES = 8;
 /** One chunk of the arena's second class. */
@@ -19,7 +19,7 @@ const DESCRIPTOR_LEN_MAX = 0xffff0000;
  * range or its beginning, at least one of them, never more than was asked.
  */
 export async function putBlockStatus(
-  exported: NbdExport,
+  exported: Export,
   offBytes: number,
   lenBytes: number,
   flags: number,

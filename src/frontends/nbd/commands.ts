@@ -10,12 +10,12 @@ import { Cmd, CmdFlag } from '../../format/nbd.ts';
 import { CHUNK_BYTES_MAX, NONE } from '../../io/arena.ts';
 import { BLOCK_STATUS_BYTES_MAX, putBlockStatus } from './block-status.ts';
 import type { NbdConnection } from './connection.ts';
-import type { Negotiated } from './export.ts';
-import { REQUEST_BYTES_MAX } from './nbd-export.ts';
+import type { Negotiated } from './negotiated.ts';
 import { writePartial } from './partial-write.ts';
 import type { RecvBuffer } from './recv-buffer.ts';
 import { Replies, type RepliesHost } from './replies.ts';
 import type { Piece, PieceHost, Request, RequestPool } from './request.ts';
+import { REQUEST_BYTES_MAX } from './wire.ts';
 
 /** Flags each command may carry, by command number. */
 const FLAGS_ALLOWED: readonly number[] = [

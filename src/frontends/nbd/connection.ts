@@ -11,12 +11,12 @@
 import { assert } from '../../base/assert.ts';
 import { Status } from '../../base/status.ts';
 import { IoContext } from '../../bio/context.ts';
+import type { Export, ExportUser } from '../../exports/export.ts';
 import { Cmd, NBD_REQUEST_MAGIC } from '../../format/nbd.ts';
 import { CHUNK_BYTES_MAX, NONE } from '../../io/arena.ts';
 import type { BatchTask, IoDone, IoEngine, IoStream } from '../../io/engine.ts';
 import { Commands } from './commands.ts';
-import type { Negotiated } from './export.ts';
-import type { ExportUser, NbdExport } from './nbd-export.ts';
+import type { Negotiated } from './negotiated.ts';
 import { LARGE_BUFFER_BYTES, RecvBuffer, SMALL_BUFFER_BYTES } from './recv-buffer.ts';
 import type { Piece, Request, RequestPool } from './request.ts';
 import { REQUEST_BYTES } from './wire.ts';
@@ -41,7 +41,7 @@ interface Incoming {
 export interface ConnectionOptions {
   readonly engine: IoEngine;
   readonly pool: RequestPool;
-  readonly export: NbdExport;
+  readonly export: Export;
   readonly negotiated: Negotiated;
   readonly stream: IoStream;
   /** Bytes the client sent behind the handshake. */
@@ -52,7 +52,7 @@ export interface ConnectionOptions {
 type State = 'open' | 'draining' | 'closing' | 'closed';
 
 export class NbdConnection implements IoDone, BatchTask, ExportUser {
-  readonly export: NbdExport;
+  readonly export: Export;
   readonly ctx: IoContext;
   readonly engine: IoEngine;
   readonly stream: IoStream;
@@ -88,7 +88,7 @@ export class NbdConnection implements IoDone, BatchTask, ExportUser {
     this.#rest = options.rest;
     this.#onClosed = options.onClosed;
     this.#commands = new Commands(this, options.pool, options.negotiated);
-    this.export.users.add(this);
+    this.export.attach(this);
   }
 
   get isOpen(): boolean {
@@ -183,6 +183,13 @@ export class NbdConnection implements IoDone, BatchTask, ExportUser {
   startDraining(): void {
     if (this.#state === 'open') this.#state = 'draining';
     this.#maybeFinish();
+  }
+
+  /** The export is removed by force. */
+  async end(): Promise<void> {
+    const closed = this.drain();
+    this.abort();
+    await closed;
   }
 
   abort(): void {
@@ -385,7 +392,7 @@ export class NbdConnection implements IoDone, BatchTask, ExportUser {
     this.#buffer?.put();
     this.#buffer = null;
     assert(this.#heldBytes === 0, `${this.ctx.name}: closed with ${this.#heldBytes} bytes held`);
-    this.export.users.delete(this);
+    this.export.detach(this);
     this.ctx.put();
     for (const resolve of this.#drained) resolve();
     this.#onClosed(this);

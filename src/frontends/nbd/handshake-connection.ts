@@ -9,14 +9,15 @@ import type { Socket } from 'node:net';
 import { assert } from '../../base/assert.ts';
 import { errorText } from '../../base/errors.ts';
 import type { Clock, Timer } from '../../base/clock.ts';
-import type { ExportCatalog, Negotiated } from './export.ts';
+import type { ExportLookup } from '../../exports/control.ts';
+import type { Negotiated } from './negotiated.ts';
 import type { Step } from './handshake-step.ts';
 import { Handshake } from './handshake.ts';
 import { SocketReader } from './socket-reader.ts';
 import type { TlsServer } from './tls.ts';
 
 export interface HandshakeOptions {
-  readonly catalog: ExportCatalog;
+  readonly catalog: ExportLookup;
   /** Gives the socket to transmission. */
   readonly handOver: (socket: Socket, negotiated: Negotiated, rest: Uint8Array) => Promise<void>;
   readonly tls: TlsServer | undefined;

@@ -1,7 +1,7 @@
 // What the handshake's state machine tells its caller to do next, and which options need what.
 
 import { Opt } from '../../format/nbd.ts';
-import type { Negotiated } from './export.ts';
+import type { Negotiated } from './negotiated.ts';
 import { encodeErrorReply } from './handshake.format.ts';
 
 export type Step =

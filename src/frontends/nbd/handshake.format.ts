@@ -13,7 +13,8 @@ import {
   Rep,
   TransmissionFlag,
 } from '../../format/nbd.ts';
-import type { ExportInfo } from './export.ts';
+import type { ExportInfo } from '../../exports/control.ts';
+import { REQUEST_BYTES_MAX } from './wire.ts';
 
 export const CLIENT_FLAGS_BYTES = 4;
 export const OPTION_HEADER_BYTES = 16;
@@ -128,7 +129,7 @@ export function encodeInfoReplies(
     sizes.writeUInt16BE(Info.BlockSize, 0);
     sizes.writeUInt32BE(info.minBlockBytes, 2);
     sizes.writeUInt32BE(info.preferredBlockBytes, 6);
-    sizes.writeUInt32BE(info.maxBlockBytes, 10);
+    sizes.writeUInt32BE(REQUEST_BYTES_MAX, 10);
     parts.push(sizes);
   }
   return Buffer.concat(parts.map((data) => encodeOptionReply(option, Rep.Info, data)));

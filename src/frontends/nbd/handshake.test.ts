@@ -169,7 +169,7 @@ describe('nbd handshake: INFO and GO', () => {
         Buffer.concat([be16(Info.Export), be64(BigInt(DISK.sizeBytes)), be16(flags)]),
         Buffer.concat([be16(Info.Name), Buffer.from('disk')]),
         Buffer.concat([be16(Info.Description), Buffer.from('a disk')]),
-        Buffer.concat([be16(Info.BlockSize), be32(1), be32(4096), be32(32 << 20)]),
+        Buffer.concat([be16(Info.BlockSize), be32(1), be32(4096), be32(64 << 20)]),
         Buffer.alloc(0),
       ],
     );
@@ -201,6 +201,7 @@ describe('nbd handshake: INFO and GO', () => {
     );
     assert.equal(Buffer.from(last.rest).toString(), 'a request');
     assert.deepEqual(last.negotiated, {
+      frontEnd: 'nbd',
       exportName: 'disk',
       isReadOnly: false,
       hasStructuredReplies: false,

@@ -13,8 +13,9 @@
 
 import { assert } from '../../base/assert.ts';
 import { HandshakeFlag, NBD_STRING_MAX, Opt, Rep } from '../../format/nbd.ts';
+import type { ExportInfo, ExportLookup } from '../../exports/control.ts';
 import { ByteQueue } from './byte-queue.ts';
-import type { ExportCatalog, ExportInfo } from './export.ts';
+import { NBD_FRONT_END } from './negotiated.ts';
 import {
   CLIENT_FLAGS_BYTES,
   MalformedOption,
@@ -70,7 +71,7 @@ interface CurrentOption {
 }
 
 export class Handshake {
-  readonly #catalog: ExportCatalog;
+  readonly #catalog: ExportLookup;
   readonly #policy: HandshakePolicy;
   readonly #input = new ByteQueue();
   #clientFlags: number | undefined;
@@ -83,7 +84,7 @@ export class Handshake {
   #isShuttingDown = false;
   #isStepping = false;
 
-  constructor(catalog: ExportCatalog, policy: HandshakePolicy) {
+  constructor(catalog: ExportLookup, policy: HandshakePolicy) {
     this.#catalog = catalog;
     this.#policy = policy;
   }
@@ -249,6 +250,7 @@ export class Handshake {
       kind: 'negotiated',
       send,
       negotiated: {
+        frontEnd: NBD_FRONT_END,
         exportName: info.name,
         isReadOnly: info.isReadOnly,
         hasStructuredReplies: this.#hasStructuredReplies,

@@ -12,7 +12,8 @@ import { type Clock, realClock } from '../../base/clock.ts';
 import { DmError, errorText } from '../../base/errors.ts';
 import { spawn } from '../../base/spawn.ts';
 import { Status, statusOfError } from '../../base/status.ts';
-import type { ExportCatalog, Transmission } from './export.ts';
+import type { ExportLookup } from '../../exports/control.ts';
+import type { Transmission } from './negotiated.ts';
 import { HandshakeConnection } from './handshake-connection.ts';
 import { type ListenAddress, formatHostPort, isLoopback, nbdUri } from './listen-address.ts';
 import type { TlsServer } from './tls.ts';
@@ -25,7 +26,7 @@ export const SHUTDOWN_GRACE_MS = 250;
 
 export interface ListenerOptions {
   readonly address: ListenAddress;
-  readonly catalog: ExportCatalog;
+  readonly catalog: ExportLookup;
   readonly transmission: Transmission;
   /** Hears what went wrong with a connection, a line each. */
   readonly log: (line: string) => void;

@@ -7,12 +7,12 @@ import { Bio, BioFlag, type BioOwner, Op } from '../../bio/bio.ts';
 import type { IoContext } from '../../bio/context.ts';
 import { submitBio } from '../../bio/submit.ts';
 import { BioVec, NO_VEC } from '../../bio/vec.ts';
+import type { Export } from '../../exports/export.ts';
+import type { GateWaiter, WriteGate } from '../../exports/write-gate.ts';
 import { type Arena, NONE } from '../../io/arena.ts';
-import type { NbdExport } from './nbd-export.ts';
-import type { GateWaiter, WriteGate } from './write-gate.ts';
 
 export interface PartialWrite {
-  readonly export: NbdExport;
+  readonly export: Export;
   readonly ctx: IoContext;
   readonly arena: Arena;
   readonly offBytes: number;

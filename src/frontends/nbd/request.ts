@@ -4,9 +4,9 @@
 import { Status } from '../../base/status.ts';
 import { Bio, type BioOwner } from '../../bio/bio.ts';
 import { BioVec } from '../../bio/vec.ts';
+import type { GateWaiter } from '../../exports/write-gate.ts';
 import { NONE } from '../../io/arena.ts';
 import type { RecvBuffer } from './recv-buffer.ts';
-import type { GateWaiter } from './write-gate.ts';
 
 /** What a piece reports to. */
 export interface PieceHost {

@@ -9,7 +9,11 @@ import {
   NbdError,
 } from '../../format/nbd.ts';
 import { Status } from '../../base/status.ts';
+import { MIB } from '../../base/units.ts';
 
+/** The largest read or write taken, bytes; longer ones are refused. Announced to clients. */
+export const REQUEST_BYTES_MAX = 64 * MIB;
+/** Length of a request's header. */
 export const REQUEST_BYTES = 28;
 export const SIMPLE_REPLY_BYTES = 16;
 export const CHUNK_HEADER_BYTES = 20;

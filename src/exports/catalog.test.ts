@@ -1,0 +1,167 @@
+// The catalog of exports: names, two at once, removal by force, and ends that fail.
+
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { DmError } from '../base/errors.ts';
+import { Status } from '../base/status.ts';
+import type { BlockDevice } from '../bio/device.ts';
+import { ExportCatalog } from './catalog.ts';
+import type { ExportUser, OpenDevice } from './export.ts';
+
+/** Devices that count who holds them open, as the device mapper does. */
+class Devices {
+  readonly held = new Map<string, number>();
+  readonly closed: string[] = [];
+  /** When set, an open waits for this. */
+  gate: Promise<void> = Promise.resolve();
+  failClose: string | undefined;
+  readonly #devices = new Map<string, BlockDevice>();
+
+  get(name: string): BlockDevice {
+    let device = this.#devices.get(name);
+    if (device === undefined) {
+      device = {
+        name,
+        lenSectors: 16,
+        isReadOnly: false,
+        limits: { logicalBlockBytes: 512, physicalBlockBytes: 4096, maxDiscardSectors: 0 },
+      } as BlockDevice;
+      this.#devices.set(name, device);
+    }
+    return device;
+  }
+
+  async open(name: string): Promise<OpenDevice> {
+    await this.gate;
+    if (name === 'none') throw new DmError(Status.NoDevice, 'no such device');
+    this.held.set(name, (this.held.get(name) ?? 0) + 1);
+    return {
+      device: this.get(name),
+      close: () => {
+        this.held.set(name, (this.held.get(name) ?? 0) - 1);
+        this.closed.push(name);
+        if (this.failClose === name) throw new DmError(Status.Io, `${name}: flush failed`);
+      },
+    };
+  }
+}
+
+function make(): { devices: Devices; catalog: ExportCatalog } {
+  const devices = new Devices();
+  const catalog = new ExportCatalog({ openDevice: (name) => devices.open(name) });
+  return { devices, catalog };
+}
+
+function refused(promise: Promise<unknown>, status: Status, text: RegExp): Promise<void> {
+  return assert.rejects(promise, (error) => {
+    assert.ok(error instanceof DmError, String(error));
+    assert.equal(error.status, status);
+    assert.match(error.message, text);
+    return true;
+  });
+}
+
+test('an export shows its device, its size and its users', async () => {
+  const { catalog, devices } = make();
+  assert.deepEqual(await catalog.create({ name: 'x', device: 'd', description: 'a disk' }), {
+    name: 'x',
+    device: 'd',
+    description: 'a disk',
+    isReadOnly: false,
+    sizeBytes: 8192,
+    connections: 0,
+  });
+  const user: ExportUser = { end: () => Promise.resolve() };
+  catalog.find('x')?.attach(user);
+  assert.equal(catalog.list()[0]?.status().connections, 1);
+  (devices.get('d') as { name: string }).name = 'renamed';
+  assert.equal(catalog.list()[0]?.status().device, 'renamed', 'it belongs to the device');
+});
+
+test('exports of one device share a gate, others do not', async () => {
+  const { catalog } = make();
+  for (const [name, device] of [
+    ['a', 'd'],
+    ['b', 'd'],
+    ['c', 'e'],
+  ] as const) {
+    await catalog.create({ name, device });
+  }
+  const [a, b, c] = catalog.list();
+  assert.equal(a?.gate, b?.gate);
+  assert.notEqual(a?.gate, c?.gate);
+});
+
+test('names are checked, and shown escaped', async () => {
+  const { catalog, devices } = make();
+  await refused(
+    catalog.create({ name: 'a\u001b[2J', device: 'd' }),
+    Status.Invalid,
+    /^export name 'a\\x1b\[2J': has the control character/,
+  );
+  await refused(catalog.create({ name: 'a ', device: 'd' }), Status.Invalid, /a blank/);
+  const long = 'ä'.repeat(2049);
+  await refused(catalog.create({ name: long, device: 'd' }), Status.Invalid, /4098 bytes/);
+  await refused(
+    catalog.create({ name: 'a', device: 'd', description: long }),
+    Status.Invalid,
+    /^export 'a': description: 4098 bytes; the limit is 4096/,
+  );
+  assert.equal(devices.held.size, 0, 'no device was opened');
+  await catalog.create({ name: '', device: 'd' });
+  await catalog.create({ name: 'ä'.repeat(2048), device: 'd' });
+});
+
+test('of two creates of one name at once exactly one wins, and one device is held', async () => {
+  const { catalog, devices } = make();
+  let open: (() => void) | undefined;
+  devices.gate = new Promise((resolve) => {
+    open = resolve;
+  });
+  const both = ['d', 'e'].map((device) => catalog.create({ name: 'x', device }));
+  open?.();
+  const results = await Promise.allSettled(both);
+  assert.deepEqual(
+    results.map((r) => r.status),
+    ['fulfilled', 'rejected'],
+  );
+  await refused(both[1] as Promise<unknown>, Status.Exists, /'x': exists already/);
+  assert.deepEqual([...devices.held], [['d', 1]]);
+});
+
+test('a create that fails leaves the name free', async () => {
+  const { catalog } = make();
+  await refused(catalog.create({ name: 'x', device: 'none' }), Status.NoDevice, /no such device/);
+  await catalog.create({ name: 'x', device: 'd' });
+});
+
+test('an export in use is busy; by force its users end before its device is let go', async () => {
+  const { catalog, devices } = make();
+  await catalog.create({ name: 'x', device: 'd' });
+  const found = catalog.find('x');
+  assert.ok(found !== undefined);
+  const order: string[] = [];
+  const user: ExportUser = {
+    end: async () => {
+      await Promise.resolve();
+      order.push(`ended, device held ${devices.held.get('d')}`);
+      found.detach(user);
+    },
+  };
+  found.attach(user);
+  await refused(catalog.remove('x'), Status.Busy, /1 connections use it/);
+  await catalog.remove('x', true);
+  assert.deepEqual(order, ['ended, device held 1']);
+  assert.equal(devices.held.get('d'), 0);
+  await refused(catalog.remove('x'), Status.NoEntry, /'x': no such export; there are none/);
+});
+
+test('at the end every device is let go, also behind one that fails', async () => {
+  const { catalog, devices } = make();
+  for (const name of ['a', 'b', 'c']) await catalog.create({ name, device: name });
+  devices.failClose = 'a';
+  await refused(catalog.close(), Status.Io, /a: flush failed/);
+  assert.deepEqual(devices.closed, ['a', 'b', 'c']);
+  await refused(catalog.create({ name: 'late', device: 'd' }), Status.ShuttingDown, /is ending/);
+  assert.equal(devices.held.get('d'), 0, 'what was opened for the late one is closed');
+});
