@@ -10,11 +10,13 @@ import { DmError, invalid } from '../base/errors.ts';
 import { Status } from '../base/status.ts';
 import type { BlockDevice } from '../bio/device.ts';
 import type { IoEngine } from '../io/engine.ts';
-import type { BackendDevice } from './backend.ts';
+import { BackendShares, type OpenBackend } from './backend-shares.ts';
 import type { CreateOptions, DeviceInfo, DmControl, LineOptions, TargetLine } from './control.ts';
 import { DeviceNode, withDevice } from './device-node.ts';
 import { MappedDevice } from './mapped-device.ts';
-import { type Holdings, makeEntry, Table, type TableEntry } from './table.ts';
+import { Holdings, type OpenDevice } from './holdings.ts';
+import { Shares } from './shares.ts';
+import { closeEntries, makeEntry, Table, type TableEntry } from './table.ts';
 import { escapeArg, hideKeys, parseTable, splitArgs, type TableLine } from './table-text.ts';
 import type { TargetHost, TargetType } from './target.ts';
 
@@ -27,32 +29,20 @@ export interface DeviceMapperOptions {
   readonly random: () => number;
   loadTargetType(name: string): Promise<TargetType | undefined>;
   listTargetTypes(): readonly string[];
-  openBackend(reference: string, options: { readonly readOnly: boolean }): Promise<BackendDevice>;
+  readonly openBackend: OpenBackend;
   /** Clones each device may have out (its reserve is 1). */
   readonly clonesMax?: number;
-}
-
-interface SharedBackend {
-  readonly opened: Promise<BackendDevice>;
-  readonly isReadOnly: boolean;
-  users: number;
-}
-
-/** A device held open. */
-export interface OpenMappedDevice {
-  readonly device: BlockDevice;
-  close(): Promise<void>;
 }
 
 export class DeviceMapper implements DmControl {
   readonly #options: DeviceMapperOptions;
   readonly #nodes = new Map<string, DeviceNode>();
-  readonly #backends = new Map<string, SharedBackend>();
-  /** Backends on their way out; never rejects. */
-  readonly #closing = new Map<string, Promise<void>>();
+  readonly #backends: BackendShares;
+  readonly #shares = new Shares();
 
   constructor(options: DeviceMapperOptions) {
     this.#options = options;
+    this.#backends = new BackendShares(options.openBackend);
   }
 
   async create(options: CreateOptions): Promise<DeviceInfo> {
@@ -219,7 +209,7 @@ export class DeviceMapper implements DmControl {
   }
 
   /** Holds a device open, as an export does. Throws DmError. */
-  async openDevice(name: string): Promise<OpenMappedDevice> {
+  async openDevice(name: string): Promise<OpenDevice> {
     const node = this.#find(name);
     if (node.device.live === null) {
       throw new DmError(Status.NoDeviceOrAddress, `device ${name}: has no live table`);
@@ -292,6 +282,10 @@ export class DeviceMapper implements DmControl {
     return minor;
   }
 
+  #nodeOf(device: BlockDevice): DeviceNode | undefined {
+    return [...this.#nodes.values()].find((node) => node.device === device);
+  }
+
   #busy(node: DeviceNode): DmError {
     const users = [...this.#nodes.values()]
       .filter((n) => this.#usesOf(n).has(node.device))
@@ -320,7 +314,7 @@ export class DeviceMapper implements DmControl {
     });
   }
 
-  #hold(node: DeviceNode): OpenMappedDevice {
+  #hold(node: DeviceNode): OpenDevice {
     node.openCount++;
     let isOpen = true;
     return {
@@ -352,36 +346,27 @@ export class DeviceMapper implements DmControl {
 
   async #build(node: DeviceNode, text: string, isReadOnly: boolean): Promise<Table> {
     const lines = parseTable(text);
-    const held = new Map<string, OpenMappedDevice>();
     const entries: TableEntry[] = [];
-    const holdings: Holdings = {
-      close: async () => {
-        for (const opened of [...held.values()].toReversed()) await opened.close();
-      },
-    };
+    const holdings = new Holdings();
     try {
       for (const line of lines) {
         const type = await this.#options.loadTargetType(line.type);
         if (type === undefined) throw invalid(`table: '${line.type}': unknown target type`);
-        const host = this.#host(node, line, isReadOnly, held);
+        const host = this.#host(node, line, isReadOnly, holdings);
         entries.push(await makeEntry(type, line, async () => await type.create(line.args, host)));
       }
       return new Table(entries, isReadOnly, holdings);
     } catch (error) {
-      for (const entry of entries) await entry.target.close?.();
-      await holdings.close();
+      // The refusal is what counts; nothing has been written yet that closing could lose.
+      await closeEntries(entries, holdings).catch(() => undefined);
       throw error;
     }
   }
 
-  #host(
-    node: DeviceNode,
-    line: TableLine,
-    isReadOnly: boolean,
-    held: Map<string, OpenMappedDevice>,
-  ): TargetHost {
+  #host(node: DeviceNode, line: TableLine, isReadOnly: boolean, holdings: Holdings): TargetHost {
     const { engine, clock, random } = this.#options;
     return {
+      device: node.device,
       deviceName: node.name,
       isReadOnly,
       startSector: line.startSector,
@@ -390,11 +375,24 @@ export class DeviceMapper implements DmControl {
       clock,
       random,
       event: () => node.event(),
+      share: async (kind, key, open) => {
+        const share = await this.#shares.provide(kind, key, open);
+        holdings.addShare(share);
+        return share.object as typeof kind.object;
+      },
+      findShared: (kind, lower) => {
+        const share = this.#nodeOf(lower)?.device.live?.holdings.provided(kind)?.use();
+        if (share === undefined) return undefined;
+        holdings.addShare(share);
+        return share.object as typeof kind.object;
+      },
       openDevice: async (reference, range) => {
         // Once a table, however many lines name it.
-        const opened =
-          held.get(reference) ?? (await this.#openReference(node, reference, isReadOnly));
-        held.set(reference, opened);
+        let opened = holdings.device(reference);
+        if (opened === undefined) {
+          opened = await this.#openReference(node, reference, isReadOnly);
+          holdings.addDevice(reference, opened);
+        }
         const { device } = opened;
         const end = range === undefined ? 0 : range.startSector + range.lenSectors;
         if (range !== undefined && end > device.lenSectors) {
@@ -412,7 +410,7 @@ export class DeviceMapper implements DmControl {
     user: DeviceNode,
     reference: string,
     isReadOnly: boolean,
-  ): Promise<OpenMappedDevice> {
+  ): Promise<OpenDevice> {
     const node = this.#resolveMapped(reference);
     if (node === undefined) return await this.#openBackend(reference, isReadOnly);
     if (this.#reaches(node, user)) {
@@ -448,45 +446,9 @@ export class DeviceMapper implements DmControl {
     return [...this.#nodes.values()].some((n) => below.has(n.device) && this.#reaches(n, to));
   }
 
-  async #openBackend(reference: string, isReadOnly: boolean): Promise<OpenMappedDevice> {
+  async #openBackend(reference: string, isReadOnly: boolean): Promise<OpenDevice> {
     const key = /^[a-z][a-z0-9+.-]*:/i.test(reference) ? reference : resolve(reference);
-    // One that is being closed still holds its lock.
-    await this.#closing.get(key);
-    let shared = this.#backends.get(key);
-    if (shared !== undefined && shared.isReadOnly && !isReadOnly) {
-      throw new DmError(
-        Status.ReadOnly,
-        `device ${reference}: another table has opened it read-only; it cannot be opened for writing`,
-      );
-    }
-    if (shared === undefined) {
-      const opened = this.#options.openBackend(reference, { readOnly: isReadOnly });
-      shared = { opened, isReadOnly, users: 0 };
-      this.#backends.set(key, shared);
-    }
-    shared.users++;
-    try {
-      const device = await shared.opened;
-      device.remeasure?.();
-      return { device, close: async () => await this.#releaseBackend(key, shared) };
-    } catch (error) {
-      if (--shared.users === 0) this.#backends.delete(key);
-      throw error;
-    }
-  }
-
-  async #releaseBackend(key: string, shared: SharedBackend): Promise<void> {
-    if (--shared.users > 0) return;
-    this.#backends.delete(key);
-    const closed = shared.opened.then(async (device) => await device.close());
-    const settled = closed.then(
-      () => undefined,
-      () => undefined,
-    );
-    this.#closing.set(key, settled);
-    await settled;
-    if (this.#closing.get(key) === settled) this.#closing.delete(key);
-    await closed;
+    return await this.#backends.open(key, isReadOnly);
   }
 }
 

@@ -1,10 +1,12 @@
 // A table: targets in order, covering a device from sector 0 to its end.
 
+import { closeAll } from '../base/close-all.ts';
 import { errorText, DmError, invalid } from '../base/errors.ts';
 import { statusOfError } from '../base/status.ts';
 import { SECTOR_BYTES } from '../base/units.ts';
 import type { BlockDevice } from '../bio/device.ts';
 import { DEFAULT_LIMITS, type QueueLimits, stackLimits } from '../bio/limits.ts';
+import type { Holdings } from './holdings.ts';
 import type { Target, TargetType } from './target.ts';
 import { hideKeys, joinArgs, type TableLine } from './table-text.ts';
 
@@ -26,11 +28,6 @@ export interface TableEntry {
   readonly hasEndIo: boolean;
 }
 
-/** Devices opened for one table, to be closed with it. */
-export interface Holdings {
-  close(): Promise<void>;
-}
-
 export class Table {
   readonly entries: readonly TableEntry[];
   readonly lenSectors: number;
@@ -40,13 +37,13 @@ export class Table {
   /** Targets that get the flush themselves. */
   readonly ownFlushers: readonly TableEntry[];
   readonly isReadOnly: boolean;
-  readonly #holdings: Holdings;
+  readonly holdings: Holdings;
 
   constructor(entries: readonly TableEntry[], isReadOnly: boolean, holdings: Holdings) {
     this.entries = entries;
     this.lenSectors = entries[entries.length - 1]?.endSector ?? 0;
     this.isReadOnly = isReadOnly;
-    this.#holdings = holdings;
+    this.holdings = holdings;
     this.limits = tableLimits(entries);
     const devices = new Set<BlockDevice>();
     for (const entry of entries) {
@@ -81,10 +78,23 @@ export class Table {
     for (const entry of this.entries) await entry.target.prestatus?.();
   }
 
+  /** Closes the targets, then what they used, whatever fails. Throws the first error. */
   async close(): Promise<void> {
-    for (const entry of this.entries) await entry.target.close?.();
-    await this.#holdings.close();
+    await closeEntries(this.entries, this.holdings);
   }
+}
+
+/** As `Table.close`, for a table that never came to be as well. */
+export async function closeEntries(
+  entries: readonly TableEntry[],
+  holdings: Holdings,
+): Promise<void> {
+  const targets = entries.map(
+    ({ target }) =>
+      async () =>
+        await target.close?.(),
+  );
+  await closeAll([...targets, async () => await holdings.close()]);
 }
 
 /** Makes one target; errors get the target's name and line in front. */

@@ -10,6 +10,7 @@ import type { BlockDevice, Extent } from '../bio/device.ts';
 import type { QueueLimits } from '../bio/limits.ts';
 import { endBio, submitBio } from '../bio/submit.ts';
 import type { IoEngine } from '../io/engine.ts';
+import type { Shared, ShareKind } from './shares.ts';
 
 export type MapResult = 0 | 1 | 2 | 3;
 
@@ -50,14 +51,14 @@ export interface TargetTraits {
    */
   readonly boundarySectors?: number;
   /**
-   * `devices` (the default): the core sends a flush to every device in `devices()`. `map`: the target
-   * gets the flush in `map`, with `bio.lenBytes` 0.
+   * `devices` (the default): the core sends a flush to every device in `devices()`. `map`: the
+   * target gets the flush in `map`, with `bio.lenBytes` 0.
    */
   readonly flush?: 'devices' | 'map';
   /**
-   * How many bios a discard or a write-zeroes becomes, each given to `map` over the whole range with
-   * `bio.targetWord` = 0, 1, ...; a target that finds nothing to do for one ends it. Default 1; 0: the
-   * target cannot discard (NotSupported).
+   * How many bios a discard or a write-zeroes becomes, each given to `map` over the whole
+   * range with `bio.targetWord` = 0, 1, ...; a target that finds nothing to do for one ends
+   * it. Default 1; 0: the target cannot discard (NotSupported).
    */
   readonly discardPieces?: number;
   readonly writeZeroesPieces?: number;
@@ -65,14 +66,14 @@ export interface TargetTraits {
 
 export interface Target {
   /**
-   * The hot path. `bio.sector` is relative to the target; the bio stays within the target, and within
-   * its boundary or what `fit` has answered. No promise, no closure, no exception.
+   * The hot path. `bio.sector` is relative to the target; the bio stays within the target, and
+   * within its boundary or what `fit` has answered. No promise, no closure, no exception.
    */
   map(bio: Bio): MapResult;
   /**
-   * Asked about a read or write that crosses the boundary, right before `map` gets it: how many sectors
-   * from `bio.sector` on, at least 1 and at most `maxSectors`, one `map` takes. What is left of the bio
-   * comes later. As hot as `map`.
+   * Asked about a read or write that crosses the boundary, right before `map` gets it: how
+   * many sectors from `bio.sector` on, at least 1 and at most `maxSectors`, one `map` takes.
+   * What is left of the bio comes later. As hot as `map`.
    */
   fit?(bio: Bio, maxSectors: number): number;
   /** The end of a bio that `map` remapped. `bio` has the iterator it was mapped with. */
@@ -88,8 +89,8 @@ export interface Target {
   /** May tighten or loosen what stacking the devices of `devices()` gave. */
   limits?(stacked: QueueLimits): QueueLimits;
   /**
-   * Allocation from `sector` (relative to the target) on. As BlockDevice.extents. Without it everything
-   * counts as allocated.
+   * Allocation from `sector` (relative to the target) on. As BlockDevice.extents. Without it
+   * everything counts as allocated.
    */
   extents?(sector: number, lenSectors: number, maxExtents: number): Promise<Extent[]>;
   /** `dmsetup message`; answers text for the caller, '' for none. Throws DmError. */
@@ -106,6 +107,8 @@ export interface Target {
 
 /** What a target may use. One host a target instance. */
 export interface TargetHost {
+  /** The mapped device whose table the target is in. */
+  readonly device: BlockDevice;
   /** The mapped device's name. */
   readonly deviceName: string;
   readonly isReadOnly: boolean;
@@ -117,13 +120,26 @@ export interface TargetHost {
   /** Seeded in simulations. Uniform in 0 .. 1. */
   random(): number;
   /**
-   * Opens what a table names: a mapped device's name, a path, a URI. Held until the target is closed.
-   * With `range` it is checked that the device is large enough. Throws DmError in the kernel's words.
+   * Opens what a table names: a mapped device's name, a path, a URI. Held until the target is
+   * closed. With `range` it is checked that the device is large enough. Throws DmError in the
+   * kernel's words.
    */
   openDevice(
     reference: string,
     range?: { readonly startSector: number; readonly lenSectors: number },
   ): Promise<BlockDevice>;
+  /**
+   * The object that all tables share which name this kind and this device; opened when there
+   * is none. Held until the table is closed, also when the rest of the table cannot be made.
+   * The table is one of the object's providers: see shares.ts.
+   */
+  share<T extends Shared>(kind: ShareKind<T>, key: BlockDevice, open: () => Promise<T>): Promise<T>;
+  /**
+   * The object of this kind which the live table of `device` provides; undefined when `device`
+   * is no mapped device or its live table provides none. Held as by `share`, but this table is
+   * a user only.
+   */
+  findShared<T extends Shared>(kind: ShareKind<T>, device: BlockDevice): T | undefined;
   /** Something that `wait` waits for has happened. */
   event(): void;
 }

@@ -6,7 +6,8 @@ import { DmError } from '../../base/errors.ts';
 import { Status } from '../../base/status.ts';
 import { makeLab } from '../../testing/index.ts';
 import { FoundMapping } from './found-mapping.ts';
-import { Pool, type PoolBinding } from './pool.ts';
+import { Pool } from './pool.ts';
+import type { PoolBinding } from './pool-binding.ts';
 import { parsePoolOptions } from './pool-options.ts';
 import type { ThinDevice } from './thin-device.ts';
 import { ThinVolume } from './thin-volume.ts';
@@ -39,7 +40,8 @@ test('what was to run behind a commit never runs behind a later one', async () =
     options: parsePoolOptions(['128', '0', String(features.length), ...features]),
     event: () => {},
   });
-  const pool = await settle(Pool.open(meta, binding(), { arena, clock: scheduler }));
+  const host = { owner: data, arena, clock: scheduler };
+  const pool = await settle(Pool.open(meta, binding(), host));
   await settle(pool.bind(binding('read_only')));
   pool.start();
   let runs = 0;
@@ -77,7 +79,7 @@ test('a thin device whose open fails late is not left open', async (t) => {
   const data = lab.disk('data', 16 * 128);
   const options = parsePoolOptions(['128', '0']);
   const binding = { data, lenSectors: 16 * 128, options, event: () => {} };
-  const host = { arena, clock: scheduler };
+  const host = { owner: data, arena, clock: scheduler };
   const pool = await settle(Pool.open(lab.disk('meta', 1024), binding, host));
   await settle(pool.bind(binding));
   await settle(pool.change(async () => await pool.metadata.createThin(1)));
@@ -105,7 +107,7 @@ test('what changed is committed before it takes the cache, and else within a sec
     options: parsePoolOptions(['128', '0']),
     event: () => {},
   };
-  const host = { arena, clock: scheduler, cacheBytes: CACHE_BLOCKS * 4096 };
+  const host = { owner: data.device, arena, clock: scheduler, cacheBytes: CACHE_BLOCKS * 4096 };
   const pool = await settle(Pool.open(meta.device, binding, host));
   await settle(pool.bind(binding));
   await settle(pool.change(async () => await pool.metadata.createThin(1)));

@@ -22,36 +22,14 @@ import { endBio } from '../../bio/submit.ts';
 import { Space } from '../../dm/bio-prison.ts';
 import { DeferredSet } from '../../dm/deferred-set.ts';
 import { Kcopyd } from '../../dm/kcopyd.ts';
+import { type Shared, ShareKind } from '../../dm/shares.ts';
 import type { Arena } from '../../io/arena.ts';
 import { DataBlocks } from './data-blocks.ts';
 import { DeviceMetadataIo } from './device-io.ts';
 import { ThinMetadata } from './metadata.ts';
 import { type Deferred, NoSpaceQueue, type PoolUser } from './no-space-queue.ts';
+import { checkBlockSize, type PoolBinding, type PoolHost, type PoolMode } from './pool-binding.ts';
 import type { PoolOptions } from './pool-options.ts';
-
-export type PoolMode =
-  | 'write'
-  | 'out of data space'
-  | 'out of metadata space'
-  | 'read only'
-  | 'fail';
-
-/** What a pool's table gives it; changed by a new table. */
-export interface PoolBinding {
-  readonly data: BlockDevice;
-  /** Length of the pool's target: how much of the data device it may use. Sectors. */
-  readonly lenSectors: number;
-  readonly options: PoolOptions;
-  /** Something that `wait` waits for has happened. */
-  readonly event: () => void;
-}
-
-export interface PoolHost {
-  readonly arena: Arena;
-  readonly clock: Clock;
-  /** Budget of the metadata's cache; see BlockManager. */
-  readonly cacheBytes?: number;
-}
 
 const COMMIT_MS = 1000;
 
@@ -59,7 +37,10 @@ function isGoingBack({ user }: Deferred): boolean {
   return user.isRequeueing;
 }
 
-export class Pool {
+export const POOL = new ShareKind<Pool>('thin pool');
+
+export class Pool implements Shared {
+  readonly owner: BlockDevice;
   readonly metadata: ThinMetadata;
   readonly metadataDevice: BlockDevice;
   readonly arena: Arena;
@@ -70,12 +51,13 @@ export class Pool {
   /** All I/O below the thin devices, and of it the reads of shared blocks. */
   readonly allIo = new DeferredSet();
   readonly sharedReads = new DeferredSet();
-  users = 0;
   #binding: PoolBinding;
   readonly #io: DeviceMetadataIo;
   readonly #clock: Clock;
   #mode: PoolMode = 'write';
   #isStopped = true;
+  /** Buffers are given back: nothing may be read or written any more. */
+  #isFreed = false;
   #deferred: Deferred[] = [];
   /** What waits for a commit. */
   #afterCommit: Deferred[] = [];
@@ -95,9 +77,9 @@ export class Pool {
     metadataDevice: BlockDevice,
     io: DeviceMetadataIo,
     binding: PoolBinding,
-    arena: Arena,
-    clock: Clock,
+    { owner, arena, clock }: PoolHost,
   ) {
+    this.owner = owner;
     this.metadata = metadata;
     this.metadataDevice = metadataDevice;
     this.#io = io;
@@ -115,8 +97,8 @@ export class Pool {
     binding: PoolBinding,
     host: PoolHost,
   ): Promise<Pool> {
-    const { arena, clock, cacheBytes } = host;
-    const io = new DeviceMetadataIo(metadataDevice, arena);
+    const { cacheBytes } = host;
+    const io = new DeviceMetadataIo(metadataDevice, host.arena);
     try {
       const { dataBlockSectors } = binding.options;
       let pool: Pool | null = null;
@@ -129,14 +111,8 @@ export class Pool {
       const metadata = isNew
         ? await ThinMetadata.format(io, { dataBlockSectors, dataBlocks }, options)
         : await ThinMetadata.open(io, options);
-      if (metadata.dataBlockSectors !== dataBlockSectors) {
-        throw new DmError(
-          Status.Invalid,
-          `Error creating metadata object: ${metadataDevice.name} is for data blocks of ` +
-            `${metadata.dataBlockSectors} sectors, the table says ${dataBlockSectors}`,
-        );
-      }
-      pool = new Pool(metadata, metadataDevice, io, binding, arena, clock);
+      checkBlockSize(metadata, metadataDevice, binding.options);
+      pool = new Pool(metadata, metadataDevice, io, binding, host);
       return pool;
     } catch (error) {
       io.close();
@@ -171,6 +147,11 @@ export class Pool {
   }
 
   // ---- tables ----
+
+  /** A table cannot change the size of the blocks. Throws DmError. */
+  checkBlockSize(options: PoolOptions): void {
+    checkBlockSize(this.metadata, this.metadataDevice, options);
+  }
 
   /** Takes over a new table's devices and options. Stopped. */
   async bind(binding: PoolBinding): Promise<void> {
@@ -219,10 +200,31 @@ export class Pool {
     }
   }
 
+  /** The pool's tables have gone, thin devices are left: all they ask for fails from now on. */
+  async abandon(): Promise<void> {
+    await this.stop();
+    this.#setMode('fail');
+    this.#failWaiting();
+    this.#free();
+  }
+
   /** The last user has gone. */
   async close(): Promise<void> {
     await this.stop();
     this.#noSpace.fail(Status.NoSpace);
+    this.#failWaiting();
+    this.#free();
+  }
+
+  /** What came while the pool was stopped, and will not see it start again. */
+  #failWaiting(): void {
+    for (const { bio } of this.#deferred.splice(0)) endBio(bio, Status.Io);
+    for (const { user, bio } of this.#afterCommit.splice(0)) user.committed(bio, Status.Io);
+  }
+
+  #free(): void {
+    if (this.#isFreed) return;
+    this.#isFreed = true;
     this.kcopyd.close();
     this.#io.close();
   }
@@ -231,12 +233,20 @@ export class Pool {
 
   /** Gives a bio to the worker. */
   defer(user: PoolUser, bio: Bio): void {
+    if (this.#isFreed) {
+      endBio(bio, Status.Io);
+      return;
+    }
     this.#deferred.push({ user, bio });
     this.#goOn(user);
   }
 
   /** Calls `user.committed` when everything changed so far is durable, or could not be made so. */
   whenCommitted(user: PoolUser, bio: Bio): void {
+    if (this.#isFreed) {
+      user.committed(bio, Status.Io);
+      return;
+    }
     this.#afterCommit.push({ user, bio });
     this.#goOn(user);
   }

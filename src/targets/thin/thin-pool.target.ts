@@ -1,7 +1,8 @@
 // thin-pool: data blocks and metadata that thin devices take what they need from.
 //
-// The pool outlives its table: a new table with the same metadata device takes it over at its resume, with
-// its devices and options. So it grows while thin devices are in use.
+// The pool outlives its table: a new table of the same mapped device takes it over at its resume, with its
+// options and length. So it grows while thin devices are in use. No other mapped device gets the pool, and no
+// other pool gets the mapped device while the pool is live.
 
 import { DmError, errorText, invalid } from '../../base/errors.ts';
 import { Status } from '../../base/status.ts';
@@ -16,21 +17,20 @@ import {
   type TargetHost,
   type TargetType,
 } from '../../dm/target.ts';
-import { Pool, type PoolBinding } from './pool.ts';
+import { POOL, Pool } from './pool.ts';
+import type { PoolBinding } from './pool-binding.ts';
 import { poolUsage } from './pool-usage.ts';
-import { releasePool, sharePool } from './pool-shares.ts';
 import { parsePoolOptions, type PoolOptions, printPoolOptions } from './pool-options.ts';
-import type { PoolOwner } from './pool-owner.ts';
 
-class ThinPool implements Target, PoolOwner {
-  readonly pool: Pool;
+class ThinPool implements Target {
+  readonly #pool: Pool;
   readonly #data: BlockDevice;
   readonly #options: PoolOptions;
   readonly #binding: PoolBinding;
   readonly #ranges: readonly DeviceRange[];
 
   constructor(pool: Pool, data: BlockDevice, options: PoolOptions, host: TargetHost) {
-    this.pool = pool;
+    this.#pool = pool;
     this.#data = data;
     this.#options = options;
     const { lenSectors } = host;
@@ -50,16 +50,16 @@ class ThinPool implements Target, PoolOwner {
 
   /** As the kernel does: blocks that were freed count as used until the commit. */
   async prestatus(): Promise<void> {
-    const { pool } = this;
+    const pool = this.#pool;
     if (!pool.isStopped && pool.mayChange && pool.metadata.hasChanged) await pool.commit();
   }
 
   status(kind: 'info' | 'table'): string {
     if (kind === 'table') {
-      const devices = `${deviceWord(this.pool.metadataDevice)} ${deviceWord(this.#data)}`;
+      const devices = `${deviceWord(this.#pool.metadataDevice)} ${deviceWord(this.#data)}`;
       return `${devices} ${printPoolOptions(this.#options)}`;
     }
-    return poolStatus(this.pool);
+    return poolStatus(this.#pool);
   }
 
   devices(): readonly DeviceRange[] {
@@ -85,7 +85,7 @@ class ThinPool implements Target, PoolOwner {
 
   async message(argv: readonly string[]): Promise<string> {
     const [verb = '', ...args] = argv;
-    if (verb.toLowerCase() === 'usage' && args.length === 0) return await poolUsage(this.pool);
+    if (verb.toLowerCase() === 'usage' && args.length === 0) return await poolUsage(this.#pool);
     const handler = MESSAGES[verb.toLowerCase()];
     if (handler === undefined) {
       const known = [...Object.keys(MESSAGES), 'usage'].join(', ');
@@ -96,7 +96,7 @@ class ThinPool implements Target, PoolOwner {
         `Message received with ${argv.length} arguments instead of ${handler.args + 1}`,
       );
     }
-    const { pool } = this;
+    const pool = this.#pool;
     const numbers = args.map((text) => number(text, verb));
     await pool.quiesced(async () => {
       await pool.change(async () => await handler.run(pool, numbers));
@@ -109,19 +109,15 @@ class ThinPool implements Target, PoolOwner {
   }
 
   async postsuspend(): Promise<void> {
-    await this.pool.stop();
+    await this.#pool.stop();
   }
 
   async preresume(): Promise<void> {
-    await this.pool.bind(this.#binding);
+    await this.#pool.bind(this.#binding);
   }
 
   resume(): void {
-    this.pool.start();
-  }
-
-  async close(): Promise<void> {
-    await releasePool(this.pool);
+    this.#pool.start();
   }
 }
 
@@ -200,11 +196,33 @@ async function create(args: readonly string[], host: TargetHost): Promise<Target
     );
   }
   const binding = { data, lenSectors, options, event: () => host.event() };
-  const pool = await sharePool(
+  const { device: owner, clock } = host;
+  const { arena } = host.engine;
+  // Before anything is opened: a blank metadata device would be formatted.
+  checkReplacement(host, metadata, data);
+  const pool = await host.share(
+    POOL,
     metadata,
-    async () => await Pool.open(metadata, binding, { arena: host.engine.arena, clock: host.clock }),
+    async () => await Pool.open(metadata, binding, { owner, arena, clock }),
   );
+  if (pool.owner !== owner) {
+    throw new DmError(
+      Status.Busy,
+      `metadata device already in use by a pool: ${metadataWord} is ${pool.owner.name}'s`,
+    );
+  }
+  pool.checkBlockSize(options);
   return new ThinPool(pool, data, options, host);
+}
+
+/** A live pool keeps its devices: its thin devices have their blocks there. */
+function checkReplacement(host: TargetHost, metadata: BlockDevice, data: BlockDevice): void {
+  const live = host.findShared(POOL, host.device);
+  if (live === undefined || (live.metadataDevice === metadata && live.data === data)) return;
+  throw invalid(
+    `different pool cannot replace a pool: ${host.deviceName} has ${live.metadataDevice.name} and ` +
+      `${live.data.name}, the table says ${metadata.name} and ${data.name}`,
+  );
 }
 
 async function open(host: TargetHost, reference: string, what: string): Promise<BlockDevice> {

@@ -4,6 +4,7 @@
 // the pool's worker, which calls `process`.
 
 import { assert } from '../../base/assert.ts';
+import { DmError } from '../../base/errors.ts';
 import { Status } from '../../base/status.ts';
 import { type Bio, BioFlag, Op } from '../../bio/bio.ts';
 import type { BlockDevice, Extent } from '../../bio/device.ts';
@@ -473,6 +474,8 @@ export class ThinVolume implements PoolUser {
   /** As BlockDevice.extents. */
   async extents(sector: number, lenSectors: number, maxExtents: number): Promise<Extent[]> {
     const { pool, device, hasOrigin } = this;
+    if (pool.mode === 'fail')
+      throw new DmError(Status.Io, `${pool.owner.name}: the pool has failed`);
     const range = { sector, lenSectors, maxExtents, hasOrigin };
     return await thinExtents(pool.metadata, device, range);
   }

@@ -16,7 +16,7 @@ import type {
   TargetTraits,
   TargetType,
 } from '../../dm/target.ts';
-import { findPool } from './pool-owner.ts';
+import { POOL, type Pool } from './pool.ts';
 import { ThinVolume } from './thin-volume.ts';
 
 function whole(device: BlockDevice): DeviceRange {
@@ -106,7 +106,7 @@ async function create(args: readonly string[], host: TargetHost): Promise<Target
     );
   }
   const poolDevice = await open(host, poolWord, 'Error opening pool device');
-  const pool = findPool(poolDevice);
+  const pool = findPool(host, poolDevice);
   const id = Number(idWord);
   if (!/^\d+$/.test(idWord) || id > 0xffffff) {
     throw invalid(`Invalid device id: '${idWord}': expected a number from 0 to 16777215`);
@@ -120,6 +120,13 @@ async function create(args: readonly string[], host: TargetHost): Promise<Target
     if (!(error instanceof DmError)) throw error;
     throw new DmError(error.status, `Couldn't open thin internal device: ${error.message}`);
   }
+}
+
+/** The pool, with this table as one of its users: it is not closed before the thin device. */
+function findPool(host: TargetHost, device: BlockDevice): Pool {
+  const pool = host.findShared(POOL, device);
+  if (pool !== undefined) return pool;
+  throw invalid(`Couldn't get pool object: ${device.name} is no active thin-pool`);
 }
 
 async function open(host: TargetHost, reference: string, what: string): Promise<BlockDevice> {
