@@ -23,6 +23,7 @@ export const Status = {
   NotSupported: 95,
   ShuttingDown: 108,
   TimedOut: 110,
+  Canceled: 125,
 } as const;
 
 const NAMES: Readonly<Record<number, string>> = {

@@ -3,10 +3,10 @@
 import { readFileSync } from 'node:fs';
 import type { Command } from 'commander';
 import { invalid } from '../base/errors.ts';
-import { callDaemon } from '../daemon/control-socket.ts';
-import { controlSocketPath } from '../daemon/paths.ts';
 import type { CreateOptions, DeviceInfo, TargetLine } from '../dm/control.ts';
+import { VERBS } from '../daemon/verbs.ts';
 import { parseConcise, printLine } from '../dm/table-text.ts';
+import { call } from './daemon-call.ts';
 import { notNegative, repeated } from './option-values.ts';
 import { withAbsolutePaths } from './table-paths.ts';
 
@@ -17,12 +17,8 @@ interface Json {
   readonly json?: boolean;
 }
 
-function call<T>(method: string, ...args: unknown[]): Promise<T> {
-  return callDaemon(controlSocketPath(), method, args) as Promise<T>;
-}
-
 async function fromHere(table: string): Promise<string> {
-  const devices = await call<DeviceInfo[]>('list');
+  const devices = await call('list');
   return withAbsolutePaths(
     table,
     devices.map((d) => d.name),
@@ -65,7 +61,7 @@ interface CreateFlags extends Json {
 function addCreate(program: Command): void {
   program
     .command('create [name] [file]')
-    .description('create a device and load its table from --table, a file or standard input')
+    .description(VERBS.create.help)
     .option('--table <line>', 'a table line; repeatable', repeated, [])
     .option('-u, --uuid <uuid>', 'its UUID')
     .option('-m, --minor <n>', 'its minor number', notNegative)
@@ -92,7 +88,7 @@ Examples:
       for (const options of wanted) {
         const { table } = options;
         const real = table === undefined ? options : { ...options, table: await fromHere(table) };
-        created.push(await call<DeviceInfo>('create', real));
+        created.push(await call('create', real));
       }
       if (o.json === true) printJson(created);
     });
@@ -117,7 +113,7 @@ function addTables(program: Command): void {
   program
     .command('load <name> [file]')
     .alias('reload')
-    .description('load the inactive table; `resume` puts it in place')
+    .description(VERBS.load.help)
     .option('--table <line>', 'a table line; repeatable', repeated, [])
     .option('-r, --readonly', 'load it read-only')
     .action(async (name: string, file: string | undefined, o: CreateFlags) => {
@@ -126,7 +122,7 @@ function addTables(program: Command): void {
     });
   program
     .command('clear <name>')
-    .description('drop the inactive table')
+    .description(VERBS.clear.help)
     .action(async (name: string) => {
       await call('clear', name);
     });
@@ -135,14 +131,14 @@ function addTables(program: Command): void {
 function addStates(program: Command): void {
   program
     .command('suspend <name>')
-    .description('hold new I/O, wait for what is in flight, flush')
+    .description(VERBS.suspend.help)
     .option('--noflush', 'do not flush; what a target pushes back need not finish')
     .action(async (name: string, o: { readonly noflush?: boolean }) => {
       await call('suspend', name, { noflush: o.noflush === true });
     });
   program
     .command('resume <name>')
-    .description('put the inactive table in place, if there is one, and let I/O go')
+    .description(VERBS.resume.help)
     .action(async (name: string) => {
       await call('resume', name);
     });
@@ -151,7 +147,7 @@ function addStates(program: Command): void {
 function addNames(program: Command): void {
   program
     .command('remove <name...>')
-    .description('remove devices')
+    .description(VERBS.remove.help)
     .option('-f, --force', 'replace the table of one in use by errors first')
     .option('--deferred', 'remove one in use as soon as nobody uses it')
     .action(
@@ -166,7 +162,7 @@ function addNames(program: Command): void {
     .action(removeAll);
   program
     .command('rename <name> <new>')
-    .description('rename a device, or give it a UUID')
+    .description(VERBS.rename.help)
     .option('--setuuid', 'NEW is the UUID to give')
     .action(async (name: string, to: string, o: { readonly setuuid?: boolean }) => {
       await call(o.setuuid === true ? 'setUuid' : 'rename', name, to);
@@ -175,7 +171,7 @@ function addNames(program: Command): void {
 
 async function removeAll(): Promise<void> {
   for (;;) {
-    const free = (await call<DeviceInfo[]>('list')).filter((d) => d.openCount === 0);
+    const free = (await call('list')).filter((d) => d.openCount === 0);
     if (free.length === 0) return;
     for (const { name } of free) await call('remove', name);
   }
@@ -192,7 +188,7 @@ function addLooking(program: Command): void {
   for (const verb of ['table', 'status'] as const) {
     const command = program
       .command(`${verb} [name]`)
-      .description(verb === 'table' ? 'show tables' : "show the targets' status")
+      .description(VERBS[verb].help)
       .option('--inactive', 'of the inactive table');
     if (verb === 'table') {
       command.option('--showkeys', 'with the keys of encrypted devices, not zeroes in their place');
@@ -208,11 +204,15 @@ function addLooking(program: Command): void {
   }
 }
 
-async function showLines(verb: string, only: string | undefined, o: LineFlags): Promise<void> {
-  const names = only === undefined ? (await call<DeviceInfo[]>('list')).map((d) => d.name) : [only];
+async function showLines(
+  verb: 'table' | 'status',
+  only: string | undefined,
+  o: LineFlags,
+): Promise<void> {
+  const names = only === undefined ? (await call('list')).map((d) => d.name) : [only];
   const all: { readonly name: string; readonly lines: TargetLine[] }[] = [];
   for (const name of names) {
-    const lines = await call<TargetLine[]>(verb, name, {
+    const lines = await call(verb, name, {
       inactive: o.inactive === true,
       showKeys: o.showkeys === true,
       noflush: o.noflush === true,
@@ -233,35 +233,31 @@ async function showLines(verb: string, only: string | undefined, o: LineFlags): 
 function addReports(program: Command): void {
   program
     .command('info [name]')
-    .description('show the state of devices')
+    .description(VERBS.info.help)
     .option('-c, --columns', 'a line a device')
     .option('--json', 'as JSON')
     .action(async (name: string | undefined, o: Json & { readonly columns?: boolean }) => {
-      const devices =
-        name === undefined
-          ? await call<DeviceInfo[]>('list')
-          : [await call<DeviceInfo>('info', name)];
+      const devices = name === undefined ? await call('list') : [await call('info', name)];
       if (o.json === true) printJson(devices);
       else if (devices.length === 0) print('No devices found');
       else print(o.columns === true ? infoColumns(devices) : devices.map(infoText).join('\n'));
     });
   program
     .command('deps [name]')
-    .description('show what devices use')
+    .description(VERBS.deps.help)
     .option('--json', 'as JSON')
     .action(async (name: string | undefined, o: Json) => {
-      const names =
-        name === undefined ? (await call<DeviceInfo[]>('list')).map((d) => d.name) : [name];
+      const names = name === undefined ? (await call('list')).map((d) => d.name) : [name];
       const all = [];
       for (const n of names) {
-        all.push({ name: n, deps: await call<{ name: string; isMapped: boolean }[]>('deps', n) });
+        all.push({ name: n, deps: await call('deps', n) });
       }
       if (o.json === true) printJson(all);
       else for (const d of all) print(depsText(d, name === undefined));
     });
   program
     .command('ls')
-    .description('list devices')
+    .description(VERBS.list.help)
     .option('--tree', 'with what they stand on')
     .option('--target <type>', 'only those with a target of this type')
     .option('--json', 'as JSON')
@@ -321,11 +317,11 @@ function depsText(
 }
 
 async function list(isTree: boolean, target: string | undefined, isJson: boolean): Promise<void> {
-  let devices = await call<DeviceInfo[]>('list');
+  let devices = await call('list');
   if (target !== undefined) {
     const kept: DeviceInfo[] = [];
     for (const d of devices) {
-      const lines = await call<TargetLine[]>('table', d.name, {});
+      const lines = await call('table', d.name, {});
       if (lines.some((l) => l.type === target)) kept.push(d);
     }
     devices = kept;
@@ -359,25 +355,24 @@ async function printTree(devices: readonly DeviceInfo[]): Promise<void> {
 function addOthers(program: Command): void {
   program
     .command('message <name> <sector> <words...>')
-    .description('send a message to the target at a sector')
+    .description(VERBS.message.help)
     .action(async (name: string, sector: string, words: string[]) => {
-      print(await call<string>('message', name, notNegative(sector), words.join(' ')));
+      print(await call('message', name, notNegative(sector), words.join(' ')));
     });
   program
     .command('wait <name> [event]')
-    .description('wait until the event number is above EVENT (now, if not given)')
+    .description(VERBS.wait.help)
     .option('--json', 'print the state then')
     .action(async (name: string, event: string | undefined, o: Json) => {
-      const args = event === undefined ? [name] : [name, notNegative(event)];
-      const info = await call<DeviceInfo>('wait', ...args);
+      const info = await call('wait', name, event === undefined ? undefined : notNegative(event));
       if (o.json === true) printJson(info);
     });
   program
     .command('targets')
-    .description('list the target types')
+    .description(VERBS.targets.help)
     .option('--json', 'as JSON')
     .action(async (o: Json) => {
-      const all = await call<{ name: string; version: string }[]>('targets');
+      const all = await call('targets');
       if (o.json === true) printJson(all);
       else for (const t of all) print(`${t.name.padEnd(16)} ${t.version}`);
     });

@@ -1,9 +1,8 @@
 // lamina export: what the daemon serves over NBD.
 
 import type { Command } from 'commander';
-import { callDaemon } from '../daemon/control-socket.ts';
-import { controlSocketPath } from '../daemon/paths.ts';
-import type { ExportStatus } from '../exports/control.ts';
+import { VERBS } from '../daemon/verbs.ts';
+import { call } from './daemon-call.ts';
 
 interface AddFlags {
   readonly device?: string;
@@ -17,7 +16,7 @@ export function addExport(program: Command): void {
     .description('show and change what the daemon exports over NBD');
   command
     .command('add <name>')
-    .description("export a device; '' is the default export")
+    .description(VERBS.createExport.help)
     .option('--device <device>', 'the mapped device (default: the one of the same name)')
     .option('--description <text>', 'what clients are told')
     .option('--read-only', 'refuse every change')
@@ -28,22 +27,22 @@ export function addExport(program: Command): void {
         description: o.description ?? '',
         isReadOnly: o.readOnly === true,
       };
-      await callDaemon(controlSocketPath(), 'createExport', [options]);
+      await call('createExport', options);
     });
   command
     .command('remove <name>')
-    .description('end an export')
+    .description(VERBS.removeExport.help)
     .option('-f, --force', 'disconnect its clients')
     .action(async (name: string, o: { readonly force?: boolean }) => {
       const options = { force: o.force === true };
-      await callDaemon(controlSocketPath(), 'removeExport', [name, options]);
+      await call('removeExport', name, options);
     });
   command
     .command('list')
-    .description('list exports')
+    .description(VERBS.listExports.help)
     .option('--json', 'as JSON')
     .action(async (o: { readonly json?: boolean }) => {
-      const all = (await callDaemon(controlSocketPath(), 'listExports', [])) as ExportStatus[];
+      const all = await call('listExports');
       if (o.json === true) {
         process.stdout.write(`${JSON.stringify(all, null, 2)}\n`);
         return;

@@ -7,7 +7,6 @@ import { closeSync, mkdirSync, openSync } from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
 import { DmError } from '../base/errors.ts';
 import { Status } from '../base/status.ts';
-import { callDaemon } from '../daemon/control-socket.ts';
 import { controlSocketPath } from '../daemon/paths.ts';
 import type { DeviceInfo } from '../dm/control.ts';
 import { flock, LOCK_EX, LOCK_NB } from '../io/posix.ts';
@@ -15,18 +14,15 @@ import { LuksFile } from '../tools/luks/luks-io.ts';
 import { luksDeviceUuid } from '../tools/luks/luks-table.ts';
 import type { LuksVolume } from '../tools/luks/luks-volume.ts';
 import { openLuks } from '../tools/luks/open-luks.ts';
+import { call } from './daemon-call.ts';
 import type { HeaderFlags } from './luks-options.ts';
 
 type Volume = ReturnType<typeof openLuks>;
 
-export function call<T>(method: string, ...args: unknown[]): Promise<T> {
-  return callDaemon(controlSocketPath(), method, args) as Promise<T>;
-}
-
 /** Mapped devices of this volume. Throws DmError without a daemon. */
 export async function devicesOf(volume: LuksVolume): Promise<DeviceInfo[]> {
   const prefix = luksDeviceUuid(volume, '');
-  return (await call<DeviceInfo[]>('list')).filter(({ uuid }) => uuid.startsWith(prefix));
+  return (await call('list')).filter(({ uuid }) => uuid.startsWith(prefix));
 }
 
 /**
@@ -81,7 +77,7 @@ async function isOpenInDaemon(path: string): Promise<boolean> {
   const file = LuksFile.open(path, { isReadOnly: true });
   try {
     for (const { name } of await devicesOf(openLuks(file))) {
-      const deps = await call<{ name: string; isMapped: boolean }[]>('deps', name);
+      const deps = await call('deps', name);
       if (deps.some((dep) => !dep.isMapped && dep.name === resolve(path))) return true;
     }
     return false;

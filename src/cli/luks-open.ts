@@ -10,7 +10,8 @@ import { fileSizeBytes } from '../io/file-size.ts';
 import { luksDeviceUuid, luksTable } from '../tools/luks/luks-table.ts';
 import type { LuksVolume } from '../tools/luks/luks-volume.ts';
 import { resizeSegment } from '../tools/luks/resize.ts';
-import { call, devicesOf, withVolume } from './luks-file.ts';
+import { call } from './daemon-call.ts';
+import { devicesOf, withVolume } from './luks-file.ts';
 import {
   size,
   type UnlockFlags,
@@ -154,12 +155,12 @@ async function create(
     isReadOnly: flags.readonly === true,
     isVolatile: true,
   };
-  await call<DeviceInfo>('create', options);
+  await call('create', options);
 }
 
 /** Throws DmError unless it is a volume's. */
 async function deviceNamed(name: string): Promise<DeviceInfo> {
-  const device = await call<DeviceInfo>('info', name);
+  const device = await call('info', name);
   if (device.uuid.startsWith(UUID_PREFIX)) return device;
   throw invalid(`device ${name}: is not an opened LUKS volume`);
 }

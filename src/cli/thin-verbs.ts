@@ -6,14 +6,9 @@ import { type Command, InvalidArgumentError } from 'commander';
 import { DmError, invalid } from '../base/errors.ts';
 import { Status } from '../base/status.ts';
 import { formatSize, KIB, MIB, parseSize, SECTOR_BYTES } from '../base/units.ts';
-import { callDaemon } from '../daemon/control-socket.ts';
-import { controlSocketPath } from '../daemon/paths.ts';
-import type { DeviceInfo, TargetLine } from '../dm/control.ts';
+import type { TargetLine } from '../dm/control.ts';
 import { escapeArg, splitArgs } from '../dm/table-text.ts';
-
-function call<T>(method: string, ...args: unknown[]): Promise<T> {
-  return callDaemon(controlSocketPath(), method, args) as Promise<T>;
-}
+import { call } from './daemon-call.ts';
 
 function size(text: string): number {
   const bytes = parseSize(text);
@@ -105,7 +100,7 @@ async function oneLine(
   name: string,
   type: string,
 ): Promise<TargetLine> {
-  const [line, ...more] = await call<TargetLine[]>(method, name);
+  const [line, ...more] = await call(method, name);
   if (line?.type === type && more.length === 0) return line;
   throw invalid(`device ${name}: is no ${type}: its table is '${line?.type ?? 'empty'}'`);
 }
@@ -161,8 +156,8 @@ interface PoolReport {
 
 async function poolNames(): Promise<string[]> {
   const names: string[] = [];
-  for (const { name } of await call<DeviceInfo[]>('list')) {
-    const [line] = await call<TargetLine[]>('table', name);
+  for (const { name } of await call('list')) {
+    const [line] = await call('table', name);
     if (line?.type === 'thin-pool') names.push(name);
   }
   return names;
@@ -170,11 +165,11 @@ async function poolNames(): Promise<string[]> {
 
 async function volumesOf(pool: string): Promise<Volume[]> {
   const volumes: Volume[] = [];
-  for (const { name } of await call<DeviceInfo[]>('list')) {
-    const [line] = await call<TargetLine[]>('table', name);
+  for (const { name } of await call('list')) {
+    const [line] = await call('table', name);
     const [device, id] = splitArgs(line?.params ?? '');
     if (line?.type !== 'thin' || device !== pool) continue;
-    const [status] = await call<TargetLine[]>('status', name);
+    const [status] = await call('status', name);
     const mapped = Number((status?.params ?? '').split(' ')[0]) || 0;
     volumes.push({
       name,
@@ -210,7 +205,7 @@ async function reportPool(name: string): Promise<PoolReport> {
 
 async function usageOf(pool: string, blockBytes: number): Promise<VolumeReport[]> {
   const active = new Map((await volumesOf(pool)).map((v) => [v.id, v]));
-  const lines = await call<string>('message', pool, 0, 'usage');
+  const lines = await call('message', pool, 0, 'usage');
   return lines
     .split('\n')
     .filter((line) => line !== '')

@@ -1,17 +1,10 @@
 // lamina up and down: a stack file against the daemon, only what differs is changed.
 
 import type { Command } from 'commander';
-import { callDaemon } from '../daemon/control-socket.ts';
-import { controlSocketPath } from '../daemon/paths.ts';
 import { loadStackFile } from '../daemon/stack-file.ts';
-import type { DeviceInfo, TargetLine } from '../dm/control.ts';
-import type { ExportStatus } from '../exports/control.ts';
 import { joinArgs, parseTable, type ConciseDevice } from '../dm/table-text.ts';
+import { call } from './daemon-call.ts';
 import { withAbsolutePaths } from './table-paths.ts';
-
-function call<T>(method: string, ...args: unknown[]): Promise<T> {
-  return callDaemon(controlSocketPath(), method, args) as Promise<T>;
-}
 
 export function addUp(program: Command): void {
   program
@@ -40,14 +33,14 @@ A stack file:
 
 async function up(file: string, isPruning: boolean): Promise<void> {
   const stack = loadStackFile(file);
-  const present = await call<DeviceInfo[]>('list');
+  const present = await call('list');
   const known = [...present, ...stack.devices].map((d) => d.name);
   for (const written of stack.devices) {
     const device = { ...written, table: withAbsolutePaths(written.table, known) };
     if (present.some((d) => d.name === device.name)) await reloadIfChanged(device);
     else await create(device);
   }
-  const exports = await call<ExportStatus[]>('listExports');
+  const exports = await call('listExports');
   for (const wanted of stack.exports ?? []) {
     if (exports.some((e) => e.name === wanted.name)) continue;
     await call('createExport', wanted);
@@ -79,7 +72,7 @@ async function create(device: ConciseDevice): Promise<void> {
 
 /** Tables are compared word by word as they would be printed. */
 async function reloadIfChanged(device: ConciseDevice): Promise<void> {
-  const live = await call<TargetLine[]>('table', device.name, {});
+  const live = await call('table', device.name, {});
   const now = live.map((l) => `${l.startSector} ${l.lenSectors} ${l.type} ${l.params}`.trim());
   const wanted = parseTable(device.table).map((l) =>
     `${l.startSector} ${l.lenSectors} ${l.type} ${joinArgs(l.args)}`.trim(),
@@ -92,11 +85,11 @@ async function reloadIfChanged(device: ConciseDevice): Promise<void> {
 
 async function down(file: string): Promise<void> {
   const stack = loadStackFile(file);
-  const exports = await call<ExportStatus[]>('listExports');
+  const exports = await call('listExports');
   for (const { name } of stack.exports ?? []) {
     if (exports.some((e) => e.name === name)) await call('removeExport', name, { force: false });
   }
-  const present = await call<DeviceInfo[]>('list');
+  const present = await call('list');
   for (const { name } of stack.devices.toReversed()) {
     if (!present.some((d) => d.name === name)) continue;
     await call('remove', name, {});

@@ -6,11 +6,10 @@ import { resolve } from 'node:path';
 import { type Command, InvalidArgumentError } from 'commander';
 import { invalid } from '../base/errors.ts';
 import { SECTOR_BYTES } from '../base/units.ts';
-import { callDaemon } from '../daemon/control-socket.ts';
-import { controlSocketPath } from '../daemon/paths.ts';
 import { escapeArg } from '../dm/table-text.ts';
 import { findHash, type TreeFormat, VerityTree } from '../targets/verity/tree.ts';
 import { formatVolume, readSuper, treeStart, verifyVolume } from '../tools/verity/volume.ts';
+import { call } from './daemon-call.ts';
 import { EXIT_FAILED } from './errors.ts';
 import { notNegative, positive, repeated } from './option-values.ts';
 import { Progress } from './progress.ts';
@@ -100,7 +99,7 @@ export function addVerity(program: Command): void {
     .summary('remove a mapped device')
     .argument('<name>', 'of the mapped device')
     .action(async (name: string) => {
-      await callDaemon(controlSocketPath(), 'remove', [name]);
+      await call('remove', name);
     });
 }
 
@@ -265,7 +264,7 @@ async function open(
   const more = options.length === 0 ? '' : ` ${options.length} ${options.join(' ')}`;
   const sectors = (dataBlocks * dataBlockBytes) / SECTOR_BYTES;
   const table = `0 ${sectors} verity ${volume.hashType} ${places} ${sizes} ${digests}${more}`;
-  await callDaemon(controlSocketPath(), 'create', [{ name, table, isReadOnly: true }]);
+  await call('create', { name, table, isReadOnly: true });
 }
 
 function saltWord(format: TreeFormat): string {

@@ -1,5 +1,9 @@
 // The daemon's control socket: one JSON object a line, {"id", "method", "args"} in, {"id", "result"} or
 // {"id", "error": {"status", "message"}} out. Mode 0600 in a folder of mode 0700.
+//
+// A call belongs to its connection: when the client closes it, the call is given up. Nothing that a client
+// does or leaves undone holds memory without end: lines, calls at a time, connections, silence and replies
+// that nobody reads all have limits.
 
 import { mkdirSync, rmSync } from 'node:fs';
 import { connect, createServer, type Server, type Socket } from 'node:net';
@@ -10,7 +14,29 @@ import { Status, statusOfError } from '../base/status.ts';
 
 const LINE_BYTES_MAX = 1 << 20;
 
-export type Handler = (method: string, args: readonly unknown[]) => Promise<unknown>;
+/** `signal` is aborted when nobody wants the answer any more. */
+export type Handler = (
+  method: string,
+  args: readonly unknown[],
+  signal: AbortSignal,
+) => Promise<unknown>;
+
+export interface ControlLimits {
+  readonly connectionsMax: number;
+  /** Calls of one connection at a time; more are not read. */
+  readonly callsMax: number;
+  /** How long a connection may be silent while no call of it runs. */
+  readonly idleMs: number;
+  /** How long replies may lie unread. */
+  readonly unreadMs: number;
+}
+
+const LIMITS: ControlLimits = {
+  connectionsMax: 128,
+  callsMax: 16,
+  idleMs: 60_000,
+  unreadMs: 30_000,
+};
 
 interface Call {
   readonly id: number;
@@ -36,22 +62,28 @@ function onLines(socket: Socket, line: (text: string) => void): void {
 export class ControlServer {
   readonly #server: Server;
   readonly #path: string;
-  readonly #sockets = new Set<Socket>();
+  readonly #limits: ControlLimits;
+  readonly #connections = new Set<ControlConnection>();
 
-  private constructor(server: Server, path: string) {
+  private constructor(server: Server, path: string, limits: ControlLimits) {
     this.#server = server;
     this.#path = path;
+    this.#limits = limits;
   }
 
   /** Throws DmError when another daemon answers there. */
-  static async listen(path: string, handler: Handler): Promise<ControlServer> {
+  static async listen(
+    path: string,
+    handler: Handler,
+    limits: Partial<ControlLimits> = {},
+  ): Promise<ControlServer> {
     mkdirSync(dirname(path), { recursive: true, mode: 0o700 });
     if (await isAnswered(path)) {
       throw new DmError(Status.Busy, `control socket ${path}: another daemon is running`);
     }
     rmSync(path, { force: true });
     const server = createServer();
-    const control = new ControlServer(server, path);
+    const control = new ControlServer(server, path, { ...LIMITS, ...limits });
     server.on('connection', (socket) => control.#serve(socket, handler));
     const before = process.umask(0o177);
     try {
@@ -65,33 +97,99 @@ export class ControlServer {
     return control;
   }
 
+  /** Gives up every call and closes every connection. */
   async close(): Promise<void> {
     const closed = new Promise((resolve) => this.#server.close(resolve));
-    for (const socket of this.#sockets) socket.destroy();
+    for (const connection of this.#connections) connection.close();
     await closed;
     rmSync(this.#path, { force: true });
   }
 
   #serve(socket: Socket, handler: Handler): void {
-    this.#sockets.add(socket);
     socket.on('error', () => socket.destroy());
-    socket.on('close', () => this.#sockets.delete(socket));
-    onLines(socket, (text) => spawn('control call', answer(socket, text, handler)));
+    const { connectionsMax } = this.#limits;
+    if (this.#connections.size >= connectionsMax) {
+      const message = `control socket: ${connectionsMax} connections are open, the most allowed`;
+      socket.end(`${JSON.stringify({ id: null, error: { status: Status.Busy, message } })}\n`);
+      return;
+    }
+    const connection = new ControlConnection(socket, handler, this.#limits);
+    this.#connections.add(connection);
+    socket.on('close', () => this.#connections.delete(connection));
   }
 }
 
-async function answer(socket: Socket, text: string, handler: Handler): Promise<void> {
-  let id: number | null = null;
-  let reply: object;
-  try {
-    const call = parseCall(text);
-    id = call.id;
-    reply = { id, result: (await handler(call.method, call.args)) ?? null };
-  } catch (error) {
-    const status = error instanceof DmError ? error.status : statusOfError(error);
-    reply = { id, error: { status, message: errorText(error) } };
+/** One client: its calls run side by side, and end with it. */
+class ControlConnection {
+  readonly #socket: Socket;
+  readonly #handler: Handler;
+  readonly #limits: ControlLimits;
+  readonly #gone = new AbortController();
+  /** Lines that wait, because enough calls run. */
+  readonly #waiting: string[] = [];
+  #running = 0;
+  #timer: NodeJS.Timeout | undefined;
+
+  constructor(socket: Socket, handler: Handler, limits: ControlLimits) {
+    this.#socket = socket;
+    this.#handler = handler;
+    this.#limits = limits;
+    const gone = (): void => {
+      clearTimeout(this.#timer);
+      this.#gone.abort();
+    };
+    socket.on('close', gone);
+    // A client that has closed its end cannot be told from one that is gone.
+    socket.on('end', gone);
+    socket.on('drain', () => this.#next());
+    onLines(socket, (text) => {
+      this.#waiting.push(text);
+      this.#next();
+    });
+    this.#next();
   }
-  if (socket.writable) socket.write(`${JSON.stringify(reply)}\n`);
+
+  close(): void {
+    this.#gone.abort();
+    this.#socket.destroy();
+  }
+
+  /** Starts what may start, and sets the clock for what the client owes. */
+  #next(): void {
+    const { callsMax, idleMs, unreadMs } = this.#limits;
+    const socket = this.#socket;
+    while (!socket.writableNeedDrain && this.#running < callsMax) {
+      const text = this.#waiting.shift();
+      if (text === undefined) break;
+      this.#running++;
+      spawn('control call', this.#answer(text));
+    }
+    clearTimeout(this.#timer);
+    if (socket.destroyed || this.#gone.signal.aborted) return;
+    if (this.#waiting.length > 0) socket.pause();
+    else socket.resume();
+    const limitMs = socket.writableNeedDrain ? unreadMs : this.#running === 0 ? idleMs : undefined;
+    if (limitMs === undefined) return;
+    this.#timer = setTimeout(() => socket.destroy(), limitMs);
+    this.#timer.unref();
+  }
+
+  async #answer(text: string): Promise<void> {
+    let id: number | null = null;
+    let reply: object;
+    try {
+      const call = parseCall(text);
+      id = call.id;
+      const result = await this.#handler(call.method, call.args, this.#gone.signal);
+      reply = { id, result: result ?? null };
+    } catch (error) {
+      const status = error instanceof DmError ? error.status : statusOfError(error);
+      reply = { id, error: { status, message: errorText(error) } };
+    }
+    this.#running--;
+    if (this.#socket.writable) this.#socket.write(`${JSON.stringify(reply)}\n`);
+    this.#next();
+  }
 }
 
 function parseCall(text: string): Call {
@@ -123,37 +221,5 @@ function isAnswered(path: string): Promise<boolean> {
       resolve(true);
     });
     socket.once('error', () => resolve(false));
-  });
-}
-
-/** One call to the running daemon. Throws DmError with its words, or says how to start one. */
-export async function callDaemon(path: string, method: string, args: unknown[]): Promise<unknown> {
-  const socket = connect(path);
-  try {
-    await new Promise<void>((resolve, reject) => {
-      socket.once('connect', resolve);
-      socket.once('error', reject);
-    });
-  } catch (error) {
-    throw new DmError(
-      Status.NoEntry,
-      `no daemon at ${path} (${errorText(error)}); start one with: lamina daemon`,
-    );
-  }
-  return await new Promise((resolve, reject) => {
-    onLines(socket, (text) => {
-      const reply = JSON.parse(text) as {
-        result?: unknown;
-        error?: { status: number; message: string };
-      };
-      socket.end();
-      if (reply.error === undefined) resolve(reply.result);
-      else reject(new DmError(reply.error.status, reply.error.message));
-    });
-    socket.on('close', () => {
-      reject(new DmError(Status.Io, `the daemon went away during '${method}'`));
-    });
-    socket.on('error', (error) => reject(error));
-    socket.write(`${JSON.stringify({ id: 1, method, args })}\n`);
   });
 }

@@ -12,17 +12,18 @@ import { Arena } from '../io/arena.ts';
 import { detachSocket } from '../io/detach-socket.ts';
 import { bridgeToDescriptor } from '../io/duplex-bridge.ts';
 import { NodeEngine } from '../io/node-engine.ts';
-import type { Plane, PlaneOptions } from './plane.ts';
-import { PlaneClient, type PlaneLink } from './plane-client.ts';
+import type { Plane, PlaneOptions, VerbResult } from './plane.ts';
+import { type PlaneLink, planeOver } from './plane-client.ts';
 import { PlaneCore } from './plane-core.ts';
-import type { FromPlane, PlaneWorkerData, ToPlane } from './plane-messages.ts';
+import type { FromPlane, PlaneCall, PlaneWorkerData, ToPlane } from './plane-messages.ts';
+import type { PlaneVerb, VerbArgs } from './verbs.ts';
 
 const WAKE = new Uint8Array(new BigUint64Array([1n]).buffer);
 
 export async function createPlane(options: PlaneOptions): Promise<Plane> {
   if (options.engine !== 'node') {
     const link = await ThreadLink.start(options);
-    if (typeof link !== 'string') return new PlaneClient(link);
+    if (typeof link !== 'string') return planeOver(link);
     if (options.engine === 'uring') {
       throw new DmError(
         Status.NotSupported,
@@ -30,7 +31,7 @@ export async function createPlane(options: PlaneOptions): Promise<Plane> {
       );
     }
   }
-  return new PlaneClient(new LocalLink(options.bufferBytes));
+  return planeOver(new LocalLink(options.bufferBytes));
 }
 
 /** The core in this thread. */
@@ -42,8 +43,12 @@ class LocalLink implements PlaneLink {
     this.#core = new PlaneCore(new NodeEngine(new Arena(bufferBytes)));
   }
 
-  async call(method: string, args: unknown[]): Promise<unknown> {
-    return await this.#core.call(method, args);
+  async call<N extends PlaneVerb>(
+    verb: N,
+    args: VerbArgs<N>,
+    signal?: AbortSignal,
+  ): Promise<VerbResult<N>> {
+    return await this.#core.call(verb, args, signal);
   }
 
   begin(...connection: Parameters<ConnectionTaker['begin']>): Promise<void> {
@@ -97,13 +102,28 @@ class ThreadLink implements PlaneLink {
     return first.reason;
   }
 
-  call(method: string, args: unknown[]): Promise<unknown> {
-    return new Promise((resolve, reject) => {
-      const id = this.#nextId++;
+  async call<N extends PlaneVerb>(
+    verb: N,
+    args: VerbArgs<N>,
+    signal?: AbortSignal,
+  ): Promise<VerbResult<N>> {
+    const id = this.#nextId++;
+    const answer = new Promise<unknown>((resolve, reject) => {
       if (this.#calls.size === 0) this.#worker.ref();
       this.#calls.set(id, { resolve, reject });
-      this.#send({ kind: 'call', id, method, args });
     });
+    const abandon = (): void => {
+      if (this.#calls.has(id)) this.#send({ kind: 'abandon', id });
+    };
+    // A verb and its arguments belong together by the types above, which a message cannot keep.
+    this.#send({ kind: 'call', id, call: { verb, args } as unknown as PlaneCall });
+    if (signal?.aborted === true) abandon();
+    else signal?.addEventListener('abort', abandon);
+    try {
+      return (await answer) as VerbResult<N>;
+    } finally {
+      signal?.removeEventListener('abort', abandon);
+    }
   }
 
   async begin(

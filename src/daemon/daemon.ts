@@ -5,35 +5,10 @@ import { DmError, errorText } from '../base/errors.ts';
 import { Status } from '../base/status.ts';
 import type { CreateOptions } from '../dm/control.ts';
 import { printLine } from '../dm/table-text.ts';
-import type { Plane } from './plane.ts';
+import type { Plane, VerbResult } from './plane.ts';
 import { loadState, type SavedState, saveState } from './state-file.ts';
-
-const LOOKING = new Set([
-  'list',
-  'info',
-  'deps',
-  'table',
-  'status',
-  'wait',
-  'targets',
-  'listExports',
-  'stats',
-  'measure',
-  'failures',
-]);
-const CHANGING = new Set([
-  'create',
-  'load',
-  'clear',
-  'suspend',
-  'resume',
-  'remove',
-  'rename',
-  'setUuid',
-  'message',
-  'createExport',
-  'removeExport',
-]);
+import { checkArguments } from './verb-arguments.ts';
+import { type PlaneVerb, VERBS, type VerbArgs, type VerbName, verbNamed } from './verbs.ts';
 
 type SavedDevice = SavedState['devices'][number];
 
@@ -42,6 +17,18 @@ export interface RestoreFailure {
   readonly what: string;
   readonly reason: string;
 }
+
+/** What the daemon answers beside the plane. */
+interface DaemonAnswers {
+  readonly failures: readonly RestoreFailure[];
+}
+
+/** What a client gets for a verb. */
+export type VerbAnswer<N extends VerbName> = N extends PlaneVerb
+  ? VerbResult<N>
+  : N extends keyof DaemonAnswers
+    ? DaemonAnswers[N]
+    : never;
 
 export class Daemon {
   readonly #plane: Plane;
@@ -81,30 +68,37 @@ export class Daemon {
     return this.#failures;
   }
 
-  /** A call from a client. Throws DmError for a verb that there is not. */
-  async call(method: string, args: readonly unknown[]): Promise<unknown> {
-    if (method === 'failures') return this.#failures;
-    if (LOOKING.has(method)) return await this.#invoke(method, args);
-    if (!CHANGING.has(method)) {
+  /**
+   * A call from a client, with what it sent. Throws DmError for a verb that there is not and for wrong
+   * arguments. When `signal` is aborted, nobody waits for the answer any more.
+   */
+  async call(method: string, args: readonly unknown[], signal?: AbortSignal): Promise<unknown> {
+    const verb = verbNamed(method);
+    if (verb === undefined || VERBS[verb].kind === 'inside') {
       throw new DmError(Status.Invalid, `control call '${method}': no such verb`);
     }
+    return await this.#run(verb, checkArguments(verb, args), signal);
+  }
+
+  async #run<N extends VerbName>(
+    verb: N,
+    args: VerbArgs<N>,
+    signal: AbortSignal | undefined,
+  ): Promise<unknown> {
+    if (verb === 'failures') return this.#failures;
+    const invoke = async (): Promise<unknown> =>
+      await this.#plane.call(verb as N & PlaneVerb, args as VerbArgs<N & PlaneVerb>, signal);
+    if (VERBS[verb].kind !== 'change') return await invoke();
     const change = async (): Promise<unknown> => {
-      const result = await this.#invoke(method, args);
-      this.#forget(method, args);
-      this.#noteVolatile(method, args);
+      const result = await invoke();
+      this.#forget(verb, args);
+      this.#noteVolatile(verb, args);
       saveState(this.#path, await this.#snapshot());
       return result;
     };
     const done = this.#changes.then(change, change);
     this.#changes = done.catch(() => undefined);
     return await done;
-  }
-
-  async #invoke(method: string, args: readonly unknown[]): Promise<unknown> {
-    const plane = this.#plane as unknown as Record<string, (...a: unknown[]) => Promise<unknown>>;
-    const verb = plane[method];
-    if (verb === undefined) throw new DmError(Status.Invalid, `control call '${method}'`);
-    return await verb.apply(this.#plane, [...args]);
   }
 
   async #restoreDevice(saved: SavedDevice): Promise<void> {

@@ -3,17 +3,23 @@
 
 import type { Duplex } from 'node:stream';
 import { assert } from '../base/assert.ts';
-import { DmError } from '../base/errors.ts';
-import { Status } from '../base/status.ts';
 import { openBackend } from '../backends/open.ts';
+import type { DmControl } from '../dm/control.ts';
 import { DeviceMapper } from '../dm/device-mapper.ts';
 import { ExportCatalog } from '../exports/catalog.ts';
-import type { ExportOptions } from '../exports/control.ts';
 import type { Agreement, FrontEnd } from '../exports/front-end.ts';
 import { TransmissionServer } from '../frontends/nbd/transmission.ts';
 import type { IoEngine } from '../io/engine.ts';
 import { listTargetTypes, loadTargetType } from '../targets/load-target.ts';
-import type { PlaneStats } from './plane.ts';
+import type { PlaneStats, VerbResult } from './plane.ts';
+import type { PlaneVerb, VerbArgs } from './verbs.ts';
+
+type Handlers = {
+  readonly [N in PlaneVerb]: (
+    args: VerbArgs<N>,
+    signal: AbortSignal | undefined,
+  ) => Promise<VerbResult<N>> | VerbResult<N>;
+};
 
 /** How long clients have for their last replies when the data plane ends. */
 const SHUTDOWN_GRACE_MS = 5000;
@@ -23,6 +29,7 @@ export class PlaneCore {
   readonly dm: DeviceMapper;
   readonly exports: ExportCatalog;
   readonly #frontEnds: readonly FrontEnd[];
+  readonly #handlers: Handlers;
 
   constructor(engine: IoEngine) {
     this.engine = engine;
@@ -36,6 +43,7 @@ export class PlaneCore {
     });
     this.exports = new ExportCatalog({ openDevice: (name) => this.dm.openDevice(name) });
     this.#frontEnds = [new TransmissionServer(engine, this.exports)];
+    this.#handlers = { ...deviceHandlers(this.dm), ...this.#ownHandlers() };
   }
 
   /** A connection for the front end that its agreement names; see FrontEnd. */
@@ -50,39 +58,26 @@ export class PlaneCore {
     frontEnd.connect(source, agreement, rest, ended);
   }
 
-  /** One control call. The names are those of `Plane`. */
-  async call(method: string, args: readonly unknown[]): Promise<unknown> {
-    switch (method) {
-      case 'createExport':
-        return await this.exports.create(args[0] as ExportOptions);
-      case 'removeExport': {
-        const options = args[1] as { readonly force?: boolean } | undefined;
-        await this.exports.remove(args[0] as string, options?.force === true);
-        return undefined;
-      }
-      case 'listExports':
-        return this.exports.list().map((found) => found.status());
-      case 'listNames':
-        return this.exports.list().map(({ name, description }) => ({ name, description }));
-      case 'lookup':
-        return this.exports.find(args[0] as string)?.info();
-      case 'stats':
-        return this.#stats();
-      case 'shutdown':
-        await this.#shutdown();
-        return undefined;
-      default:
-        return await this.#control(method, args);
-    }
+  /** One control call. `signal` gives it up, where a verb can be. */
+  async call<N extends PlaneVerb>(
+    verb: N,
+    args: VerbArgs<N>,
+    signal?: AbortSignal,
+  ): Promise<VerbResult<N>> {
+    return await this.#handlers[verb](args, signal);
   }
 
-  async #control(method: string, args: readonly unknown[]): Promise<unknown> {
-    const dm = this.dm as unknown as Record<string, unknown>;
-    const verb = CONTROL_VERBS.has(method) ? dm[method] : undefined;
-    if (typeof verb !== 'function') {
-      throw new DmError(Status.Invalid, `control call '${method}': no such verb`);
-    }
-    return await (verb as (...a: unknown[]) => Promise<unknown>).apply(this.dm, [...args]);
+  #ownHandlers(): Omit<Handlers, keyof ReturnType<typeof deviceHandlers>> {
+    const all = this.exports;
+    return {
+      createExport: ([options]) => all.create(options),
+      removeExport: ([name, options]) => all.remove(name, options?.force === true),
+      listExports: () => all.list().map((found) => found.status()),
+      listNames: () => all.list().map(({ name, description }) => ({ name, description })),
+      lookup: ([name]) => all.find(name)?.info(),
+      stats: () => this.#stats(),
+      shutdown: () => this.#shutdown(),
+    };
   }
 
   async #shutdown(): Promise<void> {
@@ -107,23 +102,26 @@ export class PlaneCore {
   }
 }
 
-/** The verbs of DmControl. */
-export const CONTROL_VERBS: ReadonlySet<string> = new Set([
-  'create',
-  'load',
-  'clear',
-  'suspend',
-  'resume',
-  'remove',
-  'rename',
-  'setUuid',
-  'list',
-  'info',
-  'deps',
-  'table',
-  'status',
-  'message',
-  'wait',
-  'targets',
-  'measure',
-]);
+function deviceHandlers(
+  dm: DmControl & Pick<DeviceMapper, 'measure'>,
+): Pick<Handlers, keyof DmControl | 'measure'> {
+  return {
+    create: ([options]) => dm.create(options),
+    load: ([name, table, options]) => dm.load(name, table, options),
+    clear: ([name]) => dm.clear(name),
+    suspend: ([name, options], signal) => dm.suspend(name, options, signal),
+    resume: ([name], signal) => dm.resume(name, signal),
+    remove: ([name, options], signal) => dm.remove(name, options, signal),
+    rename: ([name, newName]) => dm.rename(name, newName),
+    setUuid: ([name, uuid]) => dm.setUuid(name, uuid),
+    list: () => dm.list(),
+    info: ([name]) => dm.info(name),
+    deps: ([name]) => dm.deps(name),
+    table: ([name, options]) => dm.table(name, options),
+    status: ([name, options]) => dm.status(name, options),
+    message: ([name, sector, text], signal) => dm.message(name, sector, text, signal),
+    wait: ([name, eventNr], signal) => dm.wait(name, eventNr, signal),
+    targets: () => dm.targets(),
+    measure: ([reference, options]) => dm.measure(reference, options),
+  };
+}

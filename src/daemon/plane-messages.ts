@@ -1,14 +1,17 @@
 // What goes over the port between the control plane's thread and the data plane's.
 
 import type { Agreement } from '../exports/front-end.ts';
+import type { PlaneVerb, VerbArgs } from './verbs.ts';
+
+/** A call of one verb or another. */
+export type PlaneCall<N extends PlaneVerb = PlaneVerb> = {
+  readonly [V in N]: { readonly verb: V; readonly args: VerbArgs<V> };
+}[N];
 
 export type ToPlane =
-  | {
-      readonly kind: 'call';
-      readonly id: number;
-      readonly method: string;
-      readonly args: unknown[];
-    }
+  | { readonly kind: 'call'; readonly id: number; readonly call: PlaneCall }
+  /** Nobody wants the answer of this call any more: it ends as soon as it can. */
+  | { readonly kind: 'abandon'; readonly id: number }
   | {
       readonly kind: 'connect';
       readonly id: number;

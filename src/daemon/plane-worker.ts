@@ -28,12 +28,21 @@ function main(port: MessagePort): void {
     return;
   }
   const core = new PlaneCore(engine);
+  const running = new Map<number, AbortController>();
   engine.own(() => {
     for (;;) {
       const received = receiveMessageOnPort(port);
       if (received === undefined) return;
       const message = received.message as ToPlane;
-      if (message.kind === 'call') spawn(message.method, answer(core, message, send));
+      if (message.kind === 'call') {
+        const abandon = new AbortController();
+        running.set(message.id, abandon);
+        const answered = answer(core, message, abandon.signal, send);
+        spawn(
+          message.call.verb,
+          answered.finally(() => running.delete(message.id)),
+        );
+      } else if (message.kind === 'abandon') running.get(message.id)?.abort();
       else if (message.kind === 'connect') {
         const { id, fd, agreement, rest } = message;
         core.connect(fd, agreement, rest, () => send({ kind: 'ended', id }));
@@ -45,15 +54,16 @@ function main(port: MessagePort): void {
 
 async function answer(
   core: PlaneCore,
-  call: Extract<ToPlane, { kind: 'call' }>,
+  { id, call }: Extract<ToPlane, { kind: 'call' }>,
+  signal: AbortSignal,
   send: (message: FromPlane) => void,
 ): Promise<void> {
   try {
-    send({ kind: 'result', id: call.id, value: await core.call(call.method, call.args) });
+    send({ kind: 'result', id, value: await core.call(call.verb, call.args, signal) });
   } catch (error) {
     send({
       kind: 'error',
-      id: call.id,
+      id,
       message: errorText(error),
       status: error instanceof DmError ? error.status : undefined,
       stack: error instanceof Error ? error.stack : undefined,

@@ -5,6 +5,10 @@ import type { DmControl } from '../dm/control.ts';
 import type { ExportControl } from '../exports/control.ts';
 import type { ConnectionTaker } from '../exports/front-end.ts';
 import type { EngineName } from '../io/engine.ts';
+import type { PlaneVerb, VerbArgs } from './verbs.ts';
+
+/** What a verb of the plane answers. */
+export type VerbResult<N extends PlaneVerb> = Awaited<ReturnType<Plane[N]>>;
 
 export interface PlaneOptions {
   /** `auto` probes: uring where the kernel and the sandbox allow it, else node. */
@@ -26,6 +30,12 @@ export interface PlaneStats {
 
 export interface Plane extends DmControl, ExportControl, ConnectionTaker {
   readonly engine: EngineName;
+  /** Any verb by its name. When `signal` is aborted, the call is given up if the verb can be. */
+  call<N extends PlaneVerb>(
+    verb: N,
+    args: VerbArgs<N>,
+    signal?: AbortSignal,
+  ): Promise<VerbResult<N>>;
   /** Size of what a table could name: opened, measured, closed. Throws DmError. */
   measure(
     reference: string,

@@ -1,6 +1,7 @@
 // The control interface of a device mapper: dmsetup's verbs with plain data in and out, so that it can
 // be called in-process, over a message port or over the daemon's socket alike. Devices are named by
-// name; who has a UUID looks it up with `list`. Every refusal is a DmError.
+// name; who has a UUID looks it up with `list`. Every refusal is a DmError. A verb that may wait long takes
+// a signal: when it is aborted the verb ends as soon as it can, undone, and rejects with ECANCELED.
 
 export interface CreateOptions {
   readonly name: string;
@@ -56,13 +57,18 @@ export interface DmControl {
   load(name: string, table: string, options?: { readonly isReadOnly?: boolean }): Promise<void>;
   /** Drops the inactive table. */
   clear(name: string): Promise<void>;
-  suspend(name: string, options?: { readonly noflush?: boolean }): Promise<void>;
+  suspend(
+    name: string,
+    options?: { readonly noflush?: boolean },
+    signal?: AbortSignal,
+  ): Promise<void>;
   /** Puts the inactive table, if there is one, in place of the live one; then lets I/O go. */
-  resume(name: string): Promise<void>;
+  resume(name: string, signal?: AbortSignal): Promise<void>;
   /** `force`: its table is replaced by `error` first. `deferred`: as soon as nobody uses it. */
   remove(
     name: string,
     options?: { readonly force?: boolean; readonly deferred?: boolean },
+    signal?: AbortSignal,
   ): Promise<void>;
   rename(name: string, newName: string): Promise<void>;
   setUuid(name: string, uuid: string): Promise<void>;
@@ -74,8 +80,8 @@ export interface DmControl {
   table(name: string, options?: LineOptions): Promise<TargetLine[]>;
   status(name: string, options?: LineOptions): Promise<TargetLine[]>;
   /** To the target that has `sector`. */
-  message(name: string, sector: number, text: string): Promise<string>;
+  message(name: string, sector: number, text: string, signal?: AbortSignal): Promise<string>;
   /** Waits until the event number is above `eventNr` (its current one if not given). */
-  wait(name: string, eventNr?: number): Promise<DeviceInfo>;
+  wait(name: string, eventNr?: number, signal?: AbortSignal): Promise<DeviceInfo>;
   targets(): Promise<{ readonly name: string; readonly version: string }[]>;
 }

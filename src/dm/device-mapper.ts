@@ -177,9 +177,9 @@ export class DeviceMapper implements DmControl {
     return await target.message(argv);
   }
 
-  async wait(name: string, eventNr?: number): Promise<DeviceInfo> {
+  async wait(name: string, eventNr?: number, signal?: AbortSignal): Promise<DeviceInfo> {
     const node = this.#find(name);
-    await node.waitEvent(eventNr ?? node.eventNr);
+    await node.waitEvent(eventNr ?? node.eventNr, signal);
     return node.info();
   }
 

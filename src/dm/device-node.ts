@@ -127,12 +127,32 @@ export class DeviceNode {
     for (const waiter of ready) waiter.resolve();
   }
 
-  waitEvent(above: number): Promise<void> {
+  /** Rejects with ECANCELED, and waits no more, when `signal` is aborted. */
+  waitEvent(above: number, signal?: AbortSignal): Promise<void> {
     if (this.#isRemoved) return Promise.reject(this.#gone());
     if (this.eventNr > above) return Promise.resolve();
+    if (signal?.aborted === true) return Promise.reject(this.#givenUp());
     return new Promise((resolve, reject) => {
-      this.#waiters.push({ above, resolve, reject });
+      const onAbort = (): void => {
+        this.#waiters = this.#waiters.filter((w) => w !== waiter);
+        reject(this.#givenUp());
+      };
+      const settle = (end: () => void): void => {
+        signal?.removeEventListener('abort', onAbort);
+        end();
+      };
+      const waiter: EventWaiter = {
+        above,
+        resolve: () => settle(resolve),
+        reject: (error) => settle(() => reject(error)),
+      };
+      signal?.addEventListener('abort', onAbort);
+      this.#waiters.push(waiter);
     });
+  }
+
+  #givenUp(): DmError {
+    return new DmError(Status.Canceled, `device ${this.name}: wait: given up`);
   }
 
   #gone(): DmError {

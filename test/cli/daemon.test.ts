@@ -134,7 +134,7 @@ test('one daemon a user; a control socket that takes anything and gives nothing 
       ['{}\n', /expected \{/],
       ['{"id":1,"method":"shutdown","args":[]}\n', /'shutdown': no such verb/],
       ['{"id":1,"method":"__proto__","args":[]}\n', /no such verb/],
-      ['{"id":1,"method":"info","args":[]}\n', /not found/],
+      ['{"id":1,"method":"info","args":[]}\n', /info: name: expected string, found nothing/],
     ];
     for (const [line, answer] of bad) {
       const socket = connect(path);

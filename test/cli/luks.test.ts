@@ -6,18 +6,19 @@ import { once } from 'node:events';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import { callDaemon } from '../../src/daemon/control-socket.ts';
+import { callDaemon } from '../../src/daemon/call-daemon.ts';
+import type { CreateOptions, DeviceInfo } from '../../src/dm/control.ts';
 import { desk } from '../../src/testing/daemon-desk.ts';
 
 test('a volatile device is not saved, under no name, and is gone after a restart', async () => {
   const d = desk();
   try {
     const first = await d.start();
-    const call = (method: string, ...args: unknown[]): Promise<unknown> =>
-      callDaemon(join(d.path, 'lamina', 'control.sock'), method, args);
+    const create = (options: CreateOptions): Promise<DeviceInfo> =>
+      callDaemon(join(d.path, 'lamina', 'control.sock'), 'create', options);
     const state = (): string => readFileSync(join(d.path, 'lamina', 'state.json'), 'utf8');
     const uuid = 'CRYPT-LUKS2-0123456789abcdef0123456789abcdef-secret';
-    await call('create', { name: 'secret', uuid, table: '0 128 zero', isVolatile: true });
+    await create({ name: 'secret', uuid, table: '0 128 zero', isVolatile: true });
     d.ok(['create', 'open', '--table', '0 64 linear secret 0']);
     assert.match(state(), /"open"/);
     assert.doesNotMatch(state(), /zero|CRYPT/);
@@ -33,7 +34,7 @@ test('a volatile device is not saved, under no name, and is gone after a restart
     await d.start();
     assert.equal(d.ok(['ls']), 'No devices found\n');
     // The device on top waits for it, in the state, until it is there again.
-    await call('create', { name: 'other', uuid, table: '0 128 zero', isVolatile: true });
+    await create({ name: 'other', uuid, table: '0 128 zero', isVolatile: true });
     d.ok(['create', 'open', '--table', '0 64 linear other 0']);
     d.ok(['remove', 'open']);
     d.ok(['luks', 'close', 'other']);

@@ -1,0 +1,159 @@
+// What each verb of the daemon takes: the half of the table in verbs.ts that checks. It stands apart because
+// zod takes longer to load than a command has, and only who takes calls from outside needs it.
+//
+// Arguments are positions on the wire. Each has a name for errors; fields of an object stand for themselves.
+
+import { z } from 'zod';
+import { invalid } from '../base/errors.ts';
+
+const Name = z.string();
+const Count = z.number().int().min(0);
+const Flag = z.boolean();
+
+const Create = z.strictObject({
+  name: Name,
+  uuid: z.string().exactOptional(),
+  minor: Count.exactOptional(),
+  isReadOnly: Flag.exactOptional(),
+  table: z.string().exactOptional(),
+  isVolatile: Flag.exactOptional(),
+});
+
+const Lines = z.strictObject({
+  inactive: Flag.exactOptional(),
+  showKeys: Flag.exactOptional(),
+  noflush: Flag.exactOptional(),
+});
+
+const Export = z.strictObject({
+  name: Name,
+  device: Name,
+  description: z.string().exactOptional(),
+  isReadOnly: Flag.exactOptional(),
+});
+
+/** Arguments by verb, in their order on the wire. */
+export const ARGUMENTS = {
+  create: [['options', Create]],
+  load: [
+    ['name', Name],
+    ['table', z.string()],
+    ['options', z.strictObject({ isReadOnly: Flag.exactOptional() }).optional()],
+  ],
+  clear: [['name', Name]],
+  suspend: [
+    ['name', Name],
+    ['options', z.strictObject({ noflush: Flag.exactOptional() }).optional()],
+  ],
+  resume: [['name', Name]],
+  remove: [
+    ['name', Name],
+    [
+      'options',
+      z.strictObject({ force: Flag.exactOptional(), deferred: Flag.exactOptional() }).optional(),
+    ],
+  ],
+  rename: [
+    ['name', Name],
+    ['newName', Name],
+  ],
+  setUuid: [
+    ['name', Name],
+    ['uuid', z.string()],
+  ],
+  list: [],
+  info: [['name', Name]],
+  deps: [['name', Name]],
+  table: [
+    ['name', Name],
+    ['options', Lines.optional()],
+  ],
+  status: [
+    ['name', Name],
+    ['options', Lines.optional()],
+  ],
+  message: [
+    ['name', Name],
+    ['sector', Count],
+    ['text', z.string()],
+  ],
+  wait: [
+    ['name', Name],
+    ['eventNr', Count.optional()],
+  ],
+  targets: [],
+  measure: [
+    ['reference', z.string()],
+    ['options', z.strictObject({ readOnly: Flag })],
+  ],
+  createExport: [['options', Export]],
+  removeExport: [
+    ['name', Name],
+    ['options', z.strictObject({ force: Flag.exactOptional() }).optional()],
+  ],
+  listExports: [],
+  stats: [],
+  failures: [],
+  lookup: [['name', Name]],
+  listNames: [],
+  shutdown: [],
+} as const satisfies Readonly<Record<string, readonly Argument[]>>;
+
+type Argument = readonly [name: string, schema: z.ZodType];
+
+export type VerbName = keyof typeof ARGUMENTS;
+
+/** The checked arguments of a verb. */
+export type VerbArgs<N extends VerbName> = Outputs<(typeof ARGUMENTS)[N]>;
+
+type Outputs<P extends readonly Argument[]> = {
+  -readonly [I in keyof P]: P[I] extends readonly [string, infer S extends z.ZodType]
+    ? z.output<S>
+    : never;
+};
+
+/** Characters of a value shown in an error. */
+const SHOWN_MAX = 40;
+
+/** Throws DmError that names the verb, the field, what was found and what was expected. */
+export function checkArguments<N extends VerbName>(verb: N, args: readonly unknown[]): VerbArgs<N> {
+  const expected: readonly Argument[] = ARGUMENTS[verb];
+  if (args.length > expected.length) {
+    throw invalid(`${verb}: found ${args.length} arguments, expected ${describe(expected)}`);
+  }
+  const checked = expected.map(([name, schema], position) => {
+    const given = args[position];
+    // JSON has no undefined: a position that is left out before others is null.
+    const value = given === null ? undefined : given;
+    const result = schema.safeParse(value);
+    if (result.success) return result.data;
+    const issue = result.error.issues[0];
+    throw invalid(`${verb}: ${issue === undefined ? name : fault(name, value, issue)}`);
+  });
+  return checked as VerbArgs<N>;
+}
+
+function describe(expected: readonly Argument[]): string {
+  const names = expected.map(([name]) => name).join(', ');
+  return `${expected.length}${names === '' ? '' : ` (${names})`}`;
+}
+
+function fault(name: string, value: unknown, issue: z.core.$ZodIssue): string {
+  const field = issue.path.length === 0 ? name : issue.path.join('.');
+  if (issue.code === 'unrecognized_keys') return `${issue.keys.join(', ')}: unknown field`;
+  const found = shown(valueAt(value, issue.path));
+  if (issue.code === 'invalid_type') return `${field}: expected ${issue.expected}, found ${found}`;
+  return `${field}: ${issue.message}, found ${found}`;
+}
+
+function valueAt(value: unknown, path: readonly PropertyKey[]): unknown {
+  let at = value;
+  for (const key of path) at = (at as Readonly<Record<PropertyKey, unknown>> | undefined)?.[key];
+  return at;
+}
+
+function shown(value: unknown): string {
+  if (value === undefined) return 'nothing';
+  const text = JSON.stringify(value) ?? typeof value;
+  return text.length > SHOWN_MAX ? `${text.slice(0, SHOWN_MAX)}...` : text;
+}
