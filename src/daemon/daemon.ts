@@ -69,8 +69,8 @@ export class Daemon {
   }
 
   /**
-   * A call from a client, with what it sent. Throws DmError for a verb that there is not and for wrong
-   * arguments. When `signal` is aborted, nobody waits for the answer any more.
+   * A call from a client, with what it sent. Throws DmError for a verb that there is not and for
+   * wrong arguments. When `signal` is aborted, nobody waits for the answer any more.
    */
   async call(method: string, args: readonly unknown[], signal?: AbortSignal): Promise<unknown> {
     const verb = verbNamed(method);
