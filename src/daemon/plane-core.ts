@@ -41,7 +41,10 @@ export class PlaneCore {
       listTargetTypes,
       openBackend: (reference, options) => openBackend(reference, options, engine),
     });
-    this.exports = new ExportCatalog({ openDevice: (name) => this.dm.openDevice(name) });
+    this.exports = new ExportCatalog({
+      arena: engine.arena,
+      openDevice: (name) => this.dm.openDevice(name),
+    });
     this.#frontEnds = [new TransmissionServer(engine, this.exports)];
     this.#handlers = { ...deviceHandlers(this.dm), ...this.#ownHandlers() };
   }

@@ -5,6 +5,7 @@ import { test } from 'node:test';
 import { DmError } from '../base/errors.ts';
 import { Status } from '../base/status.ts';
 import type { BlockDevice } from '../bio/device.ts';
+import { Arena, NONE } from '../io/arena.ts';
 import { ExportCatalog } from './catalog.ts';
 import type { ExportUser, OpenDevice } from './export.ts';
 
@@ -46,10 +47,11 @@ class Devices {
   }
 }
 
-function make(): { devices: Devices; catalog: ExportCatalog } {
+function make(): { devices: Devices; catalog: ExportCatalog; arena: Arena } {
   const devices = new Devices();
-  const catalog = new ExportCatalog({ openDevice: (name) => devices.open(name) });
-  return { devices, catalog };
+  const arena = new Arena(1 << 20);
+  const catalog = new ExportCatalog({ arena, openDevice: (name) => devices.open(name) });
+  return { devices, catalog, arena };
 }
 
 function refused(promise: Promise<unknown>, status: Status, text: RegExp): Promise<void> {
@@ -164,4 +166,20 @@ test('at the end every device is let go, also behind one that fails', async () =
   assert.deepEqual(devices.closed, ['a', 'b', 'c']);
   await refused(catalog.create({ name: 'late', device: 'd' }), Status.ShuttingDown, /is ending/);
   assert.equal(devices.held.get('d'), 0, 'what was opened for the late one is closed');
+});
+
+test('the buffer of a gate is taken with its first export and given back with its last', async () => {
+  const { catalog, devices, arena } = make();
+  await catalog.create({ name: 'a', device: 'd' });
+  const used = arena.usedBytes;
+  assert.ok(used > 0);
+  await catalog.create({ name: 'b', device: 'd' });
+  assert.equal(arena.usedBytes, used);
+  await catalog.remove('a');
+  assert.equal(arena.usedBytes, used);
+  await catalog.remove('b');
+  assert.equal(arena.usedBytes, 0);
+  while (arena.tryAlloc(4096) !== NONE);
+  await refused(catalog.create({ name: 'a', device: 'd' }), Status.NoMemory, /--buffer/);
+  assert.equal(devices.held.get('d'), 0, 'the device is let go');
 });

@@ -1,10 +1,12 @@
 // All exports of a data plane, by name. One name is one export: a name is taken from the moment somebody
 // asks for it, so of two who create it at once the second is refused before its device is opened.
 
+import { assert } from '../base/assert.ts';
 import { DmError, invalid } from '../base/errors.ts';
 import { nameFault, printable } from '../base/names.ts';
 import { Status } from '../base/status.ts';
 import type { BlockDevice } from '../bio/device.ts';
+import type { Arena } from '../io/arena.ts';
 import type { ExportOptions, ExportStatus } from './control.ts';
 import { Export, type OpenDevice } from './export.ts';
 import { WriteGate } from './write-gate.ts';
@@ -13,8 +15,16 @@ import { WriteGate } from './write-gate.ts';
 export const EXPORT_TEXT_BYTES_MAX = 4096;
 
 export interface ExportCatalogOptions {
+  /** Where the buffers of write gates come from. */
+  readonly arena: Arena;
   /** Opens a mapped device by name. Throws DmError. */
   openDevice(name: string): Promise<OpenDevice>;
+}
+
+/** The gate of a device, shared by its exports. */
+interface SharedGate {
+  readonly gate: WriteGate;
+  exports: number;
 }
 
 export class ExportCatalog {
@@ -22,7 +32,7 @@ export class ExportCatalog {
   readonly #exports = new Map<string, Export>();
   /** Names of exports whose devices are being opened. */
   readonly #beingCreated = new Set<string>();
-  readonly #gates = new WeakMap<BlockDevice, WriteGate>();
+  readonly #gates = new Map<BlockDevice, SharedGate>();
   #isClosed = false;
 
   constructor(options: ExportCatalogOptions) {
@@ -53,8 +63,15 @@ export class ExportCatalog {
         await open.close();
         throw new DmError(Status.ShuttingDown, `export '${name}': the server is ending`);
       }
-      const settings = { name, description, isReadOnly };
-      const created = new Export(settings, open, this.#gateOf(open.device));
+      const gate = this.#takeGate(open.device);
+      if (gate === undefined) {
+        await open.close();
+        throw new DmError(
+          Status.NoMemory,
+          `export '${name}': the memory for buffers is spent just now; try again, or use a larger --buffer`,
+        );
+      }
+      const created = new Export({ name, description, isReadOnly }, open, gate);
       this.#exports.set(name, created);
       return created.status();
     } finally {
@@ -73,7 +90,7 @@ export class ExportCatalog {
       );
     }
     this.#exports.delete(name);
-    await found.close();
+    await this.#close(found);
   }
 
   /** Closes every export; one that fails does not keep the others open. Throws the first error. */
@@ -81,18 +98,38 @@ export class ExportCatalog {
     this.#isClosed = true;
     const all = this.list();
     this.#exports.clear();
-    const results = await Promise.allSettled(all.map((found) => found.close()));
+    const results = await Promise.allSettled(all.map((found) => this.#close(found)));
     const failed = results.find((result) => result.status === 'rejected');
     if (failed !== undefined) throw failed.reason;
   }
 
-  #gateOf(device: BlockDevice): WriteGate {
-    let gate = this.#gates.get(device);
-    if (gate === undefined) {
-      gate = new WriteGate();
-      this.#gates.set(device, gate);
+  async #close(found: Export): Promise<void> {
+    try {
+      await found.close();
+    } finally {
+      this.#giveGate(found.device);
     }
-    return gate;
+  }
+
+  /** Undefined: no memory for a new one. */
+  #takeGate(device: BlockDevice): WriteGate | undefined {
+    let shared = this.#gates.get(device);
+    if (shared === undefined) {
+      const gate = WriteGate.tryMake(this.#options.arena);
+      if (gate === undefined) return undefined;
+      shared = { gate, exports: 0 };
+      this.#gates.set(device, shared);
+    }
+    shared.exports++;
+    return shared.gate;
+  }
+
+  #giveGate(device: BlockDevice): void {
+    const shared = this.#gates.get(device);
+    assert(shared !== undefined, `exports: device ${device.name} has no write gate`);
+    if (--shared.exports > 0) return;
+    this.#gates.delete(device);
+    shared.gate.close();
   }
 
   #unknown(name: string): DmError {

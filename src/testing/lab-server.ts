@@ -22,6 +22,7 @@ export async function serveLab(
 ): Promise<LabServer> {
   const engine = new NodeEngine(lab.arena);
   const exports = new ExportCatalog({
+    arena: lab.arena,
     openDevice: async (name) => await lab.dm.openDevice(name),
   });
   const server = new TransmissionServer(engine, exports);

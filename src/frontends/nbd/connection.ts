@@ -225,8 +225,7 @@ export class NbdConnection implements IoDone, BatchTask, ExportUser {
       // What was parsed may have ended the connection.
       if (!this.isOpen) return false;
     }
-    this.#receive();
-    return false;
+    return this.#receive();
   }
 
   #skip(buffer: RecvBuffer): void {
@@ -307,21 +306,21 @@ export class NbdConnection implements IoDone, BatchTask, ExportUser {
     return bytes;
   }
 
-  #receive(): void {
-    if (this.#isReceiving) return;
+  /** Asks the socket for more. True: there is more already, which came behind the handshake. */
+  #receive(): boolean {
+    if (this.#isReceiving) return false;
     const buffer = this.#readyBuffer();
-    if (buffer === null) return;
+    if (buffer === null) return false;
     if (this.#rest.length > 0) {
       const bytes = Math.min(this.#rest.length, buffer.roomBytes);
       this.engine.arena.u8.set(this.#rest.subarray(0, bytes), buffer.fillAt);
       this.#rest = this.#rest.subarray(bytes);
-      // As if received; not from here, where a pump is running.
-      this.#isReceiving = true;
-      setImmediate(() => this.ioDone(this, bytes));
-      return;
+      buffer.fillAt += bytes;
+      return true;
     }
     const isHeaderOnly = this.#expectsLarge && buffer.unparsedBytes === 0 && this.#skipBytes === 0;
     this.#recv(buffer.fillAt, isHeaderOnly ? REQUEST_BYTES : buffer.roomBytes, false);
+    return false;
   }
 
   #recv(mem: number, bytes: number, waitAll: boolean): void {

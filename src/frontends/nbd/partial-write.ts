@@ -1,6 +1,7 @@
 // Writes and zeroes that do not cover whole blocks: the blocks at the edges are read, changed and
 // written back while nobody else writes to the device. A slow path.
 
+import { assert } from '../../base/assert.ts';
 import { Status } from '../../base/status.ts';
 import { SECTOR_BYTES } from '../../base/units.ts';
 import { Bio, BioFlag, type BioOwner, Op } from '../../bio/bio.ts';
@@ -8,7 +9,7 @@ import type { IoContext } from '../../bio/context.ts';
 import { submitBio } from '../../bio/submit.ts';
 import { BioVec, NO_VEC } from '../../bio/vec.ts';
 import type { Export } from '../../exports/export.ts';
-import type { GateWaiter, WriteGate } from '../../exports/write-gate.ts';
+import { GATE_BLOCK_BYTES, type GateWaiter, type WriteGate } from '../../exports/write-gate.ts';
 import { type Arena, NONE } from '../../io/arena.ts';
 
 export interface PartialWrite {
@@ -61,23 +62,21 @@ async function writeWhole(write: PartialWrite, offBytes: number, len: number): P
 async function mergeBlock(write: PartialWrite, blockOff: number): Promise<Status> {
   const { arena } = write;
   const size = write.export.blockBytes;
-  const mem = await allocate(arena, size);
-  try {
-    const vec = new BioVec([mem], [size], write);
-    const read = await doBio(write, Op.Read, blockOff, size, vec);
-    if (read !== Status.Ok) return read;
-    const from = Math.max(write.offBytes, blockOff);
-    const to = Math.min(write.offBytes + write.lenBytes, blockOff + size);
-    const at = mem + (from - blockOff);
-    if (write.mem === NONE) arena.u8.fill(0, at, at + (to - from));
-    else {
-      const source = write.mem + (from - write.offBytes);
-      arena.u8.copyWithin(at, source, source + (to - from));
-    }
-    return await doBio(write, Op.Write, blockOff, size, vec);
-  } finally {
-    arena.free(mem, size);
+  assert(size <= GATE_BLOCK_BYTES, `nbd partial write: a block of ${size} bytes`);
+  // The gate's own, because whoever waits at the gate may hold all other memory.
+  const mem = write.export.gate.blockMem;
+  const vec = new BioVec([mem], [size], write);
+  const read = await doBio(write, Op.Read, blockOff, size, vec);
+  if (read !== Status.Ok) return read;
+  const from = Math.max(write.offBytes, blockOff);
+  const to = Math.min(write.offBytes + write.lenBytes, blockOff + size);
+  const at = mem + (from - blockOff);
+  if (write.mem === NONE) arena.u8.fill(0, at, at + (to - from));
+  else {
+    const source = write.mem + (from - write.offBytes);
+    arena.u8.copyWithin(at, source, source + (to - from));
   }
+  return await doBio(write, Op.Write, blockOff, size, vec);
 }
 
 function enterExclusive(gate: WriteGate): Promise<void> {
@@ -85,14 +84,6 @@ function enterExclusive(gate: WriteGate): Promise<void> {
     const waiter: GateWaiter = { gateEntered: () => resolve() };
     if (gate.enter(waiter, true)) resolve();
   });
-}
-
-async function allocate(arena: Arena, bytes: number): Promise<number> {
-  for (;;) {
-    const mem = arena.tryAlloc(bytes);
-    if (mem !== NONE) return mem;
-    await new Promise<void>((resolve) => arena.onFree(resolve));
-  }
 }
 
 function doBio(
