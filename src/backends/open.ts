@@ -22,14 +22,23 @@ const ALIASES: ReadonlyMap<string, string> = new Map([
 ]);
 const EXTENSION = import.meta.url.endsWith('.ts') ? '.ts' : '.js';
 
+/** Whether a reference that begins with `scheme:` is a backend's. */
+export function isBackendScheme(scheme: string): boolean {
+  return existsSync(backendFile(scheme));
+}
+
+function backendFile(scheme: string): URL {
+  const name = ALIASES.get(scheme) ?? scheme;
+  return new URL(`./${name}/${name}.backend${EXTENSION}`, import.meta.url);
+}
+
 export async function openBackend(
   reference: string,
   options: { readonly readOnly: boolean },
   engine: IoEngine,
 ): Promise<BackendDevice> {
   const scheme = /^([a-z][a-z0-9+-]*):/.exec(reference)?.[1] ?? 'file';
-  const name = ALIASES.get(scheme) ?? scheme;
-  const file = new URL(`./${name}/${name}.backend${EXTENSION}`, import.meta.url);
+  const file = backendFile(scheme);
   const module = existsSync(file) ? ((await import(file.href)) as { open?: OpenBackend }) : {};
   if (typeof module.open !== 'function') {
     throw invalid(

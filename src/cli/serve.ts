@@ -2,13 +2,13 @@
 
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { basename, join } from 'node:path';
+import { join } from 'node:path';
 import { type Command, Option } from 'commander';
 import { invalid } from '../base/errors.ts';
 import type { Plane } from '../daemon/plane.ts';
 import { buildStack, parseExports, type Stack, type StackExport } from '../daemon/stack.ts';
 import { loadStackFile } from '../daemon/stack-file.ts';
-import { escapeArg, parseConcise } from '../dm/table-text.ts';
+import { parseConcise } from '../dm/table-text.ts';
 import {
   type ListenAddress,
   parseTcpAddress,
@@ -17,6 +17,7 @@ import {
 import { CONNECTIONS_MAX, NbdListener } from '../frontends/nbd/listener.ts';
 import { TlsServer } from '../frontends/nbd/tls.ts';
 import { endOnSignals } from './end-on-signals.ts';
+import { imageDevice } from './image-device.ts';
 import { positive, repeated } from './option-values.ts';
 import { addPlaneOptions, openPlane, type PlaneFlags } from './plane-options.ts';
 
@@ -147,7 +148,7 @@ async function chooseStack(
   }
   let devices = file?.devices ?? [];
   if (options.concise !== undefined) devices = parseConcise(options.concise);
-  else if (image !== undefined) devices = [await imageDevice(plane, image, isReadOnly)];
+  else if (image !== undefined) devices = [await imageDevice(plane, image, { isReadOnly, note })];
   else if (options.table.length > 0) {
     const table = options.table.join('\n');
     devices = [{ name: options.name, uuid: '', minor: undefined, isReadOnly, table }];
@@ -156,18 +157,8 @@ async function chooseStack(
   return { devices, exports: named ?? file?.exports, isReadOnly };
 }
 
-/** An image as a linear device over all of it, named like the file. */
-async function imageDevice(
-  plane: Plane,
-  image: string,
-  isReadOnly: boolean,
-): Promise<Stack['devices'][number]> {
-  const { lenSectors, sizeNote } = await plane.measure(image, { readOnly: isReadOnly });
-  if (sizeNote !== undefined) process.stderr.write(`lamina: ${sizeNote}\n`);
-  const path = image.replace(/^[a-z+]+:/, '').replace(/\?.*$/s, '');
-  const name = basename(path).slice(0, 100) || 'image';
-  const table = `0 ${lenSectors} linear ${escapeArg(image)} 0`;
-  return { name, uuid: '', minor: undefined, isReadOnly, table };
+function note(text: string): void {
+  process.stderr.write(`lamina: ${text}\n`);
 }
 
 function listenAddress(

@@ -55,30 +55,29 @@ async function defaultExports(plane: Plane, names: readonly string[]): Promise<S
   return exports;
 }
 
-/** `NAME` or `NAME=DEVICE` options. Throws DmError. */
+/**
+ * `NAME` or `NAME=DEVICE` options. NAME alone is the device of that name, or, where there is only one device, a
+ * name for it. Throws DmError.
+ */
 export function parseExports(
   options: readonly string[],
   devices: readonly { readonly name: string }[],
 ): StackExport[] {
+  const isDevice = (name: string): boolean => devices.some((d) => d.name === name);
+  const names = devices.map((d) => d.name).join(', ');
   return options.map((text) => {
+    if (isDevice(text)) return { name: text, device: text };
     const equals = text.lastIndexOf('=');
     if (equals !== -1) {
       const device = text.slice(equals + 1);
-      if (!devices.some((d) => d.name === device)) {
-        const names = devices.map((d) => d.name).join(', ');
-        throw new DmError(
-          Status.NoEntry,
-          `--export ${text}: no device '${device}'; there are ${names}`,
-        );
-      }
-      return { name: text.slice(0, equals), device };
+      if (isDevice(device)) return { name: text.slice(0, equals), device };
+      const what = `--export ${text}: no device '${device}'; there are ${names}`;
+      throw new DmError(Status.NoEntry, what);
     }
     const only = devices[0];
-    if (only === undefined || devices.length > 1) {
-      throw invalid(
-        `--export ${text}: there are ${devices.length} devices; say which: --export ${text}=DEVICE`,
-      );
-    }
-    return { name: text, device: only.name };
+    if (only !== undefined && devices.length === 1) return { name: text, device: only.name };
+    throw invalid(
+      `--export ${text}: no device has that name (there are ${names}): say --export ${text}=DEVICE`,
+    );
   });
 }

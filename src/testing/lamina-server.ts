@@ -27,12 +27,14 @@ export async function startLamina(
   args: readonly string[],
   where: string | readonly string[],
   env: Readonly<Record<string, string>> = {},
+  cwd?: string,
 ): Promise<LaminaServer> {
   const socketPath = typeof where === 'string' ? where : '';
   const address = typeof where === 'string' ? ['--unix', where] : where;
   const child = spawn(process.execPath, [LAMINA, 'serve', ...args, ...address], {
     stdio: ['ignore', 'pipe', 'pipe'],
     env: { ...process.env, ...env },
+    ...(cwd === undefined ? {} : { cwd }),
   });
   let errors = '';
   child.stderr.on('data', (chunk: Buffer) => {

@@ -59,7 +59,7 @@ const WRONG: readonly (readonly [args: readonly string[], status: number, messag
   [
     ['serve', '--concise', 'a,,,rw,0 8 zero;b,,,rw,0 8 zero', '--export', 'x'],
     1,
-    /2 devices; say which/,
+    /no device has that name \(there are a, b\)/,
   ],
   [['serve', join(folder.path, 'none')], 1, /cannot open: no such file/i],
   [['serve', join(folder.path, 'dir')], 1, /directory/],
@@ -94,6 +94,19 @@ for (const [args, status, message] of WRONG) {
     assert.doesNotMatch(answer.text, /\n {4}at /, 'no stack trace');
   });
 }
+
+test('an image by its bare name, whatever the name', async () => {
+  for (const name of ['disk.img', 'a b:c,d;e\\f\n.img', 'dm-0']) {
+    writeFileSync(join(folder.path, name), Buffer.alloc(4096), {
+      flag: name === 'disk.img' ? 'a' : 'w',
+    });
+    const server = await startLamina([name], join(folder.path, 's0'), {}, folder.path);
+    const client = await NbdClient.connect({ path: server.socketPath });
+    assert.equal(client.sizeBytes, statSync(join(folder.path, name)).size);
+    client.destroy();
+    assert.equal(await server.stop(), 0, server.stderr());
+  }
+});
 
 test('one image, one server', async () => {
   const server = await startLamina([image], join(folder.path, 's1'));
