@@ -96,6 +96,7 @@ export class PlaneCore {
     const all = this.#frontEnds.map((frontEnd) => frontEnd.stats());
     return {
       engine: this.engine.name,
+      loop: this.engine.loopScheme,
       connections: all.reduce((sum, s) => sum + s.connections, 0),
       requests: all.reduce((sum, s) => sum + s.requests, 0),
       bufferBytes: arena.sizeBytes,

@@ -5,6 +5,7 @@ import type { DmControl } from '../dm/control.ts';
 import type { ExportControl } from '../exports/control.ts';
 import type { ConnectionTaker } from '../exports/front-end.ts';
 import type { EngineName } from '../io/engine.ts';
+import type { NodeLoop } from '../io/node-loop.ts';
 import type { PlaneVerb, VerbArgs } from './verbs.ts';
 
 /** What a verb of the plane answers. */
@@ -21,6 +22,8 @@ export interface PlaneOptions {
 
 export interface PlaneStats {
   readonly engine: EngineName;
+  /** How the plane's thread hears of what waits for Node's event loop; undefined where it lives in that loop. */
+  readonly loop: NodeLoop['scheme'] | undefined;
   readonly connections: number;
   readonly requests: number;
   readonly bufferBytes: number;

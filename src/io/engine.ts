@@ -11,6 +11,7 @@ import type { Duplex } from 'node:stream';
 import type { Clock } from '../base/clock.ts';
 import type { Arena } from './arena.ts';
 import type { Compute } from './compute.ts';
+import type { NodeLoop } from './node-loop.ts';
 
 export type EngineName = 'uring' | 'node';
 
@@ -81,6 +82,8 @@ export interface IoEngine {
   readonly name: EngineName;
   readonly arena: Arena;
   readonly clock: Clock;
+  /** How a thread that lives in its ring hears of what waits for Node's event loop; for diagnosis. */
+  readonly loopScheme?: NodeLoop['scheme'] | undefined;
   /** Threads for work on what is in the arena. */
   readonly compute: Compute;
   read(

@@ -1,19 +1,19 @@
 // The io_uring engine: files and sockets in one ring.
 //
-// It runs in one of two modes. As a guest (the default) it shares its thread with a normal event loop:
-// while something is outstanding it looks at the ring once a turn. After `own()` the thread lives in the
-// ring: it blocks there when only ring work is under way, and turns the event loop between entries while
-// a slow path runs (`spawn`), because promises and Node's own callbacks only move there. An owned engine
-// is woken from outside through an eventfd (`wakeFd`).
+// The engine runs in one of two modes. As a guest (the default) it shares its thread with a normal event
+// loop: while something is outstanding it looks at the ring once a turn. After `own()` the thread lives
+// in the ring: it sleeps there, goes on with promises between two entries, and lets Node's event loop turn
+// when `NodeLoop` says that something waits for it. Any await on such a thread just works. An owned
+// engine is woken from outside through an eventfd (`wakeFd`).
 
 import type { Duplex } from 'node:stream';
 import { assert, bug } from '../base/assert.ts';
 import type { Clock } from '../base/clock.ts';
 import { realClock } from '../base/clock.ts';
-import { slowPathsRunning } from '../base/spawn.ts';
 import { AdaptivePolling } from './adaptive-polling.ts';
 import type { Arena } from './arena.ts';
 import type { BatchTask, IoDone, IoEngine, IoFile, IoStream } from './engine.ts';
+import { type NodeLoop, openNodeLoop, TimedLoop } from './node-loop.ts';
 import { closeFd, errno, eventfd, MADV_HUGEPAGE, madvise, preadAt, pwriteAt } from './posix.ts';
 import { ThreadCompute } from './thread-compute.ts';
 import { TimerHeap } from './timer-heap.ts';
@@ -31,11 +31,9 @@ const INLINE_BYTES_MAX = 32768;
 const PAGE_BYTES = 4096;
 /** Most bytes written inline in one batch; the rest goes through the ring, so no batch hangs long. */
 const INLINE_BATCH_BYTES_MAX = 1 << 20;
-/** How long an owned ring waits at most while a slow path is running in the event loop. */
-const SLOW_PATH_WAIT_MS = 1;
-
 /** How long a guest dozes in the ring when nothing has completed. */
 const GUEST_WAIT_MS = 0.05;
+const POLLIN = 1;
 
 interface Waiting {
   readonly op: number;
@@ -61,8 +59,8 @@ export class UringEngine implements IoEngine, CompletionSink, IoDone {
   readonly #args: (object | null)[];
   readonly #freeSlots: Int32Array;
   #freeCount: number;
-  /** Operations that found every slot taken, in order. */
-  #backlog: Waiting[] = [];
+  /** Operations that found every slot taken or the submission queue full, in order. */
+  readonly #backlog: Waiting[] = [];
   #outstanding = 0;
   #batch: BatchTask[] = [];
   #inlineLeft = INLINE_BATCH_BYTES_MAX;
@@ -74,17 +72,21 @@ export class UringEngine implements IoEngine, CompletionSink, IoDone {
   #onWake: () => void = () => {};
   #wakeFd = -1;
   #wakeMem = -1;
+  /** Node's event loop of an owned thread. */
+  #loop: NodeLoop | null = null;
+  #isLoopPolled = false;
+  readonly #loopPolled: IoDone = { ioDone: (_arg, result) => this.#loopReadable(result) };
   readonly #tickBound = (): void => this.#tick();
 
   /**
    * Throws UringUnavailable. The clock is the ring's own once the engine owns its thread. `pollMs`: how
-   * long an owned engine looks for completions before it sleeps, while that pays.
+   * long an owned engine looks for completions before it sleeps, while that pays. `ring` is for tests.
    */
-  constructor(arena: Arena, pollMs = 0) {
+  constructor(arena: Arena, pollMs = 0, ring = new UringRing(SQ_ENTRIES)) {
     this.arena = arena;
     this.#polling = new AdaptivePolling(pollMs);
     this.compute = new ThreadCompute(arena);
-    this.#ring = new UringRing(SQ_ENTRIES);
+    this.#ring = ring;
     const slots = this.#ring.completionsMax;
     this.#done = Array.from({ length: slots }, () => null);
     this.#args = Array.from({ length: slots }, () => null);
@@ -182,10 +184,28 @@ export class UringEngine implements IoEngine, CompletionSink, IoDone {
     done: IoDone,
     arg: object,
   ): void {
-    if (this.#freeCount === 0) {
+    if (this.#backlog.length > 0 || !this.#hasRoom()) {
       this.#backlog.push({ op, fd, address, len, offset, flags, done, arg });
+      this.#schedule();
       return;
     }
+    this.#start(op, fd, address, len, offset, flags, done, arg);
+  }
+
+  #hasRoom(): boolean {
+    return this.#freeCount > 0 && this.#ring.hasRoom();
+  }
+
+  #start(
+    op: number,
+    fd: number,
+    address: number,
+    len: number,
+    offset: number,
+    flags: number,
+    done: IoDone,
+    arg: object,
+  ): void {
     const slot = this.#freeSlots[--this.#freeCount] as number;
     this.#done[slot] = done;
     this.#args[slot] = arg;
@@ -201,7 +221,6 @@ export class UringEngine implements IoEngine, CompletionSink, IoDone {
     this.#args[slot] = null;
     this.#freeSlots[this.#freeCount++] = slot;
     this.#outstanding--;
-    if (this.#backlog.length > 0) this.#unpark();
     done.ioDone(arg, result);
   }
 
@@ -209,15 +228,21 @@ export class UringEngine implements IoEngine, CompletionSink, IoDone {
    * Makes the ring this thread's home. `onWake` runs after somebody has written to `wakeFd`. Returns at
    * once; the loop starts with the next turn of the event loop and runs until `close`.
    */
-  own(onWake: () => void): void {
+  own(onWake: () => void, loop: NodeLoop = openNodeLoop()): void {
     assert(!this.#isOwned, 'uring engine: owned twice');
     this.#isOwned = true;
+    this.#loop = loop;
     this.#onWake = onWake;
     this.#wakeFd = eventfd(0, 0);
     assert(this.#wakeFd >= 0, `uring engine: eventfd: errno ${errno()}`);
     this.compute.useWakeFd(this.#wakeFd);
     this.#wakeMem = this.arena.tryAlloc(8);
     this.#armWake();
+  }
+
+  /** How an owned thread hears of what waits for Node's event loop. */
+  get loopScheme(): NodeLoop['scheme'] | undefined {
+    return this.#loop?.scheme;
   }
 
   /** Write 8 bytes (a u64 above 0) here to wake an owned engine. */
@@ -234,7 +259,7 @@ export class UringEngine implements IoEngine, CompletionSink, IoDone {
 
   close(): void {
     this.#isClosed = true;
-    const own = this.#isOwned ? 1 : 0;
+    const own = (this.#isOwned ? 1 : 0) + (this.#isLoopPolled ? 1 : 0);
     assert(this.#outstanding <= own, `uring engine: closed with ${this.#outstanding} outstanding`);
     // Called from a completion: the ring is being read and goes when that is over.
     if (!this.#isReaping) this.#release();
@@ -242,6 +267,7 @@ export class UringEngine implements IoEngine, CompletionSink, IoDone {
 
   #release(): void {
     this.compute.close();
+    this.#loop?.close();
     this.#ring.close();
     if (this.#wakeFd >= 0) closeFd(this.#wakeFd);
     if (this.#wakeMem >= 0) this.arena.free(this.#wakeMem, 8);
@@ -251,6 +277,7 @@ export class UringEngine implements IoEngine, CompletionSink, IoDone {
   #reap(): boolean {
     this.#isReaping = true;
     this.#reaped = this.#ring.reap(this);
+    if (this.#backlog.length > 0) this.#unpark();
     this.#isReaping = false;
     if (this.#isClosed) this.#release();
     return !this.#isClosed;
@@ -262,8 +289,29 @@ export class UringEngine implements IoEngine, CompletionSink, IoDone {
   }
 
   #unpark(): void {
-    const w = this.#backlog.shift() as Waiting;
-    this.push(w.op, w.fd, w.address, w.len, w.offset, w.flags, w.done, w.arg);
+    let count = 0;
+    for (const w of this.#backlog) {
+      if (!this.#hasRoom()) break;
+      this.#start(w.op, w.fd, w.address, w.len, w.offset, w.flags, w.done, w.arg);
+      count++;
+    }
+    this.#backlog.splice(0, count);
+  }
+
+  #pollLoop(loop: NodeLoop): void {
+    if (this.#isLoopPolled || loop.fd < 0) return;
+    this.#isLoopPolled = true;
+    this.push(UringOp.PollAdd, loop.fd, 0, 0, 0, POLLIN, this.#loopPolled, this);
+  }
+
+  #loopReadable(result: number): void {
+    this.#isLoopPolled = false;
+    if (result >= 0) this.#loop?.readable();
+    else if (!this.#isClosed) {
+      // This kernel does not poll it.
+      this.#loop?.close();
+      this.#loop = new TimedLoop();
+    }
   }
 
   #schedule(): void {
@@ -275,42 +323,54 @@ export class UringEngine implements IoEngine, CompletionSink, IoDone {
   #tick(): void {
     this.#isScheduled = false;
     if (this.#isClosed) return;
-    if (!this.#isOwned) {
-      this.#guestTurn();
-      return;
-    }
+    if (this.#isOwned) this.#ownTurn();
+    else this.#guestTurn();
+  }
+
+  /** Lives in the ring until Node's event loop has something to do. */
+  #ownTurn(): void {
     // Held for the whole loop: nothing below may schedule a second tick.
     this.#isScheduled = true;
-    let mayBlock = true;
-    for (;;) {
+    const { compute } = this;
+    (this.#loop as NodeLoop).turned();
+    for (let isFirst = true; ; isFirst = false) {
+      const loop = this.#loop as NodeLoop;
+      this.#pollLoop(loop);
       this.#runBatch();
-      const isSlow = slowPathsRunning() > 0;
-      if (isSlow && !mayBlock) break;
-      this.#wait(isSlow);
-      mayBlock = false;
+      loop.runTicks();
+      if (this.#isClosed) return;
+      const isBusy = this.#hasWork();
+      const now = performance.now();
+      const dueMs = loop.dueMs(now, isBusy);
+      // The ring has its turn too, however often the event loop wants one.
+      if (dueMs <= now && !isFirst) break;
+      if (isBusy || dueMs <= now) this.#ring.enter(0, 0);
+      else this.#wait(dueMs);
       if (!this.#reap()) return;
+      if (this.#reaped > 0) loop.worked();
       this.#timers.fireDue(performance.now());
-      if (this.compute.pending > 0) this.compute.poll();
+      if (compute.pending > 0) compute.poll();
       if (this.#isClosed) return;
     }
     if (this.#ring.hasUnsubmitted) this.#ring.enter(0, 0);
     setImmediate(this.#tickBound);
   }
 
-  #wait(isSlow: boolean): void {
+  /** Whether there is something to do without a wait. */
+  #hasWork(): boolean {
+    const isParked = this.#backlog.length > 0 && this.#freeCount > 0;
+    return isParked || this.#batch.length > 0 || this.#ring.hasCompletions;
+  }
+
+  /** Sleeps until something has completed, and no longer than the next timer or `untilMs`. */
+  #wait(untilMs: number): void {
     const ring = this.#ring;
-    if (this.#batch.length > 0 || ring.hasCompletions) {
-      ring.enter(0, 0);
-      return;
-    }
-    let timeoutMs = isSlow ? SLOW_PATH_WAIT_MS : 0;
     const nextMs = this.#timers.nextMs;
-    if (nextMs !== undefined) {
-      const left = Math.max(0.001, nextMs - performance.now());
-      timeoutMs = timeoutMs === 0 ? left : Math.min(left, timeoutMs);
-    }
+    const wakeMs = nextMs === undefined ? untilMs : Math.min(nextMs, untilMs);
+    const isForEver = wakeMs === Number.POSITIVE_INFINITY;
+    const timeoutMs = isForEver ? 0 : Math.max(0.001, wakeMs - performance.now());
     if (this.compute.pending === 0) {
-      if (!isSlow && this.#polling.shouldPoll() && this.#poll()) return;
+      if (this.#polling.shouldPoll() && this.#poll()) return;
       ring.enter(1, timeoutMs);
     } else {
       ring.enter(this.compute.mayDoze() ? 1 : 0, timeoutMs);
@@ -330,7 +390,7 @@ export class UringEngine implements IoEngine, CompletionSink, IoDone {
 
   #guestTurn(): void {
     this.#runBatch();
-    if (this.#outstanding > 0) {
+    if (this.#outstanding > 0 || this.#backlog.length > 0) {
       this.#ring.enter(0, 0);
       if (!this.#reap()) return;
       if (this.#reaped === 0 && this.#batch.length === 0) {
@@ -340,7 +400,8 @@ export class UringEngine implements IoEngine, CompletionSink, IoDone {
       }
       this.#runBatch();
     }
-    if (this.#outstanding > 0 || this.#batch.length > 0) this.#schedule();
+    const isIdle = this.#outstanding === 0 && this.#backlog.length === 0;
+    if (!isIdle || this.#batch.length > 0) this.#schedule();
   }
 
   #runBatch(): void {

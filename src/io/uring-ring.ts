@@ -5,6 +5,7 @@
 // kernel at the next `enter`; completions are read between `cqHead` and `cqTail` by `reap`.
 
 import { assert } from '../base/assert.ts';
+import { Status, statusName } from '../base/status.ts';
 import { errno, mapAddress, mmap, munmap, closeFd, syscall6, addressOf } from './posix.ts';
 
 const SYS_IO_URING_SETUP = 425;
@@ -23,10 +24,8 @@ const SETUP_DEFER_TASKRUN = 1 << 13;
 const ENTER_GETEVENTS = 1;
 const ENTER_EXT_ARG = 8;
 
-const EINTR = 4;
-const EAGAIN = 11;
-const EBUSY = 16;
-const ETIME = 62;
+/** io_uring_enter(2), so that tests can have it refuse. */
+export type Enter = typeof syscall6;
 
 export const UringOp = {
   Fsync: 3,
@@ -63,14 +62,16 @@ export class UringRing {
   readonly #entries: number;
   /** Completions the kernel can hold; no more operations than this may be under way. */
   readonly completionsMax: number;
-  // A __kernel_timespec and the io_uring_getevents_arg that points to it.
-  readonly #timespec = new BigInt64Array(2);
+  // A __kernel_timespec, two 64-bit words, and the io_uring_getevents_arg that points to it.
+  readonly #timespec = new Int32Array(4);
   readonly #enterArg = new BigUint64Array(3);
   readonly #enterArgAddress: number;
+  readonly #call: Enter;
   #tail: number;
   #submitted: number;
 
-  constructor(entries: number) {
+  constructor(entries: number, call: Enter = syscall6) {
+    this.#call = call;
     const params = new Int32Array(30);
     this.#fd = setup(entries, params);
     const at = (byte: number): number => params[byte >> 2] as number;
@@ -102,7 +103,21 @@ export class UringRing {
   }
 
   /**
-   * Queues an entry. `address` and `offset` are numbers below 2^53; `opFlags` is the union of flags that
+   * Whether `push` may be called. Hands a full queue to the kernel first, which may refuse while it is
+   * short of memory or of room for completions; then some must be reaped, or time go by.
+   */
+  hasRoom(): boolean {
+    if (this.#unsubmitted < this.#entries) return true;
+    this.enter(0, 0);
+    return this.#unsubmitted < this.#entries;
+  }
+
+  get #unsubmitted(): number {
+    return (this.#tail - this.#submitted) | 0;
+  }
+
+  /**
+   * Queues an entry; there is room. `address` and `offset` are numbers below 2^53; `opFlags` is the union of flags that
    * the operation has (fsync_flags, msg_flags, poll32_events).
    */
   push(
@@ -114,7 +129,7 @@ export class UringRing {
     userData: number,
     opFlags: number,
   ): void {
-    if (((this.#tail - this.#submitted) | 0) >= this.#entries) this.enter(0, 0);
+    assert(this.#unsubmitted < this.#entries, 'io_uring: no room for an entry');
     const b = (this.#tail & this.#sqMask) << 4;
     const s = this.#sqes;
     s[b] = op;
@@ -148,17 +163,18 @@ export class UringRing {
    */
   enter(min: number, timeoutMs: number): void {
     Atomics.store(this.#ring, this.#sqTail, this.#tail);
-    const count = (this.#tail - this.#submitted) | 0;
+    const count = this.#unsubmitted;
     let result: number;
     if (min > 0 && timeoutMs > 0) {
-      const ns = Math.ceil(timeoutMs * 1e6);
-      this.#timespec[0] = BigInt(Math.floor(ns / 1e9));
-      this.#timespec[1] = BigInt(ns % 1e9);
+      const seconds = Math.floor(timeoutMs / 1000);
+      this.#timespec[0] = seconds;
+      this.#timespec[1] = seconds / 4294967296;
+      this.#timespec[2] = Math.ceil((timeoutMs - seconds * 1000) * 1e6);
       const flags = ENTER_GETEVENTS | ENTER_EXT_ARG;
       const arg = this.#enterArgAddress;
-      result = syscall6(SYS_IO_URING_ENTER, this.#fd, count, min, flags, arg, 24);
+      result = this.#call(SYS_IO_URING_ENTER, this.#fd, count, min, flags, arg, 24);
     } else {
-      result = syscall6(SYS_IO_URING_ENTER, this.#fd, count, min, ENTER_GETEVENTS, 0, 0);
+      result = this.#call(SYS_IO_URING_ENTER, this.#fd, count, min, ENTER_GETEVENTS, 0, 0);
     }
     if (result >= 0) {
       this.#submitted = (this.#submitted + result) | 0;
@@ -167,8 +183,10 @@ export class UringRing {
     const e = errno();
     // A wait that timed out or was interrupted has submitted everything; EAGAIN and EBUSY submit nothing
     // and are over when completions have been reaped.
-    if (e === ETIME || e === EINTR) this.#syncSubmitted();
-    else if (e !== EAGAIN && e !== EBUSY) throw new Error(`io_uring_enter: errno ${e}`);
+    if (e === Status.TimerExpired || e === Status.Interrupted) this.#syncSubmitted();
+    else if (e !== Status.Again && e !== Status.Busy) {
+      throw new Error(`io_uring_enter: ${statusName(e)}`);
+    }
   }
 
   /** Hands out the completions that are there now; their number. */
@@ -218,7 +236,7 @@ function setup(entries: number, params: Int32Array): number {
     }
     e = errno();
   }
-  throw new UringUnavailable(`io_uring_setup: errno ${e}`);
+  throw new UringUnavailable(`io_uring_setup: ${statusName(e)}`);
 }
 
 /** Asks the kernel whether it knows every operation that the engine uses. */
@@ -227,7 +245,7 @@ function checkOps(fd: number): void {
   if (syscall6(SYS_IO_URING_REGISTER, fd, REGISTER_PROBE, addressOf(probe), 256, 0, 0) < 0) {
     const e = errno();
     closeFd(fd);
-    throw new UringUnavailable(`io_uring probe: errno ${e}`);
+    throw new UringUnavailable(`io_uring probe: ${statusName(e)}`);
   }
   for (const [name, op] of Object.entries(UringOp)) {
     if (((probe[16 + op * 8 + 2] as number) & 1) === 0) {
@@ -239,6 +257,6 @@ function checkOps(fd: number): void {
 
 function mapRing(fd: number, bytes: number, offset: number): number {
   const address = mmap(0, bytes, PROT_READ_WRITE, MAP_SHARED_POPULATE, fd, offset);
-  if (address === -1) throw new UringUnavailable(`io_uring mmap: errno ${errno()}`);
+  if (address === -1) throw new UringUnavailable(`io_uring mmap: ${statusName(errno())}`);
   return address;
 }

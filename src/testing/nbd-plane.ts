@@ -16,6 +16,8 @@ export interface TestPlane {
   /** Creates a device and exports it under its name. */
   device(name: string, table: string, isReadOnly?: boolean): Promise<void>;
   close(): Promise<void>;
+  /** What is left to do when the process ends without `close`. */
+  removeFolder(): void;
 }
 
 export async function startTestPlane(
@@ -47,5 +49,6 @@ export async function startTestPlane(
       await plane.shutdown();
       folder.remove();
     },
+    removeFolder: () => folder.remove(),
   };
 }

@@ -1,7 +1,7 @@
 // A negotiated connection as the engine's stream. The node engine takes Node's sockets as they are.
 // The ring takes descriptors: a plain socket's own, and for TLS one end of a socket pair whose
-// other end a thread of the connection's own serves, because the data plane's thread does not turn
-// for Node's sockets.
+// other end a thread of the connection's own serves: encryption takes time, which the data plane's
+// thread does not have.
 
 import type { Socket } from 'node:net';
 import { Worker } from 'node:worker_threads';

@@ -37,10 +37,11 @@ async function refused(request: Promise<unknown>, errno: number): Promise<void> 
   await assert.rejects(request, { name: 'NbdReplyError', errno });
 }
 
-/** A connection past its handshake whose bytes are ours to choose. */
-async function rawTransmission(t: TestPlane): Promise<Socket> {
-  const socket = connectSocket({ path: t.socketPath });
-  await once(socket, 'connect');
+/** Greeting 18, two option replies: export information (20 + 12) and the acknowledgement (20). */
+const HANDSHAKE_BYTES = 18 + 32 + 20;
+
+/** The client's flags and NBD_OPT_GO. */
+function goMessage(): Buffer {
   const name = Buffer.from('disk');
   const go = Buffer.alloc(4 + 16 + 4 + name.length + 2);
   go.writeUInt32BE(3, 0);
@@ -49,10 +50,23 @@ async function rawTransmission(t: TestPlane): Promise<Socket> {
   go.writeUInt32BE(4 + name.length + 2, 16);
   go.writeUInt32BE(name.length, 20);
   name.copy(go, 24);
-  socket.write(go);
-  let seen = 0;
-  // Greeting 18, two option replies: export information (20 + 12) and the acknowledgement (20).
-  while (seen < 18 + 32 + 20) seen += ((await once(socket, 'data')) as [Buffer])[0].length;
+  return go;
+}
+
+async function receive(socket: Socket, lenBytes: number): Promise<Buffer> {
+  let received = Buffer.alloc(0);
+  while (received.length < lenBytes) {
+    received = Buffer.concat([received, ((await once(socket, 'data')) as [Buffer])[0]]);
+  }
+  return received;
+}
+
+/** A connection past its handshake whose bytes are ours to choose. */
+async function rawTransmission(t: TestPlane): Promise<Socket> {
+  const socket = connectSocket({ path: t.socketPath });
+  await once(socket, 'connect');
+  socket.write(goMessage());
+  await receive(socket, HANDSHAKE_BYTES);
   return socket;
 }
 
@@ -109,6 +123,19 @@ for (const engine of ['uring', 'node'] as const) {
       await isAlive(simple);
       await simple.disconnect();
       await client.disconnect();
+    });
+  });
+
+  test(`${engine}: requests right behind NBD_OPT_GO, in the same segment, are answered`, async () => {
+    await withPlane(engine, MIB, async (t) => {
+      const socket = connectSocket({ path: t.socketPath });
+      const read = header(Cmd.Read, 0n, 512);
+      socket.write(Buffer.concat([goMessage(), read, read]));
+      // Two simple replies behind the handshake: 16 bytes each, and the data.
+      const received = await receive(socket, HANDSHAKE_BYTES + 2 * (16 + 512));
+      assert.equal(received.readUInt32BE(HANDSHAKE_BYTES), 0x67446698);
+      assert.equal(received.readUInt32BE(HANDSHAKE_BYTES + 4), 0);
+      socket.destroy();
     });
   });
 

@@ -1,0 +1,68 @@
+// Every end of a process with a data plane ends: the plane's thread sleeps in its ring, and whoever ends
+// the process waits for that thread.
+
+import assert from 'node:assert/strict';
+import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { setTimeout as delay } from 'node:timers/promises';
+import { test } from 'node:test';
+import { fileURLToPath } from 'node:url';
+import { Prng } from '../base/prng.ts';
+import { SEED } from '../testing/seed.ts';
+
+const PROGRAM = fileURLToPath(new URL('../testing/plane-process.js', import.meta.url));
+/** For ever, for a process that has only to end; a loaded machine takes a second. */
+const END_MS_MAX = 20_000;
+const TRIES = 20;
+
+const prng = new Prng(SEED);
+
+async function start(way: string, afterMs: number): Promise<ChildProcess> {
+  const child = spawn(process.execPath, [PROGRAM, way, String(afterMs)], {
+    stdio: ['ignore', 'pipe', 'ignore'],
+  });
+  await once(child.stdout as NodeJS.ReadableStream, 'data');
+  return child;
+}
+
+/** The exit code; null: the process did not end and was killed. */
+async function ended(child: ChildProcess, exited: Promise<unknown[]>): Promise<number | null> {
+  const stop = new AbortController();
+  const late = delay(END_MS_MAX, undefined, { signal: stop.signal }).catch(() => undefined);
+  const code = (await Promise.race([exited, late]))?.[0] as number | null | undefined;
+  stop.abort();
+  child.kill('SIGKILL');
+  return code ?? null;
+}
+
+test('two signals close together end a process under load', { timeout: 600_000 }, async () => {
+  const codes: (number | null)[] = [];
+  const attempt = async (): Promise<void> => {
+    const child = await start('signals', 0);
+    const exited = once(child, 'exit');
+    child.kill('SIGTERM');
+    await delay(prng.below(21));
+    child.kill('SIGTERM');
+    codes.push(await ended(child, exited));
+  };
+  for (let i = 0; i < TRIES; i += 2) await Promise.all([attempt(), attempt()]);
+  // 0: it was quicker than the second signal.
+  assert.ok(
+    codes.every((code) => code === 3 || code === 0),
+    `seed ${SEED}: ${codes.join(' ')}`,
+  );
+});
+
+for (const [way, expected] of [
+  ['exit', 3],
+  ['throw', 1],
+  ['reject', 1],
+] as const) {
+  test(`a process under load ends: ${way}`, { timeout: 600_000 }, async () => {
+    for (let i = 0; i < 4; i++) {
+      const afterMs = prng.below(20);
+      const child = await start(way, afterMs);
+      assert.equal(await ended(child, once(child, 'exit')), expected, `after ${afterMs} ms`);
+    }
+  });
+}

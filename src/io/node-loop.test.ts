@@ -1,0 +1,159 @@
+// What an owned ring promises of Node's event loop: whatever is awaited on its thread goes on, nothing
+// keeps the thread from ending, and nothing wakes it while it has nothing to do.
+
+import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import { readFileSync } from 'node:fs';
+import { createServer, type Server } from 'node:net';
+import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
+import { after, before, describe, it, type TestContext } from 'node:test';
+import { Worker } from 'node:worker_threads';
+import { makeTestFolder } from '../testing/lamina-server.ts';
+import type { FromRingThread, RingThreadData } from '../testing/ring-thread.ts';
+
+const FILE = new URL('../testing/ring-thread.js', import.meta.url);
+const LOOPS = ['best', 'timed', 'timed without ticks'] as const;
+type Loop = (typeof LOOPS)[number];
+/** Far more than anything here takes, on any machine. */
+const LONG_MS = 60_000;
+
+const folder = makeTestFolder();
+const socketPath = join(folder.path, 'echo');
+let echo: Server;
+
+before(async () => {
+  echo = createServer({ allowHalfOpen: true }, (socket) => socket.pipe(socket)).listen(socketPath);
+  await once(echo, 'listening');
+});
+
+after(() => {
+  echo.close();
+  folder.remove();
+});
+
+interface RingThread {
+  readonly worker: Worker;
+  readonly words: Int32Array;
+  readonly scheme: string | undefined;
+  readonly exited: Promise<unknown>;
+  next(): Promise<FromRingThread>;
+}
+
+/** Undefined, and the test skipped, where there is no io_uring. */
+async function start(t: TestContext, loop: Loop, task: string): Promise<RingThread | undefined> {
+  const words = new Int32Array(new SharedArrayBuffer(16));
+  const workerData: RingThreadData = { loop, task, socketPath, words };
+  const worker = new Worker(FILE, { workerData, execArgv: [] });
+  const exited = new Promise((resolve) => worker.once('exit', resolve));
+  const waiting: FromRingThread[] = [];
+  let wake: () => void = () => {};
+  worker.on('message', (message: FromRingThread) => {
+    waiting.push(message);
+    wake();
+  });
+  const next = async (): Promise<FromRingThread> => {
+    while (waiting.length === 0) {
+      await new Promise<void>((resolve) => {
+        wake = resolve;
+      });
+    }
+    return waiting.shift() as FromRingThread;
+  };
+  const first = await next();
+  if (first.kind === 'unavailable') {
+    t.skip(first.reason);
+    return undefined;
+  }
+  assert.equal(first.kind, 'started');
+  return { worker, words, scheme: first.scheme, exited, next };
+}
+
+/** Runs a task to its end and the thread's. */
+async function run(t: TestContext, loop: Loop, task: string): Promise<unknown> {
+  const thread = await start(t, loop, task);
+  if (thread === undefined) return undefined;
+  const message = await thread.next();
+  assert.equal(message.kind, 'done');
+  await thread.exited;
+  return message.value;
+}
+
+for (const loop of LOOPS) {
+  describe(`a thread in its ring, ${loop}`, { timeout: LONG_MS }, () => {
+    for (const [task, expected] of [
+      ['ring', 1000],
+      ['timers', true],
+      ['immediates', 100],
+      ['file', true],
+      ['child', 'from a child\n'],
+      ['socket', 'there and back'],
+      ['wasm', '[object WebAssembly.Module]'],
+    ] as const) {
+      it(`goes on with what is awaited: ${task}`, async (t) => {
+        const value = await run(t, loop, task);
+        if (value !== undefined) assert.equal(value, expected);
+      });
+    }
+
+    it('hears messages', async (t) => {
+      const thread = await start(t, loop, 'message');
+      if (thread === undefined) return;
+      await thread.next();
+      thread.worker.postMessage('hello');
+      assert.deepEqual(await thread.next(), { kind: 'done', value: 'hello' });
+      await thread.exited;
+    });
+
+    it('hears of words of shared memory', async (t) => {
+      const thread = await start(t, loop, 'atomics');
+      if (thread === undefined) return;
+      Atomics.wait(thread.words, 1, 0);
+      assert.equal(Atomics.notify(thread.words, 0), 1);
+      assert.deepEqual(await thread.next(), { kind: 'done', value: 'ok' });
+      await thread.exited;
+    });
+
+    for (const [task, text] of [
+      ['rejection', "slow path 'test' failed"],
+      ['error in a completion', 'thrown for a test'],
+    ] as const) {
+      it(`ends with the error: ${task}`, async (t) => {
+        const thread = await start(t, loop, task);
+        if (thread === undefined) return;
+        const [error] = (await once(thread.worker, 'error')) as [Error];
+        assert.equal(error.message, text);
+        await thread.exited;
+      });
+    }
+
+    for (const task of ['sleep', 'spin']) {
+      it(`ends when it is terminated: ${task}`, async (t) => {
+        const thread = await start(t, loop, task);
+        if (thread === undefined) return;
+        await thread.worker.terminate();
+        await thread.exited;
+      });
+    }
+  });
+}
+
+describe('a thread asleep in its ring', () => {
+  it('is not woken while nothing happens', async (t) => {
+    const thread = await start(t, 'best', 'sleep');
+    if (thread === undefined) return;
+    const { value } = (await thread.next()) as { readonly value: string };
+    const naps = (): number => {
+      const status = readFileSync(`/proc/${value}/status`, 'utf8');
+      return Number(/^voluntary_ctxt_switches:\s+(\d+)$/m.exec(status)?.[1]);
+    };
+    // What started with the thread is over: V8 tidies up for a while.
+    await delay(500);
+    const before = naps();
+    await delay(500);
+    const woken = naps() - before;
+    await thread.worker.terminate();
+    if (thread.scheme === 'timed') t.diagnostic(`no polled loop here: ${woken} times`);
+    else assert.ok(woken < 10, `woken ${woken} times in half a second`);
+  });
+});
