@@ -1,11 +1,20 @@
 // A call to the running daemon from another process.
 
-import { connect } from 'node:net';
+import { once } from 'node:events';
+import { connect, type Socket } from 'node:net';
 import { createInterface } from 'node:readline';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { DmError, errorText } from '../base/errors.ts';
 import { Status } from '../base/status.ts';
 import type { VerbAnswer } from './daemon.ts';
 import type { VerbArgs, VerbName } from './verbs.ts';
+
+/** How long a call waits for a daemon that is just starting (`lamina daemon &`), and how often it looks. */
+const START_MS_MAX = 2000;
+const START_POLL_MS = 50;
+
+/** What connecting says while there is no daemon, or not yet. */
+const NOT_YET: ReadonlySet<string> = new Set(['ENOENT', 'ECONNREFUSED']);
 
 interface Reply {
   readonly result?: unknown;
@@ -26,18 +35,7 @@ export async function callDaemon<N extends VerbName>(
   verb: N,
   ...args: CallArgs<N>
 ): Promise<VerbAnswer<N>> {
-  const socket = connect(path);
-  try {
-    await new Promise<void>((resolve, reject) => {
-      socket.once('connect', resolve);
-      socket.once('error', reject);
-    });
-  } catch (error) {
-    throw new DmError(
-      Status.NoEntry,
-      `no daemon at ${path} (${errorText(error)}); start one with: lamina daemon`,
-    );
-  }
+  const socket = await connectToDaemon(path);
   const lost = new DmError(Status.Io, `the daemon went away during '${verb}'`);
   const line = new Promise<string>((resolve, reject) => {
     createInterface({ input: socket }).once('line', resolve);
@@ -52,6 +50,25 @@ export async function callDaemon<N extends VerbName>(
     return reply.result as VerbAnswer<N>;
   } finally {
     socket.destroy();
+  }
+}
+
+async function connectToDaemon(path: string): Promise<Socket> {
+  for (const until = Date.now() + START_MS_MAX; ; ) {
+    const socket = connect(path);
+    try {
+      await once(socket, 'connect');
+      return socket;
+    } catch (error) {
+      const { code = '' } = error as { code?: string };
+      if (!NOT_YET.has(code) || Date.now() > until) {
+        throw new DmError(
+          Status.NoEntry,
+          `no daemon at ${path} (${errorText(error)}); start one with: lamina daemon`,
+        );
+      }
+      await sleep(START_POLL_MS);
+    }
   }
 }
 

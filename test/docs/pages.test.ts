@@ -1,0 +1,34 @@
+// Every page does what it says: README.md and docs/ are followed from top to bottom, each in a fresh folder.
+
+import assert from 'node:assert/strict';
+import { readdirSync } from 'node:fs';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { blocksOf } from './pages.ts';
+import { followPage, ROOT, type Skipped } from './reader.ts';
+
+/** Blocks that no test can follow, in all pages together. */
+const SKIPPED_MAX = 10;
+
+const PAGES = [
+  'README.md',
+
+  ...readdirSync(join(ROOT, 'docs'), { recursive: true, encoding: 'utf8' })
+    .filter((f) => f.endsWith('.md'))
+    .map((f) => `docs/${f}`)
+    .sort(),
+];
+
+const skipped: Skipped[] = [];
+
+for (const page of PAGES) {
+  test(`${page} can be followed as it is printed`, { timeout: 300_000 }, async () => {
+    const place = page === 'README.md' ? 'clone' : 'folder';
+    skipped.push(...(await followPage(blocksOf(page, join(ROOT, page)), place)));
+  });
+}
+
+test('few blocks cannot be followed, each with its reason', (t) => {
+  for (const { where, reason } of skipped) t.diagnostic(`not run: ${where}: ${reason}`);
+  assert.ok(skipped.length <= SKIPPED_MAX, `${skipped.length} blocks are not run`);
+});
