@@ -19,7 +19,7 @@ const FLOORS: Readonly<Record<string, number>> = {
   format: 1,
   io: 1,
   bio: 2,
-  'persistent-data': 3,
+  'persistent-data': 2,
   dm: 3,
   targets: 4,
   backends: 4,

@@ -1,9 +1,9 @@
 // Copies and zeroes ranges of devices for targets, on the account of whoever caused it.
 //
-// Data passes through buffers of the arena, a piece at a time; one buffer is kept back, so that a copy
-// goes on when others have all the memory.
+// A job goes through buffers of the arena in pieces, several of them under way at a time and in no order.
+// One buffer is kept back, so that a job goes on, a piece at a time, when others have all the memory. A job
+// may outlive the bio that it was started for: it has a reference to the context of its own.
 
-import { assert } from '../base/assert.ts';
 import { Status } from '../base/status.ts';
 import { KIB, SECTOR_BYTES } from '../base/units.ts';
 import { Op } from '../bio/bio.ts';
@@ -11,7 +11,8 @@ import type { IoContext } from '../bio/context.ts';
 import type { BlockDevice } from '../bio/device.ts';
 import { sendBio } from '../bio/send.ts';
 import { BioVec } from '../bio/vec.ts';
-import { type Arena, NONE } from '../io/arena.ts';
+import type { Arena } from '../io/arena.ts';
+import { ReservedBuffers } from '../io/reserved-buffers.ts';
 
 /** A place on a device. */
 export interface CopyPlace {
@@ -20,103 +21,90 @@ export interface CopyPlace {
 }
 
 const PIECE_BYTES_MAX = 256 * KIB;
+/** Pieces of one job under way at a time. */
+const WINDOW = 4;
 const RESERVE_BYTES = 64 * KIB;
+
+/** Moves the `lenBytes` from `at` on; both are counted from the start of the job. */
+type MovePiece = (at: number, lenBytes: number, mem: number) => Promise<Status>;
 
 export class Kcopyd {
   readonly #arena: Arena;
-  #reserve: number;
-  #isReserveFree = true;
-  #waiters: (() => void)[] = [];
+  readonly #buffers: ReservedBuffers;
 
+  /** Throws DmError when there is no memory. */
   constructor(arena: Arena) {
     this.#arena = arena;
-    this.#reserve = arena.tryAlloc(RESERVE_BYTES);
-    assert(this.#reserve !== NONE, 'kcopyd: no memory for its reserve');
+    this.#buffers = new ReservedBuffers(arena, RESERVE_BYTES, 'copies');
   }
 
-  /** The first error, or Ok when all is written (not durable). */
+  /** The first error, or Ok when all is written (not durable). The places do not overlap. */
   async copy(from: CopyPlace, to: CopyPlace, lenSectors: number, ctx: IoContext): Promise<Status> {
-    const total = lenSectors * SECTOR_BYTES;
-    for (let at = 0; at < total; ) {
-      const buffer = await this.#take(Math.min(PIECE_BYTES_MAX, total - at));
-      const len = Math.min(buffer.bytes, total - at);
-      const vec = new BioVec([buffer.mem], [len], this);
+    return await this.#runJob(lenSectors, ctx, async (at, lenBytes, mem) => {
+      const vec = new BioVec([mem], [lenBytes], this);
       const sector = at / SECTOR_BYTES;
-      let status = await sendBio(Op.Read, from.device, from.sector + sector, len, vec, { ctx });
-      if (status === Status.Ok) {
-        status = await sendBio(Op.Write, to.device, to.sector + sector, len, vec, { ctx });
-      }
-      this.#give(buffer);
+      const source = from.sector + sector;
+      const status = await sendBio(Op.Read, from.device, source, lenBytes, vec, { ctx });
       if (status !== Status.Ok) return status;
-      at += len;
-    }
-    return Status.Ok;
+      return await sendBio(Op.Write, to.device, to.sector + sector, lenBytes, vec, { ctx });
+    });
   }
 
+  /** Has the device write zeroes itself, if it can; the first error, or Ok. */
   async zero(to: CopyPlace, lenSectors: number, ctx: IoContext): Promise<Status> {
-    const { maxWriteZeroesSectors } = to.device.limits;
-    if (maxWriteZeroesSectors === 0) return await this.#writeZeroes(to, 0, lenSectors, ctx);
-    let sector = 0;
-    while (sector < lenSectors) {
-      const len = Math.min(maxWriteZeroesSectors, lenSectors - sector) * SECTOR_BYTES;
-      const at = to.sector + sector;
-      const status = await sendBio(Op.WriteZeroes, to.device, at, len, undefined, { ctx });
-      if (status === Status.NotSupported) break;
-      if (status !== Status.Ok) return status;
-      sector += len / SECTOR_BYTES;
+    const { device } = to;
+    const { maxWriteZeroesSectors } = device.limits;
+    if (maxWriteZeroesSectors > 0) {
+      const status = await sendZeroes(to, lenSectors, ctx);
+      if (status !== Status.NotSupported) return status;
     }
-    return await this.#writeZeroes(to, sector, lenSectors, ctx);
+    return await this.#runJob(lenSectors, ctx, async (at, lenBytes, mem) => {
+      this.#arena.u8.fill(0, mem, mem + lenBytes);
+      const vec = new BioVec([mem], [lenBytes], this);
+      return await sendBio(Op.Write, device, to.sector + at / SECTOR_BYTES, lenBytes, vec, { ctx });
+    });
   }
 
   /** Nothing is under way. */
   close(): void {
-    this.#arena.free(this.#reserve, RESERVE_BYTES);
-    this.#reserve = NONE;
+    this.#buffers.close();
   }
 
-  async #writeZeroes(
-    to: CopyPlace,
-    from: number,
-    lenSectors: number,
-    ctx: IoContext,
-  ): Promise<Status> {
-    let sector = from;
-    while (sector < lenSectors) {
-      const left = (lenSectors - sector) * SECTOR_BYTES;
-      const buffer = await this.#take(Math.min(PIECE_BYTES_MAX, left));
-      const len = Math.min(buffer.bytes, left);
-      this.#arena.u8.fill(0, buffer.mem, buffer.mem + len);
-      const vec = new BioVec([buffer.mem], [len], this);
-      const status = await sendBio(Op.Write, to.device, to.sector + sector, len, vec, { ctx });
-      this.#give(buffer);
-      if (status !== Status.Ok) return status;
-      sector += len / SECTOR_BYTES;
-    }
-    return Status.Ok;
-  }
-
-  /** A buffer of `bytes`, or the reserve when there is none. */
-  async #take(bytes: number): Promise<CopyBuffer> {
-    for (;;) {
-      const mem = this.#arena.tryAlloc(bytes);
-      if (mem !== NONE) return { mem, bytes, isReserve: false };
-      if (this.#isReserveFree) {
-        this.#isReserveFree = false;
-        return { mem: this.#reserve, bytes: RESERVE_BYTES, isReserve: true };
+  /** Moves all pieces of a job; the first error ends it when what is under way has ended. */
+  async #runJob(lenSectors: number, ctx: IoContext, move: MovePiece): Promise<Status> {
+    const total = lenSectors * SECTOR_BYTES;
+    let next = 0;
+    let failure: Status = Status.Ok;
+    const lane = async (): Promise<void> => {
+      while (next < total && failure === Status.Ok) {
+        const bytes = Math.min(PIECE_BYTES_MAX, total - next);
+        const mem = await this.#buffers.take(bytes);
+        // Other lanes may have moved on while this one waited for its buffer.
+        const at = next;
+        const lenBytes = Math.min(this.#buffers.lengthOf(mem, bytes), total - at);
+        next += lenBytes;
+        const status = lenBytes > 0 ? await move(at, lenBytes, mem) : Status.Ok;
+        if (failure === Status.Ok) failure = status;
+        this.#buffers.give(mem, bytes);
       }
-      await new Promise<void>((resolve) => this.#waiters.push(resolve));
-    }
-  }
-
-  #give(buffer: CopyBuffer): void {
-    if (buffer.isReserve) this.#isReserveFree = true;
-    else this.#arena.free(buffer.mem, buffer.bytes);
-    this.#waiters.shift()?.();
+    };
+    ctx.get();
+    const lanes = Math.min(WINDOW, Math.ceil(total / PIECE_BYTES_MAX));
+    await Promise.all(Array.from({ length: lanes }, lane));
+    ctx.put();
+    return failure;
   }
 }
 
-interface CopyBuffer {
-  readonly mem: number;
-  readonly bytes: number;
-  readonly isReserve: boolean;
+/** NotSupported: the device may have written some of it, and cannot write the rest. */
+async function sendZeroes(to: CopyPlace, lenSectors: number, ctx: IoContext): Promise<Status> {
+  const { device, sector } = to;
+  const max = device.limits.maxWriteZeroesSectors;
+  for (let done = 0; done < lenSectors; done += max) {
+    const lenBytes = Math.min(max, lenSectors - done) * SECTOR_BYTES;
+    const at = sector + done;
+    const status = await sendBio(Op.WriteZeroes, device, at, lenBytes, undefined, { ctx });
+    if (status !== Status.Ok) return status;
+  }
+  return Status.Ok;
 }

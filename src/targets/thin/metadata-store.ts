@@ -17,6 +17,7 @@ import { METADATA_BLOCKS_MAX } from '../../persistent-data/space-map.format.ts';
 import { DiskSpaceMap } from '../../persistent-data/space-map-disk.ts';
 import type { TransactionManager } from '../../persistent-data/transaction-manager.ts';
 import {
+  blockSectorsComplaint,
   DETAILS_VALUE,
   type DeviceDetailsValues,
   type Mapping,
@@ -44,22 +45,6 @@ export interface PoolState {
   readonly uuid: Uint8Array;
   readonly compatFlags: number;
   readonly compatRoFlags: number;
-}
-
-const BLOCK_SECTORS_MIN = 128;
-const BLOCK_SECTORS_MAX = 2097152;
-
-/** What is wrong with a data block size, if anything is. */
-export function blockSectorsComplaint(sectors: number): string | undefined {
-  const isRight =
-    sectors >= BLOCK_SECTORS_MIN &&
-    sectors <= BLOCK_SECTORS_MAX &&
-    sectors % BLOCK_SECTORS_MIN === 0;
-  if (isRight) return undefined;
-  return (
-    `data block size ${sectors}: need a multiple of ${BLOCK_SECTORS_MIN} ` +
-    `in ${BLOCK_SECTORS_MIN}..${BLOCK_SECTORS_MAX} sectors`
-  );
 }
 
 export class ThinMetadataStore {
@@ -242,7 +227,8 @@ function growth(what: string, before: number, after: number): number {
 
 function checkBlockSectors(sectors: number): void {
   const complaint = blockSectorsComplaint(sectors);
-  if (complaint !== undefined) throw invalid(`thin metadata: ${complaint}`);
+  if (complaint === undefined) return;
+  throw invalid(`thin metadata: data block size ${sectors}: ${complaint}`);
 }
 
 function decodeState(view: DataView): PoolState {

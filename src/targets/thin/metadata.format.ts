@@ -18,6 +18,20 @@ export const METADATA_BLOCK_SECTORS = 8;
 export const THIN_ID_MAX = 0xffffff;
 export const THIN_TIME_MAX = 0xffffff;
 
+const DATA_BLOCK_SECTORS_MIN = 128;
+const DATA_BLOCK_SECTORS_MAX = 2097152;
+
+/** What a data block size would have to be; undefined when it is. */
+export function blockSectorsComplaint(sectors: number): string | undefined {
+  const isRight =
+    sectors >= DATA_BLOCK_SECTORS_MIN &&
+    sectors <= DATA_BLOCK_SECTORS_MAX &&
+    sectors % DATA_BLOCK_SECTORS_MIN === 0;
+  if (isRight) return undefined;
+  const range = `${DATA_BLOCK_SECTORS_MIN}..${DATA_BLOCK_SECTORS_MAX}`;
+  return `need a multiple of ${DATA_BLOCK_SECTORS_MIN} in ${range} sectors`;
+}
+
 export const SuperblockFlag = { NeedsCheck: 1 } as const;
 
 export const ThinSuperblock = struct('thin superblock', METADATA_BLOCK_BYTES, {

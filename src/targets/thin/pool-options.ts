@@ -2,6 +2,7 @@
 
 import { invalid } from '../../base/errors.ts';
 import { parseSectors } from '../../dm/table-text.ts';
+import { blockSectorsComplaint } from './metadata.format.ts';
 
 export interface PoolOptions {
   readonly dataBlockSectors: number;
@@ -13,9 +14,6 @@ export interface PoolOptions {
   readonly isReadOnly: boolean;
   readonly errorsIfNoSpace: boolean;
 }
-
-const BLOCK_SECTORS_MIN = 128;
-const BLOCK_SECTORS_MAX = 2097152;
 
 const FEATURES = [
   'skip_block_zeroing',
@@ -29,16 +27,8 @@ const FEATURES = [
 export function parsePoolOptions(args: readonly string[]): PoolOptions {
   const [block = '', lowWater = '', count, ...features] = args;
   const dataBlockSectors = parseSectors(block, 'Invalid block size');
-  const isRight =
-    dataBlockSectors >= BLOCK_SECTORS_MIN &&
-    dataBlockSectors <= BLOCK_SECTORS_MAX &&
-    dataBlockSectors % BLOCK_SECTORS_MIN === 0;
-  if (!isRight) {
-    throw invalid(
-      `Invalid block size: ${block} sectors: expected a multiple of ${BLOCK_SECTORS_MIN} from ` +
-        `${BLOCK_SECTORS_MIN} to ${BLOCK_SECTORS_MAX}`,
-    );
-  }
+  const complaint = blockSectorsComplaint(dataBlockSectors);
+  if (complaint !== undefined) throw invalid(`Invalid block size: ${block} sectors: ${complaint}`);
   const lowWaterBlocks = parseSectors(lowWater, 'Invalid low water mark');
   if (count !== undefined && (!/^\d+$/.test(count) || Number(count) !== features.length)) {
     throw invalid(

@@ -15,6 +15,7 @@ import {
 import { DEPTH_MAX } from '../../persistent-data/btree-read.ts';
 import { METADATA_BLOCKS_MAX } from '../../persistent-data/space-map.format.ts';
 import {
+  blockSectorsComplaint,
   DETAILS_VALUE,
   type DeviceDetailsValues,
   mappedDataBlock,
@@ -26,7 +27,6 @@ import {
   THIN_SUPERBLOCK_LOCATION,
   ThinSuperblock,
 } from '../../targets/thin/metadata.format.ts';
-import { blockSectorsComplaint } from '../../targets/thin/metadata-store.ts';
 import { U64_VALUE } from '../../persistent-data/values.format.ts';
 import { type Finding, Findings } from './findings.ts';
 import { MAPPING_LEAF, type PoolSuperblock, readSuperblock } from './pool-reader.ts';
@@ -140,8 +140,8 @@ class PoolCheck {
     const { fields, metadataMap } = this.#superblock;
     const wrong = (text: string): void =>
       this.#findings.error(0, `metadata block 0: ${THIN_SUPERBLOCK.name}: ${text}`);
-    const sectors = blockSectorsComplaint(fields.dataBlockSize);
-    if (sectors !== undefined) wrong(sectors);
+    const complaint = blockSectorsComplaint(fields.dataBlockSize);
+    if (complaint !== undefined) wrong(`data block size ${fields.dataBlockSize}: ${complaint}`);
     if (fields.metadataBlockSize !== METADATA_BLOCK_SECTORS) {
       const found = `metadata block size ${fields.metadataBlockSize} sectors`;
       wrong(`${found}, expected ${METADATA_BLOCK_SECTORS}`);

@@ -1,24 +1,23 @@
 // The metadata device as the persistent-data library wants it: 4096-byte blocks over a block device.
 //
-// Blocks go through buffers of the arena. One buffer is kept back: metadata moves also when clients hold
+// Blocks go through buffers of the arena, one of which is kept back: metadata moves also when clients hold
 // all the memory, because they may be waiting for just that.
 
-import { DmError } from '../../base/errors.ts';
-import { Status, statusName } from '../../base/status.ts';
-import { KIB, SECTOR_BYTES } from '../../base/units.ts';
-import { BioFlag, Op } from '../../bio/bio.ts';
-import type { BlockDevice } from '../../bio/device.ts';
-import { flushDevice, sendBio } from '../../bio/send.ts';
-import { BioVec } from '../../bio/vec.ts';
-import { type Arena, NONE } from '../../io/arena.ts';
-import { METADATA_BLOCK_BYTES } from '../../persistent-data/block-kind.ts';
-import type { MetadataIo } from '../../persistent-data/block-manager.ts';
+import { DmError } from '../base/errors.ts';
+import { Status, statusName } from '../base/status.ts';
+import { KIB, SECTOR_BYTES } from '../base/units.ts';
+import { BioFlag, Op } from '../bio/bio.ts';
+import type { BlockDevice } from '../bio/device.ts';
+import { flushDevice, sendBio } from '../bio/send.ts';
+import { BioVec } from '../bio/vec.ts';
+import type { Arena } from '../io/arena.ts';
+import { ReservedBuffers } from '../io/reserved-buffers.ts';
+import { METADATA_BLOCK_BYTES } from '../persistent-data/block-kind.ts';
+import type { MetadataIo } from '../persistent-data/block-manager.ts';
 
 const BUFFER_BYTES = 64 * KIB;
 const BUFFER_BLOCKS = BUFFER_BYTES / METADATA_BLOCK_BYTES;
 const BLOCK_SECTORS = METADATA_BLOCK_BYTES / SECTOR_BYTES;
-/** Linux uses no more of a metadata device: 255 bitmaps. */
-export const METADATA_BLOCKS_MAX = 255 * 16320;
 /** Writes on their way at a time. */
 const WRITES_MAX = 8;
 
@@ -26,31 +25,22 @@ type Written = readonly { readonly block: number; readonly data: Uint8Array }[];
 
 export class DeviceMetadataIo implements MetadataIo {
   readonly #arena: Arena;
-  readonly #reserve: number;
-  #device: BlockDevice;
-  #isReserveFree = true;
-  readonly #waiters: (() => void)[] = [];
+  readonly #buffers: ReservedBuffers;
+  readonly #device: BlockDevice;
 
+  /** Throws DmError when there is no memory. */
   constructor(device: BlockDevice, arena: Arena) {
     this.#device = device;
     this.#arena = arena;
-    this.#reserve = arena.tryAlloc(BUFFER_BYTES);
-    if (this.#reserve === NONE) {
-      throw new DmError(Status.NoMemory, `device ${device.name}: no memory for metadata buffers`);
-    }
+    this.#buffers = new ReservedBuffers(arena, BUFFER_BYTES, `metadata ${device.name}`);
   }
 
   get blockCount(): number {
-    return Math.min(METADATA_BLOCKS_MAX, Math.floor(this.#device.lenSectors / BLOCK_SECTORS));
-  }
-
-  /** The same device under another table. */
-  rebind(device: BlockDevice): void {
-    this.#device = device;
+    return Math.floor(this.#device.lenSectors / BLOCK_SECTORS);
   }
 
   async read(block: number, into: Uint8Array): Promise<void> {
-    const mem = await this.#take();
+    const mem = await this.#buffers.take(BUFFER_BYTES);
     try {
       const vec = new BioVec([mem], [METADATA_BLOCK_BYTES], this);
       const at = block * BLOCK_SECTORS;
@@ -60,7 +50,7 @@ export class DeviceMetadataIo implements MetadataIo {
       if (status !== Status.Ok) throw this.#failed('read', block, status);
       into.set(this.#arena.u8.subarray(mem, mem + METADATA_BLOCK_BYTES));
     } finally {
-      this.#give(mem);
+      this.#buffers.give(mem, BUFFER_BYTES);
     }
   }
 
@@ -84,11 +74,11 @@ export class DeviceMetadataIo implements MetadataIo {
   }
 
   close(): void {
-    this.#arena.free(this.#reserve, BUFFER_BYTES);
+    this.#buffers.close();
   }
 
   async #writeRun(run: Written): Promise<void> {
-    const mem = await this.#take();
+    const mem = await this.#buffers.take(BUFFER_BYTES);
     try {
       for (const [i, { data }] of run.entries()) {
         this.#arena.u8.set(data, mem + i * METADATA_BLOCK_BYTES);
@@ -101,31 +91,13 @@ export class DeviceMetadataIo implements MetadataIo {
       });
       if (status !== Status.Ok) throw this.#failed('write', first, status);
     } finally {
-      this.#give(mem);
+      this.#buffers.give(mem, BUFFER_BYTES);
     }
   }
 
   #failed(what: string, block: number, status: Status): DmError {
     const text = `metadata ${this.#device.name}: ${what} of block ${block}: ${statusName(status)}`;
     return new DmError(status, text);
-  }
-
-  async #take(): Promise<number> {
-    for (;;) {
-      const mem = this.#arena.tryAlloc(BUFFER_BYTES);
-      if (mem !== NONE) return mem;
-      if (this.#isReserveFree) {
-        this.#isReserveFree = false;
-        return this.#reserve;
-      }
-      await new Promise<void>((resolve) => this.#waiters.push(resolve));
-    }
-  }
-
-  #give(mem: number): void {
-    if (mem === this.#reserve) this.#isReserveFree = true;
-    else this.#arena.free(mem, BUFFER_BYTES);
-    this.#waiters.shift()?.();
   }
 }
 
