@@ -6,6 +6,7 @@ import { existsSync, readFileSync } from 'node:fs';
 import { basename, dirname, join, normalize, relative } from 'node:path';
 import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
+import { statusName } from '../src/base/status.ts';
 
 const ROOT = fileURLToPath(new URL('../../', import.meta.url));
 const FILES = execFileSync('git', ['ls-files'], { cwd: ROOT, encoding: 'utf8' })
@@ -97,6 +98,17 @@ test('files and lines stay short, every file says what it is', () => {
     }
   }
   assert.deepEqual(wrong, []);
+});
+
+test('errno numbers have their names in status.ts only', () => {
+  const names = Array.from({ length: 134 }, (_, i) => statusName(i)).filter((n) =>
+    /^E[A-Z0-9]+$/.test(n),
+  );
+  const own = new RegExp(`\\bconst (${names.join('|')}) = \\d`);
+  assert.deepEqual(
+    SOURCES.filter((file) => own.test(read(file))),
+    [],
+  );
 });
 
 test('DataView getters stay with formats', () => {

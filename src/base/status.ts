@@ -11,6 +11,7 @@ export const Status = {
   Interrupted: 4,
   Io: 5,
   NoDeviceOrAddress: 6,
+  BadDescriptor: 9,
   Again: 11,
   NoMemory: 12,
   Busy: 16,

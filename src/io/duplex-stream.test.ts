@@ -8,11 +8,11 @@ import { after, it } from 'node:test';
 import { connect, createServer, type TLSSocket } from 'node:tls';
 import { Prng } from '../base/prng.ts';
 import { MIB } from '../base/units.ts';
+import { Status } from '../base/status.ts';
 import { Arena } from './arena.ts';
 import { type IoDone, type IoStream, IovList } from './engine.ts';
 import { NodeEngine } from './node-engine.ts';
 
-const ECANCELED = 125;
 const arena = new Arena(32 * MIB);
 const engine = new NodeEngine(arena);
 after(() => engine.close());
@@ -119,8 +119,8 @@ it('ends at once over a stream that is over already', async () => {
   const destroyed = new PassThrough();
   destroyed.destroy();
   const dead = engine.openStream(destroyed);
-  assert.equal(await recv(dead, 0, 10), -ECANCELED);
-  assert.equal(await send(dead, 0, 10), -ECANCELED);
+  assert.equal(await recv(dead, 0, 10), -Status.Canceled);
+  assert.equal(await send(dead, 0, 10), -Status.Canceled);
 
   const ended = new PassThrough({ autoDestroy: false });
   ended.resume();

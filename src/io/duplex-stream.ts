@@ -5,13 +5,11 @@
 // keeps the views until the callback.
 
 import type { Duplex } from 'node:stream';
-import { statusOfError } from '../base/status.ts';
+import { Status, statusOfError } from '../base/status.ts';
 import type { Arena } from './arena.ts';
 import type { IoDone, IoStream, IovList } from './engine.ts';
 import { PendingRecv, PendingSend } from './stream-pending.ts';
 import { writeList } from './stream-write.ts';
-
-const ECANCELED = 125;
 
 export class DuplexStream implements IoStream {
   readonly #duplex: Duplex;
@@ -33,7 +31,7 @@ export class DuplexStream implements IoStream {
     this.#arena = arena;
     // What is over already will send no event.
     this.#isEnded = duplex.readableEnded;
-    this.#failure = duplex.destroyed ? -ECANCELED : 0;
+    this.#failure = duplex.destroyed ? -Status.Canceled : 0;
     // The other side may stop sending and still want its answers.
     duplex.allowHalfOpen = true;
     duplex.on('readable', this.#pullBound);
@@ -42,7 +40,7 @@ export class DuplexStream implements IoStream {
       this.#pull();
     });
     duplex.on('error', (error) => this.#fail(-statusOfError(error)));
-    duplex.on('close', () => this.#fail(-ECANCELED));
+    duplex.on('close', () => this.#fail(-Status.Canceled));
   }
 
   recv(mem: number, lenBytes: number, waitAll: boolean, done: IoDone, arg: object): void {
@@ -62,7 +60,7 @@ export class DuplexStream implements IoStream {
     if (this.#isClosing) return;
     this.#isClosing = true;
     this.#duplex.destroy();
-    process.nextTick(() => this.#fail(-ECANCELED));
+    process.nextTick(() => this.#fail(-Status.Canceled));
   }
 
   #pull(): void {

@@ -35,7 +35,6 @@ import { dup, fcntl, socketpair, syscall6 } from './posix.ts';
 import { UringEngine } from './uring-engine.ts';
 import { UringUnavailable } from './uring-ring.ts';
 
-const EBADF = 9;
 const PUNCH = 3;
 const ZERO_RANGE_KEEP_SIZE = 17;
 const F_SETFL = 4;
@@ -245,14 +244,14 @@ for (const name of ['node', 'uring'] as const) {
         const writeOnly = open(path, constants.O_WRONLY);
         const nowhere: IoFile = { fd: 100_000, isDirect: false, isMemory: false };
         for (const len of [4096, MIB]) {
-          assert.equal(await write(readOnly, 0, 0, len), -EBADF);
-          assert.equal(await read(writeOnly, 0, 0, len), -EBADF);
-          assert.equal(await read(nowhere, 0, 0, len), -EBADF);
+          assert.equal(await write(readOnly, 0, 0, len), -Status.BadDescriptor);
+          assert.equal(await read(writeOnly, 0, 0, len), -Status.BadDescriptor);
+          assert.equal(await read(nowhere, 0, 0, len), -Status.BadDescriptor);
         }
-        assert.equal(await sync(nowhere), -EBADF);
-        assert.equal(await fallocate(readOnly, PUNCH, 0, 4096), -EBADF);
+        assert.equal(await sync(nowhere), -Status.BadDescriptor);
+        assert.equal(await fallocate(readOnly, PUNCH, 0, 4096), -Status.BadDescriptor);
         const directory = open(folder.path, constants.O_RDONLY);
-        assert.equal(await read(directory, 0, 0, 4096), -21);
+        assert.equal(await read(directory, 0, 0, 4096), -Status.IsDirectory);
       });
 
       it('answers ENOSPC on a full device, small or large', async () => {
@@ -314,7 +313,7 @@ for (const name of ['node', 'uring'] as const) {
           return (kinds[i % 4] as () => Promise<number>)();
         });
         const results = await Promise.all(calls);
-        const expected = [0, -EBADF, -19, -Status.Invalid];
+        const expected = [0, -Status.BadDescriptor, -Status.NoDevice, -Status.Invalid];
         results.forEach((value, i) => assert.equal(value, expected[i % 4], `call ${i}`));
       });
 

@@ -9,7 +9,6 @@ import { Status } from '../base/status.ts';
 import { errno } from './posix.ts';
 
 const CALLS_MAX = 16;
-const ENOSYS = 38;
 
 type Callback = (error: Error | null, result: number) => void;
 type AsyncFn = (...argsAndCallback: (number | BigUint64Array | Callback)[]) => void;
@@ -67,7 +66,7 @@ function call(
   done: (result: number) => void,
 ): void {
   if (fn === undefined) {
-    done(-ENOSYS);
+    done(-Status.NoSystemCall);
     return;
   }
   waiting.push({ fn, args, done });

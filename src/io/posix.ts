@@ -2,11 +2,10 @@
 // agree on all of them); addresses and offsets are plain numbers below 2^53.
 
 import koffi from 'koffi';
+import { Status } from '../base/status.ts';
 
 // The process's own symbols: whichever C library Node was linked with, glibc, musl or macOS's.
 const libc = koffi.load(null);
-
-const ENOSYS = 38;
 
 type Fn = (...args: number[]) => number;
 
@@ -16,7 +15,7 @@ function optional(prototype: string): unknown {
     return libc.func(prototype);
   } catch {
     return (): number => {
-      koffi.errno(ENOSYS);
+      koffi.errno(Status.NoSystemCall);
       return -1;
     };
   }

@@ -5,7 +5,6 @@ import type { Arena } from './arena.ts';
 import { IovList } from './engine.ts';
 import { addressOf, errno, recvFd, sendmsgFd } from './posix.ts';
 
-const EINTR = 4;
 const isLinux = process.platform === 'linux';
 const MSG_DONTWAIT = isLinux ? 0x40 : 0x80;
 // Without the flag the signal comes; Node ignores it from its start on.
@@ -68,5 +67,5 @@ export class SocketCalls {
 /** errno of the call just made; macOS has another number for EAGAIN. */
 function againIfInterrupted(): number {
   const e = errno();
-  return e === EINTR || (!isLinux && e === 35) ? Status.Again : e;
+  return e === Status.Interrupted || (!isLinux && e === 35) ? Status.Again : e;
 }

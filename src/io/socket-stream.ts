@@ -16,7 +16,6 @@ import { SocketCalls } from './socket-calls.ts';
 import { PendingRecv, PendingSend } from './stream-pending.ts';
 import { writeList } from './stream-write.ts';
 
-const ECANCELED = 125;
 /** Holds the requests of a batch of reads; of larger things it is only the beginning. */
 const FIRST_BYTES = 16384;
 /** Most bytes fetched before others get their turn. */
@@ -68,7 +67,7 @@ export class SocketStream implements IoStream {
       this.#pull();
     });
     this.#socket.on('error', (error) => this.#fail(-statusOfError(error)));
-    this.#socket.on('close', () => this.#fail(-ECANCELED));
+    this.#socket.on('close', () => this.#fail(-Status.Canceled));
   }
 
   recv(mem: number, lenBytes: number, waitAll: boolean, done: IoDone, arg: object): void {
@@ -87,7 +86,7 @@ export class SocketStream implements IoStream {
   send(list: IovList, done: IoDone, arg: object): void {
     this.#send.begin(list.bytes, done, arg);
     if (!this.#isOpen) {
-      this.#send.end(this.#failure === 0 ? -ECANCELED : this.#failure);
+      this.#send.end(this.#failure === 0 ? -Status.Canceled : this.#failure);
       return;
     }
     const sent = this.#socket.writableLength > 0 ? 0 : this.#calls.trySend(list);
@@ -99,7 +98,7 @@ export class SocketStream implements IoStream {
     if (this.#isClosing) return;
     this.#isClosing = true;
     this.#socket.destroy();
-    process.nextTick(() => this.#fail(-ECANCELED));
+    process.nextTick(() => this.#fail(-Status.Canceled));
   }
 
   /** False as soon as Node has closed the descriptor, of which its events tell only later. */

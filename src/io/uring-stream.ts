@@ -2,6 +2,7 @@
 // in arena memory of the stream's own, because the kernel reads them later than the call.
 
 import { assert } from '../base/assert.ts';
+import { Status } from '../base/status.ts';
 import type { IoDone, IoStream, IovList } from './engine.ts';
 import { closeFd, SHUT_RDWR, shutdownFd } from './posix.ts';
 import type { UringEngine } from './uring-engine.ts';
@@ -9,9 +10,6 @@ import { UringOp } from './uring-ring.ts';
 
 const MSG_WAITALL = 0x100;
 const MSG_NOSIGNAL = 0x4000;
-const ECANCELED = 125;
-const EPIPE = 32;
-const ENOBUFS = 105;
 /** msghdr (56 bytes) first, then the iovecs, 16 bytes each: IovList.CAPACITY of them fit. */
 const SCRATCH_BYTES = 16384;
 const IOVEC_AT = 64;
@@ -53,7 +51,7 @@ export class UringStream implements IoStream, IoDone {
   recv(mem: number, lenBytes: number, waitAll: boolean, done: IoDone, arg: object): void {
     assert(this.#recvOwner === null, 'stream: two receives at a time');
     if (this.#isClosing) {
-      done.ioDone(arg, -ECANCELED);
+      done.ioDone(arg, -Status.Canceled);
       return;
     }
     this.#recvOwner = done;
@@ -67,14 +65,14 @@ export class UringStream implements IoStream, IoDone {
   send(list: IovList, done: IoDone, arg: object): void {
     assert(this.#sendOwner === null, 'stream: two sends at a time');
     if (this.#isClosing) {
-      done.ioDone(arg, -EPIPE);
+      done.ioDone(arg, -Status.BrokenPipe);
       return;
     }
     const engine = this.#engine;
     const arena = engine.arena;
     if (this.#scratch < 0) this.#scratch = arena.tryAlloc(SCRATCH_BYTES);
     if (this.#scratch < 0) {
-      done.ioDone(arg, -ENOBUFS);
+      done.ioDone(arg, -Status.NoBuffers);
       return;
     }
     this.#sendOwner = done;
@@ -129,7 +127,7 @@ export class UringStream implements IoStream, IoDone {
     this.#sendOwner = null;
     this.#sendArg = null;
     const isWhole = this.#iovLeft === 0;
-    owner.ioDone(arg, isWhole ? this.#sentBytes : result < 0 ? result : -EPIPE);
+    owner.ioDone(arg, isWhole ? this.#sentBytes : result < 0 ? result : -Status.BrokenPipe);
     if (this.#isClosing) this.#maybeClose();
   }
 

@@ -13,7 +13,6 @@ import { NONE } from '../../io/arena.ts';
 import type { IoDone, IoEngine } from '../../io/engine.ts';
 import type { OpenedFile } from './file-open.ts';
 
-const EINTR = 4;
 const BUFFER_BYTES = 262144;
 
 export interface BounceOwner {
@@ -102,7 +101,7 @@ export class BounceBuffers {
 
   /** The kernel has moved a piece, or a part of it. */
   moved(bounce: Bounce, result: number): void {
-    if (result === -EINTR) {
+    if (result === -Status.Interrupted) {
       this.#run(bounce);
       return;
     }

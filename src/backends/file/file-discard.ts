@@ -6,8 +6,6 @@ import { bytesToSectors } from '../../base/units.ts';
 import { errno, FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE, fallocateNow } from '../../io/posix.ts';
 import type { OpenedFile } from './file-open.ts';
 
-const ENOSYS = 38;
-const ENODEV = 19;
 const PAGE_BYTES = 4096;
 
 export interface DiscardLimits {
@@ -28,7 +26,9 @@ export function discardLimits(file: OpenedFile, isReadOnly: boolean): DiscardLim
 
 /** True for the ways in which a system says that it has no such call here. */
 export function isUnsupported(status: Status): boolean {
-  return status === Status.NotSupported || status === ENOSYS || status === ENODEV;
+  return (
+    status === Status.NotSupported || status === Status.NoSystemCall || status === Status.NoDevice
+  );
 }
 
 /**

@@ -1,10 +1,9 @@
 // Data and holes of a file, as lseek(2) tells them.
 
 import { bytesToSectors, SECTOR_BYTES } from '../../base/units.ts';
+import { Status } from '../../base/status.ts';
 import type { Extent } from '../../bio/device.ts';
 import { errno, lseek, SEEK_DATA, SEEK_HOLE } from '../../io/posix.ts';
-
-const ENXIO = 6;
 
 /** As BlockDevice.extents. A file system that knows no holes has data everywhere. */
 export function fileExtents(
@@ -42,7 +41,7 @@ function seek(fd: number, at: number, whence: number, end: number): number {
   const found = lseek(fd, at, whence);
   if (found >= 0) return Math.min(found, end);
   // ENXIO: no data up to the end of the file. Anything else: holes are not known here, all is data.
-  return whence === SEEK_DATA && errno() !== ENXIO ? at : end;
+  return whence === SEEK_DATA && errno() !== Status.NoDeviceOrAddress ? at : end;
 }
 
 function floorSector(bytes: number): number {

@@ -28,7 +28,6 @@ import {
   statx,
 } from '../../io/posix.ts';
 
-const EISDIR = 21;
 const TMPFS_MAGIC = 0x01021994;
 const RAMFS_MAGIC = 0x858458f6;
 const PAGE_BYTES = 4096;
@@ -98,7 +97,10 @@ export function statusText(status: Status): string {
 }
 
 function isDirectory(path: string): DmError {
-  return new DmError(EISDIR, `device ${path}: is a directory, expected a file or a block device`);
+  return new DmError(
+    Status.IsDirectory,
+    `device ${path}: is a directory, expected a file or a block device`,
+  );
 }
 
 function openFd(options: FileOptions, found: Stats | undefined): number {

@@ -10,8 +10,6 @@ import type { IoDone, IoEngine } from '../../io/engine.ts';
 import type { FileOp } from './file-op.ts';
 import type { OpenedFile } from './file-open.ts';
 
-const EINTR = 4;
-
 export class FileSync implements IoDone {
   readonly #engine: IoEngine;
   readonly #file: OpenedFile;
@@ -42,7 +40,7 @@ export class FileSync implements IoDone {
   }
 
   ioDone(_arg: object, result: number): void {
-    if (result === -EINTR) {
+    if (result === -Status.Interrupted) {
       this.#engine.sync(this.#file, this, this);
       return;
     }

@@ -36,7 +36,6 @@ import { FileSync } from './file-sync.ts';
 import type { OpenContext } from '../open.ts';
 import { ReferenceOptions } from '../reference.ts';
 
-const EINTR = 4;
 const OPTIONS = ['create', 'size', 'direct', 'readonly', 'lock'];
 /** Zeroes are written in pieces of this where the file system cannot zero a range. */
 const ZERO_BYTES = 262144;
@@ -126,7 +125,7 @@ export class FileDevice implements BackendDevice, FileOpHost {
 
   /** An operation in the engine has ended. */
   opDone(op: FileOp, result: number): void {
-    if (result === -EINTR) this.#run(op);
+    if (result === -Status.Interrupted) this.#run(op);
     else if (op.step === FileStep.Range) this.#rangeDone(op, result);
     else this.#moved(op, result);
   }

@@ -30,8 +30,6 @@ import { FaultyEngine } from '../../testing/faulty-engine.ts';
 import { makeTestFolder } from '../../testing/lamina-server.ts';
 import { type FileDevice, open } from './file.backend.ts';
 
-const EIO = 5;
-const EINTR = 4;
 const PUNCH = 3;
 const ZERO_RANGE = 17;
 
@@ -300,10 +298,16 @@ describe('reading and writing', () => {
     const path = image('short', 65536);
     const io = await drive(path);
     const data = pattern(8192, 4);
-    engine.faults.push({ kind: 'write', lenBytes: 1000 }, { kind: 'write', result: -EINTR });
+    engine.faults.push(
+      { kind: 'write', lenBytes: 1000 },
+      { kind: 'write', result: -Status.Interrupted },
+    );
     assert.equal(await io.write(0, data), Status.Ok);
     assert.deepEqual(engine.log, ['write 0+8192', 'write 1000+7192', 'write 1000+7192']);
-    engine.faults.push({ kind: 'read', lenBytes: 4096 }, { kind: 'read', result: -EINTR });
+    engine.faults.push(
+      { kind: 'read', lenBytes: 4096 },
+      { kind: 'read', result: -Status.Interrupted },
+    );
     assert.deepEqual(await io.read(0, 8192), data);
   });
 
@@ -313,7 +317,7 @@ describe('reading and writing', () => {
     assert.equal(await io.write(0, Buffer.alloc(4096)), Status.NoSpace);
     engine.faults.push({ kind: 'write', result: 0 });
     assert.equal(await io.write(0, Buffer.alloc(4096)), Status.Io);
-    engine.faults.push({ kind: 'read', result: -EIO });
+    engine.faults.push({ kind: 'read', result: -Status.Io });
     await assert.rejects(io.read(0, 512), new IoFailure(Status.Io));
     // One failed segment of three fails the bio; the others still end.
     engine.faults.push({ kind: 'write', result: -28 });
@@ -443,7 +447,7 @@ describe('durability', () => {
 
   it('does not flush a FUA write that failed', async () => {
     const io = await drive(image('fua-failed', 65536));
-    engine.faults.push({ kind: 'write', result: -EIO });
+    engine.faults.push({ kind: 'write', result: -Status.Io });
     assert.equal(await io.write(0, Buffer.alloc(512), { flags: BioFlag.Fua }), Status.Io);
     assert.deepEqual(engine.log, ['write 0+512']);
   });
@@ -466,7 +470,10 @@ describe('durability', () => {
   it('never reports success again after a failed fdatasync', async () => {
     const device = await openDevice(image('sticky', 65536));
     const io = new BioDriver(device, arena);
-    engine.faults.push({ kind: 'sync', result: -EINTR }, { kind: 'sync', result: -EIO });
+    engine.faults.push(
+      { kind: 'sync', result: -Status.Interrupted },
+      { kind: 'sync', result: -Status.Io },
+    );
     assert.equal(await io.flush(), Status.Io);
     assert.equal(await io.flush(), Status.Io);
     assert.equal(await io.write(0, Buffer.alloc(512), { flags: BioFlag.Fua }), Status.Io);
@@ -484,7 +491,7 @@ describe('durability', () => {
 
   it('flushes at the end and reports when that fails', async () => {
     const device = await openDevice(image('closing', 65536));
-    engine.faults.push({ kind: 'sync', result: -EIO });
+    engine.faults.push({ kind: 'sync', result: -Status.Io });
     opened = [];
     await assert.rejects(device.close(), { status: Status.Io });
     assert.deepEqual(engine.log, ['sync']);
@@ -553,7 +560,7 @@ describe('discard and zeroes', () => {
     const io = await drive(image('fallocate-errors', MIB));
     engine.faults.push({ kind: 'fallocate', result: -28 });
     assert.equal(await io.zero(0, 4096), Status.NoSpace);
-    engine.faults.push({ kind: 'fallocate', result: -EINTR });
+    engine.faults.push({ kind: 'fallocate', result: -Status.Interrupted });
     assert.equal(await io.zero(0, 4096), Status.Ok);
     assert.deepEqual(engine.log.length, 3);
   });
