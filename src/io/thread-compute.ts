@@ -10,6 +10,8 @@
 import { availableParallelism } from 'node:os';
 import { Worker } from 'node:worker_threads';
 import { assert } from '../base/assert.ts';
+import { DmError, errorText } from '../base/errors.ts';
+import { Status } from '../base/status.ts';
 import { type Arena, NONE } from './arena.ts';
 import {
   type Compute,
@@ -70,9 +72,9 @@ class Thread {
   inRing = 0;
   bytes = 0;
 
-  constructor(arena: Arena, owner: SharedArrayBuffer, wakeFd: number) {
-    this.scratch = arena.tryAlloc(SCRATCH_BYTES);
-    assert(this.scratch !== NONE, 'compute: no memory for the scratch of a thread');
+  /** `scratch`: SCRATCH_BYTES of the arena, the thread's until the owner frees them. */
+  constructor(arena: Arena, owner: SharedArrayBuffer, wakeFd: number, scratch: number) {
+    this.scratch = scratch;
     const extension = import.meta.url.endsWith('.ts') ? 'ts' : 'js';
     const workerData: ComputeWorkerData = {
       rings: this.words.buffer,
@@ -123,6 +125,11 @@ class Thread {
     this.ring();
   }
 
+  stop(): void {
+    Atomics.store(this.words, Word.IsStopped, 1);
+    this.ring();
+  }
+
   ring(): void {
     Atomics.add(this.words, Word.Bell, 1);
     Atomics.notify(this.words, Word.Bell);
@@ -146,7 +153,7 @@ class Thread {
 }
 
 export class ThreadCompute implements Compute {
-  readonly threads = Math.min(THREADS_MAX, availableParallelism() - 1);
+  readonly threads: number;
   readonly inlineBytesMax = INLINE_BYTES_MAX;
   readonly #arena: Arena;
   readonly #owner = new Int32Array(new SharedArrayBuffer(8));
@@ -159,8 +166,9 @@ export class ThreadCompute implements Compute {
   #pendingBytes = 0;
   #isListening = false;
 
-  constructor(arena: Arena) {
+  constructor(arena: Arena, threads = Math.min(THREADS_MAX, availableParallelism() - 1)) {
     this.#arena = arena;
+    this.threads = threads;
   }
 
   /** The owner has a ring, polls, and is woken through this eventfd. Before the first definition. */
@@ -169,6 +177,7 @@ export class ThreadCompute implements Compute {
     this.#wakeFd = fd;
   }
 
+  /** Throws DmError when there is no memory for the threads; then everything is as it was. */
   define(definition: ComputeDefinition): ComputeQueue {
     assert(this.threads > 0, `${definition.name}: there are no compute threads`);
     if (this.#running.length === 0) this.#start();
@@ -212,12 +221,7 @@ export class ThreadCompute implements Compute {
   /** Nothing is pending. The threads end by themselves. */
   close(): void {
     assert(this.#pending === 0, `compute: closed with ${this.#pending} jobs pending`);
-    for (const thread of this.#running) {
-      Atomics.store(thread.words, Word.IsStopped, 1);
-      thread.ring();
-      this.#arena.free(thread.scratch, SCRATCH_BYTES);
-    }
-    this.#running = [];
+    this.#stopAll();
   }
 
   // ---- for the queues ----
@@ -245,11 +249,37 @@ export class ThreadCompute implements Compute {
 
   // ----
 
+  /** All threads, or none and a DmError. */
   #start(): void {
-    const owner = this.#owner.buffer;
-    for (let i = 0; i < this.threads; i++) {
-      this.#running.push(new Thread(this.#arena, owner, this.#wakeFd));
+    try {
+      while (this.#running.length < this.threads) this.#startOne();
+    } catch (error) {
+      this.#stopAll();
+      throw error;
     }
+  }
+
+  #startOne(): void {
+    const scratch = this.#arena.tryAlloc(SCRATCH_BYTES);
+    const name = `compute thread ${this.#running.length + 1} of ${this.threads}`;
+    if (scratch === NONE) {
+      throw new DmError(Status.NoMemory, `${name}: no buffer memory left for its scratch`);
+    }
+    try {
+      this.#running.push(new Thread(this.#arena, this.#owner.buffer, this.#wakeFd, scratch));
+    } catch (error) {
+      this.#arena.free(scratch, SCRATCH_BYTES);
+      throw new DmError(Status.Again, `${name}: ${errorText(error)}`, { cause: error });
+    }
+  }
+
+  /** The threads end by themselves. */
+  #stopAll(): void {
+    for (const thread of this.#running) {
+      thread.stop();
+      this.#arena.free(thread.scratch, SCRATCH_BYTES);
+    }
+    this.#running = [];
   }
 
   #dispatch(): void {

@@ -20,6 +20,7 @@ import {
   type TargetTraits,
   type TargetType,
 } from '../../dm/target.ts';
+import type { ComputeDefinition } from '../../io/compute.ts';
 import { type CipherSpec, parseCipherSpec } from './cipher-spec.ts';
 import {
   type CryptOptions,
@@ -29,7 +30,7 @@ import {
   readKey,
 } from './crypt-options.ts';
 import { CryptPath, type CryptPlace, IO_BYTES_MAX } from './crypt-path.ts';
-import { makeHandler } from './cryptor.ts';
+import { type CryptorRecipe, makeHandler } from './cryptor.ts';
 import { VolumeKey } from './volume-key.ts';
 
 const CRYPTOR_MODULE = new URL(
@@ -184,19 +185,26 @@ class Crypt implements Target {
     const key = new VolumeKey(this.#spec, format, source.secret.bytes, 1 + compute.threads);
     const [own, ...others] = key.recipes;
     assert(own !== undefined, 'crypt: a key without a recipe');
-    this.#key = key;
     const isInline = compute.threads === 0 || own.legacy !== null || own.chainMode === 'null';
-    const queue = isInline
-      ? null
-      : compute.define({
-          name: `crypt ${this.#host.deviceName}`,
-          module: CRYPTOR_MODULE,
-          makeHandler,
-          recipes: others,
-          isSticky: this.#options.isSameCpu,
-          weight: this.#options.isHighPriority ? 4 : 1,
-        });
-    this.#path.useKey(own, queue);
+    try {
+      const queue = isInline ? null : compute.define(this.#definition(others));
+      this.#path.useKey(own, queue);
+    } catch (error) {
+      key.close();
+      throw error;
+    }
+    this.#key = key;
+  }
+
+  #definition(recipes: readonly CryptorRecipe[]): ComputeDefinition {
+    return {
+      name: `crypt ${this.#host.deviceName}`,
+      module: CRYPTOR_MODULE,
+      makeHandler,
+      recipes,
+      isSticky: this.#options.isSameCpu,
+      weight: this.#options.isHighPriority ? 4 : 1,
+    };
   }
 
   #setKey(source: KeySource): void {
