@@ -11,6 +11,7 @@
 
 import { bug, debugBuild, assert } from '../base/assert.ts';
 import type { Clock } from '../base/clock.ts';
+import { DmError } from '../base/errors.ts';
 import { Status } from '../base/status.ts';
 import { SECTOR_BYTES } from '../base/units.ts';
 import { type Bio, BioFlag, type BioOwner, type Frame, type FrameHook, Op } from '../bio/bio.ts';
@@ -143,6 +144,8 @@ export class MappedDevice implements BlockDevice, FrameHook {
       if (covered < len) break;
       at += covered;
     }
+    // A smaller table may have come in between; whoever asks on and on must hear of that.
+    if (result.length === 0) throw new DmError(Status.Io, `${this.name}: no sector ${sector}`);
     return result;
   }
 

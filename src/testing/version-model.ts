@@ -182,6 +182,25 @@ export class VersionModel {
   }
 
   /**
+   * What is wrong with what was told of allocation from `read.sector` on, or undefined: `isEmpty` says of
+   * each sector that it was called a hole or zeroes.
+   */
+  checkEmpty(read: ModelRead, isEmpty: readonly boolean[]): string | undefined {
+    this.#reads.delete(read);
+    for (const [i, empty] of isEmpty.entries()) {
+      const sector = read.sector + i;
+      const allowed = read.before[i] as readonly number[];
+      if (!empty || allowed.includes(0) || allowed.includes(ANYTHING)) continue;
+      // What is on its way may already count, and may be zeroes.
+      const isTouched = read.during.some(
+        (w) => sector >= w.sector && sector < w.sector + w.lenSectors,
+      );
+      if (!isTouched) return wrong('block status', sector, 'called empty', allowed);
+    }
+    return undefined;
+  }
+
+  /**
    * What is wrong with what a device holds after a power cut, or undefined. What was found is what
    * it holds from then on, durable.
    */

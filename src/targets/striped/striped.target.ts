@@ -22,6 +22,9 @@ import {
   type TargetType,
 } from '../../dm/target.ts';
 
+/** Most chunks looked at for one answer about extents; the answer may be shorter than the range. */
+const CHUNKS_MAX = 4096;
+
 interface Stripe {
   readonly device: BlockDevice;
   readonly startSector: number;
@@ -92,22 +95,22 @@ class Striped implements Target {
       ...stacked,
       ioMinBytes: chunkBytes,
       ioOptBytes: chunkBytes * this.#stripes.length,
-      // Counted per stripe below; a piece of the whole may be this much longer.
-      maxDiscardSectors: stacked.maxDiscardSectors,
     };
   }
 
   async extents(sector: number, lenSectors: number, maxExtents: number): Promise<Extent[]> {
     const result: Extent[] = [];
     const end = sector + lenSectors;
-    for (let at = sector; at < end && result.length < maxExtents; ) {
+    let at = sector;
+    for (let chunks = 0; at < end && result.length < maxExtents && chunks < CHUNKS_MAX; chunks++) {
       const chunk = Math.floor(at / this.#chunkSectors);
       const stripe = this.#stripes[chunk % this.#stripes.length] as Stripe;
       const inChunk = at - chunk * this.#chunkSectors;
       const lower =
         stripe.startSector + Math.floor(chunk / this.#stripes.length) * this.#chunkSectors;
       const len = Math.min(end - at, this.#chunkSectors - inChunk);
-      const part = await stripe.device.extents(lower + inChunk, len, maxExtents);
+      const wanted = maxExtents - result.length;
+      const part = await stripe.device.extents(lower + inChunk, len, wanted);
       for (const extent of part) {
         append(result, extent);
         at += extent.lenSectors;

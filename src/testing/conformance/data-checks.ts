@@ -177,6 +177,28 @@ const zeroes: Check = {
   },
 };
 
+const extents: Check = {
+  name: 'extents',
+  about: 'block status never calls data a hole, covers what it is asked for, and makes progress',
+  draw: (rng, geometry, scale) => [
+    ...drawLoad(rng, geometry, { count: 2, mix: { extents: 1 }, maxSectors: geometry.lenSectors }),
+    ...drawLoad(rng, geometry, {
+      count: 40 * scale,
+      mix: { extents: 5, write: 3, zero: 3, discard: 2, read: 1 },
+      isPlain: true,
+    }),
+  ],
+  async run(stage, ops) {
+    await stage.withRig({}, async (rig) => {
+      const load = new Load(rig, { depth: 4 });
+      await load.run(ops);
+      // All of it once more, while nothing is on its way.
+      const all = op('extents', 0, rig.device.lenSectors);
+      await rig.settle(load.one(all));
+    });
+  },
+};
+
 /** "Only if it is quick" zeroes, or refuses and has zeroed or left what was there. */
 async function fastZeroes(rig: Rig, load: Load): Promise<void> {
   const { blockSectors } = geometryOf(rig.device);
@@ -202,4 +224,12 @@ const stable: Check = {
   },
 };
 
-export const DATA_CHECKS: readonly Check[] = [data, edges, zeroes, stable, progress, memory];
+export const DATA_CHECKS: readonly Check[] = [
+  data,
+  edges,
+  zeroes,
+  extents,
+  stable,
+  progress,
+  memory,
+];

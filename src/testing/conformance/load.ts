@@ -10,7 +10,15 @@ import type { DriveOptions } from '../bio-driver.ts';
 import { type ModelWrite, VersionModel } from '../version-model.ts';
 import { fail, type Rig } from './rig.ts';
 
-export type LoadKind = 'read' | 'write' | 'flush' | 'discard' | 'zero' | 'suspend' | 'reload';
+export type LoadKind =
+  | 'read'
+  | 'write'
+  | 'flush'
+  | 'discard'
+  | 'zero'
+  | 'extents'
+  | 'suspend'
+  | 'reload';
 
 export interface LoadOp {
   readonly kind: LoadKind;
@@ -236,8 +244,37 @@ export class Load {
         this.#ends(op, status);
         return;
       }
+      case 'extents':
+        await this.#extents(op);
+        return;
       default:
         await this.rig.control(op.kind);
+    }
+  }
+
+  /** Asks until all of the range is told, as often as it takes. */
+  async #extents(op: LoadOp): Promise<void> {
+    const { device } = this.rig;
+    const end = op.sector + op.lenSectors;
+    for (let at = op.sector; at < end; ) {
+      const left = end - at;
+      // Often one, as NBD's NBD_CMD_FLAG_REQ_ONE asks for.
+      const max = (at + op.sector + left) % 3 === 0 ? 1 : (left % 7) + 1;
+      const sent = this.model.sendRead(at, left);
+      const found = await device.extents(at, left, max);
+      if (this.isCut) return;
+      const isEmpty: boolean[] = [];
+      for (const { lenSectors, isHole, isZero } of found) {
+        const isRight = Number.isInteger(lenSectors) && lenSectors > 0;
+        if (!isRight || isEmpty.length + lenSectors > left) {
+          fail(`${describeOp(op)}: an extent of ${lenSectors} sectors at ${at + isEmpty.length}`);
+        }
+        for (let i = 0; i < lenSectors; i++) isEmpty.push(isHole || isZero);
+      }
+      if (found.length === 0) fail(`${describeOp(op)}: no extent at sector ${at}`);
+      if (found.length > max) fail(`${describeOp(op)}: ${found.length} extents for ${max}`);
+      this.#mustBe(op, this.model.checkEmpty(sent, isEmpty));
+      at += isEmpty.length;
     }
   }
 

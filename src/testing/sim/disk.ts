@@ -9,7 +9,8 @@
 // it sees goes to `watch`.
 
 import { assert } from '../../base/assert.ts';
-import type { Prng } from '../../base/prng.ts';
+import { DmError } from '../../base/errors.ts';
+import { Prng } from '../../base/prng.ts';
 import { Status } from '../../base/status.ts';
 import { SECTOR_BYTES } from '../../base/units.ts';
 import { type Bio, BioFlag, forEachSegment, Op, OP_NAMES } from '../../bio/bio.ts';
@@ -19,6 +20,7 @@ import { DEFAULT_LIMITS, type QueueLimits } from '../../bio/limits.ts';
 import { endBio } from '../../bio/submit.ts';
 import type { BackendDevice } from '../../dm/backend.ts';
 import type { Arena } from '../../io/arena.ts';
+import { SimAllocation } from './allocation.ts';
 import type { Scheduler } from './scheduler.ts';
 
 export interface SeenBio {
@@ -117,6 +119,7 @@ export class SimDisk implements BackendDevice {
   isClosed = false;
   /** Whoever uses it must not discard where other I/O is in flight, nor the other way round. */
   forbidsDiscardRaces = false;
+  readonly allocation: SimAllocation;
 
   readonly #arena: Arena;
   readonly #scheduler: Scheduler;
@@ -152,6 +155,7 @@ export class SimDisk implements BackendDevice {
     this.#scheduler = scheduler;
     this.#rng = rng;
     this.#watch = watch;
+    this.allocation = new SimAllocation(this.bytes, new Prng(rng.u32()));
   }
 
   /** Requests that have not ended. */
@@ -223,8 +227,16 @@ export class SimDisk implements BackendDevice {
     this.#complete(request);
   }
 
-  extents(_sector: number, lenSectors: number): Promise<Extent[]> {
-    return Promise.resolve([{ lenSectors, isHole: false, isZero: false }]);
+  extents(sector: number, lenSectors: number, maxExtents: number): Promise<Extent[]> {
+    const isInside = sector >= 0 && lenSectors > 0 && sector + lenSectors <= this.lenSectors;
+    if (!isInside || maxExtents < 1) {
+      const what = `extents of ${lenSectors} sectors at ${sector}, ${maxExtents} at most`;
+      this.#watch.violation(`${this.name}: ${what}`);
+    }
+    if (this.faults.isGone || !this.#hasPower) {
+      return Promise.reject(new DmError(Status.NoDevice, `${this.name}: gone`));
+    }
+    return Promise.resolve(this.allocation.extents(sector, lenSectors, maxExtents));
   }
 
   close(): Promise<void> {
@@ -340,6 +352,7 @@ export class SimDisk implements BackendDevice {
     const at = write.sector * SECTOR_BYTES;
     if (write.data === null) this.bytes.fill(0, at, at + write.lenSectors * SECTOR_BYTES);
     else this.bytes.set(write.data, at);
+    this.allocation.wrote(write.sector, write.lenSectors, write.data !== null, flags);
     if ((flags & BioFlag.Fua) === 0) this.#cache.push(write);
     else this.#persist(write);
   }
