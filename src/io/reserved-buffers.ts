@@ -27,6 +27,7 @@ export class ReservedBuffers {
   #isReserveFree = true;
   readonly #waits: Wait[] = [];
   #listensToArena = false;
+  #isServing = false;
   readonly #arenaFreed = (): void => {
     this.#listensToArena = false;
     this.#serve();
@@ -89,7 +90,10 @@ export class ReservedBuffers {
     this.#arena.free(this.#reserve, this.#reserveBytes);
   }
 
+  /** A loop, however much of what it hands out comes back while it is being handed out. */
   #serve(): void {
+    if (this.#isServing) return;
+    this.#isServing = true;
     while (this.#waits.length > 0) {
       const { bytes, waiter } = this.#waits[0] as Wait;
       const mem = this.tryTake(bytes);
@@ -98,6 +102,7 @@ export class ReservedBuffers {
       this.#waits.shift();
       waiter.bufferReady(mem);
     }
+    this.#isServing = false;
     this.#listen();
   }
 

@@ -451,10 +451,10 @@ export const MUTANTS: readonly Mutant[] = [
     replace: 'if (--io.jobs > 1) return; if (io.jobs === 0) return;',
   },
   {
-    name: 'crypt: two writes share the reserve',
-    file: 'targets/crypt/crypt-path.js',
-    find: 'if (isReserve) this.#isReserveFree = false;',
-    replace: '',
+    name: 'two writes share the reserve',
+    file: 'io/reserved-buffers.js',
+    find: 'this.#isReserveFree = false; return this.#reserve;',
+    replace: 'return this.#reserve;',
   },
   {
     name: 'crypt: zeroes go down without FUA',
@@ -467,12 +467,12 @@ export const MUTANTS: readonly Mutant[] = [
     file: 'targets/crypt/crypt-path.js',
     find: 'for (const clone of ready) submitBio(clone);',
     replace:
-      'for (const clone of ready) { submitBio(clone); const io = clone.ownerWord; if (!io.isReserve) { this.#arena.u8.fill(0xdb, io.mem, io.mem + io.bytes); } }',
+      'for (const clone of ready) { submitBio(clone); const io = clone.ownerWord; this.#arena.u8.fill(0xdb, io.mem, io.mem + io.bytes); }',
   },
   {
-    name: 'crypt: a stalled write is forgotten',
-    file: 'targets/crypt/crypt-path.js',
-    find: 'if (this.#stalledHead !== null) this.#retry();',
-    replace: '',
+    name: 'who waits for a buffer is forgotten',
+    file: 'io/reserved-buffers.js',
+    find: 'else this.#arena.free(mem, bytes); this.#serve();',
+    replace: 'else this.#arena.free(mem, bytes);',
   },
 ];

@@ -1,16 +1,15 @@
 // Bounce buffers: direct I/O for bios whose buffers lie where O_DIRECT cannot use them.
 //
-// Such a bio is copied through an aligned buffer, one piece after the other. A buffer is taken from
-// the arena for the whole bio; when the arena is spent, a reserve of the device's own takes its
-// place, and bios wait in line for that. So a bio ends even when everything else in memory waits
-// for it.
+// Such a bio is copied through an aligned buffer, one piece after the other. It has the buffer until it
+// ends. The device keeps one in reserve (src/io/reserved-buffers.ts), so a bio ends even when everything
+// else in memory waits for it.
 
-import { DmError } from '../../base/errors.ts';
 import { Status } from '../../base/status.ts';
 import { SECTOR_BYTES } from '../../base/units.ts';
 import { type Bio, Op } from '../../bio/bio.ts';
 import { NONE } from '../../io/arena.ts';
 import type { IoDone, IoEngine } from '../../io/engine.ts';
+import { type BufferWaiter, ReservedBuffers } from '../../io/reserved-buffers.ts';
 import type { OpenedFile } from './file-open.ts';
 
 const BUFFER_BYTES = 262144;
@@ -20,12 +19,13 @@ export interface BounceOwner {
 }
 
 /** One bio on its way through a buffer. */
-class Bounce implements IoDone {
-  readonly #buffers: BounceBuffers;
+class Bounce implements IoDone, BufferWaiter {
+  readonly #owner: BounceBuffers;
   bio: Bio | null = null;
   owner: BounceOwner | null = null;
   mem = NONE;
-  /** What the buffer was allocated with. */
+  /** Bytes wanted of a buffer, and what the one at `mem` has. */
+  wantedBytes = 0;
   memBytes = 0;
   offBytes = 0;
   leftBytes = 0;
@@ -36,35 +36,34 @@ class Bounce implements IoDone {
   segment = 0;
   segmentDone = 0;
 
-  constructor(buffers: BounceBuffers) {
-    this.#buffers = buffers;
+  constructor(owner: BounceBuffers) {
+    this.#owner = owner;
+  }
+
+  bufferReady(mem: number): void {
+    this.#owner.start(this, mem);
   }
 
   ioDone(_arg: object, result: number): void {
-    this.#buffers.moved(this, result);
+    this.#owner.moved(this, result);
   }
 }
 
 export class BounceBuffers {
   readonly #engine: IoEngine;
   readonly #file: OpenedFile;
-  readonly #reserve: number;
-  #isReserveFree = true;
-  readonly #waiting: Bounce[] = [];
+  readonly #buffers: ReservedBuffers;
   readonly #free: Bounce[] = [];
 
   /** Throws DmError when there is no memory for the reserve. */
   constructor(engine: IoEngine, file: OpenedFile) {
     this.#engine = engine;
     this.#file = file;
-    this.#reserve = engine.arena.tryAlloc(BUFFER_BYTES);
-    if (this.#reserve === NONE) {
-      throw new DmError(Status.NoMemory, `direct I/O: no ${BUFFER_BYTES} bytes of buffers left`);
-    }
+    this.#buffers = new ReservedBuffers(engine.arena, BUFFER_BYTES, 'direct I/O');
   }
 
   close(): void {
-    this.#engine.arena.free(this.#reserve, BUFFER_BYTES);
+    this.#buffers.close();
   }
 
   /** True when every segment of the bio can be given to the kernel as it is. */
@@ -92,11 +91,17 @@ export class BounceBuffers {
     bounce.leftBytes = bio.lenBytes;
     bounce.segment = bio.segment;
     bounce.segmentDone = bio.segmentDone;
-    bounce.memBytes = Math.min(bio.lenBytes, BUFFER_BYTES);
-    bounce.mem = this.#engine.arena.tryAlloc(bounce.memBytes);
-    if (bounce.mem !== NONE) this.#startPiece(bounce);
-    else if (this.#isReserveFree) this.#startOnReserve(bounce);
-    else this.#waiting.push(bounce);
+    bounce.wantedBytes = Math.min(bio.lenBytes, BUFFER_BYTES);
+    const mem = this.#buffers.tryTake(bounce.wantedBytes);
+    if (mem === NONE) this.#buffers.wait(bounce.wantedBytes, bounce);
+    else this.start(bounce, mem);
+  }
+
+  /** The bio has its buffer. */
+  start(bounce: Bounce, mem: number): void {
+    bounce.mem = mem;
+    bounce.memBytes = this.#buffers.lengthOf(mem, bounce.wantedBytes);
+    this.#startPiece(bounce);
   }
 
   /** The kernel has moved a piece, or a part of it. */
@@ -114,13 +119,6 @@ export class BounceBuffers {
     else if (bounce.doneBytes % this.#file.logicalBlockBytes === 0) this.#run(bounce);
     // Cut inside a block: the file ends there, though it was longer when it was opened.
     else this.#end(bounce, Status.Io);
-  }
-
-  #startOnReserve(bounce: Bounce): void {
-    this.#isReserveFree = false;
-    bounce.mem = this.#reserve;
-    bounce.memBytes = BUFFER_BYTES;
-    this.#startPiece(bounce);
   }
 
   #startPiece(bounce: Bounce): void {
@@ -170,15 +168,12 @@ export class BounceBuffers {
   }
 
   #end(bounce: Bounce, status: Status): void {
-    const { mem, memBytes } = bounce;
+    const { mem, wantedBytes } = bounce;
     const owner = bounce.owner as BounceOwner;
     bounce.bio = null;
     bounce.owner = null;
     this.#free.push(bounce);
-    if (mem === this.#reserve) this.#isReserveFree = true;
-    else this.#engine.arena.free(mem, memBytes);
-    const next = this.#isReserveFree ? this.#waiting.shift() : undefined;
-    if (next !== undefined) this.#startOnReserve(next);
+    this.#buffers.give(mem, wantedBytes);
     owner.bounced(status);
   }
 }

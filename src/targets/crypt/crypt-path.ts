@@ -22,6 +22,7 @@ import { EndIoResult } from '../../dm/target.ts';
 import { type Arena, NONE } from '../../io/arena.ts';
 import { type ComputeQueue, SCRATCH_BYTES } from '../../io/compute.ts';
 import type { BatchTask, IoDone, IoEngine } from '../../io/engine.ts';
+import { type BufferWaiter, ReservedBuffers } from '../../io/reserved-buffers.ts';
 import type { CryptOptions } from './crypt-options.ts';
 import { CryptFlag, Cryptor, type CryptorRecipe } from './cryptor.ts';
 
@@ -45,13 +46,18 @@ export interface CryptPlace {
   readonly ivOffset: number;
 }
 
+/** A buffer that was waited for. */
+interface Given {
+  readonly mem: number;
+  readonly bytes: number;
+}
+
 /** A write on its way to the lower device, or a read on its way up. */
 class CryptIo {
   /** The clone of a write; the read itself. */
   bio: Bio | null = null;
   mem: number = NONE;
   bytes = 0;
-  isReserve = false;
   /** Jobs of compute threads still to end. */
   jobs = 0;
   readonly vec: BioVec;
@@ -61,7 +67,7 @@ class CryptIo {
   }
 }
 
-export class CryptPath implements BioOwner, IoDone, BatchTask {
+export class CryptPath implements BioOwner, IoDone, BatchTask, BufferWaiter {
   readonly #options: CryptOptions;
   readonly #device: BlockDevice;
   readonly #startSector: number;
@@ -70,15 +76,15 @@ export class CryptPath implements BioOwner, IoDone, BatchTask {
   readonly #arena: Arena;
   readonly #set: BioSet;
   readonly #scratch: number;
-  readonly #reserve: number;
+  readonly #buffers: ReservedBuffers;
   readonly #inlineMax: number;
-  #isReserveFree = true;
   #cryptor: Cryptor | null = null;
   #queue: ComputeQueue | null = null;
   /** Writes that wait for memory or a clone, in order, linked by `next`. */
   #stalledHead: Bio | null = null;
   #stalledTail: Bio | null = null;
-  #isWaitingForMemory = false;
+  /** They wait for this much memory; 0: for a clone. */
+  #waitBytes = 0;
   #zeroesRunning = 0;
   readonly #zeroes: Bio[] = [];
   /** Clones that are encrypted and leave at the end of this batch. */
@@ -95,10 +101,10 @@ export class CryptPath implements BioOwner, IoDone, BatchTask {
     this.#arena = engine.arena;
     this.#inlineMax = engine.compute.inlineBytesMax;
     this.#set = new BioSet({ name, reserve: 1, max: CLONES_MAX });
+    this.#buffers = new ReservedBuffers(this.#arena, RESERVE_BYTES, 'crypt');
     this.#scratch = this.#arena.tryAlloc(SCRATCH_BYTES);
-    this.#reserve = this.#scratch === NONE ? NONE : this.#arena.tryAlloc(RESERVE_BYTES);
-    if (this.#reserve !== NONE) return;
-    this.close();
+    if (this.#scratch !== NONE) return;
+    this.#buffers.close();
     throw new DmError(Status.NoMemory, 'Cannot allocate page mempool: no buffer memory left');
   }
 
@@ -117,20 +123,19 @@ export class CryptPath implements BioOwner, IoDone, BatchTask {
   /** Nothing is in flight. */
   close(): void {
     this.dropKey();
-    if (this.#scratch !== NONE) this.#arena.free(this.#scratch, SCRATCH_BYTES);
-    if (this.#reserve !== NONE) this.#arena.free(this.#reserve, RESERVE_BYTES);
+    this.#arena.free(this.#scratch, SCRATCH_BYTES);
+    this.#buffers.close();
   }
 
   // ---- writes ----
 
   /** Takes a write of whole sectors, `bio.sector` relative to the target. */
   write(bio: Bio): void {
-    if (this.#stalledHead === null && this.#encrypt(bio)) return;
+    if (this.#stalledHead === null && this.#encrypt(bio, null)) return;
     bio.next = null;
     if (this.#stalledTail === null) this.#stalledHead = bio;
     else this.#stalledTail.next = bio;
     this.#stalledTail = bio;
-    this.#waitForMemory();
   }
 
   /** Zeroes have to be encrypted, too; a few at a time, because whoever asks for them asks for many. */
@@ -148,48 +153,52 @@ export class CryptPath implements BioOwner, IoDone, BatchTask {
     this.write(bio);
   }
 
-  /** Goes on with stalled writes as far as there is memory. */
-  readonly #retry = (): void => {
+  /** Goes on with stalled writes as far as there is memory; the first gets `given`, unless that is null. */
+  #goOn(given: Given | null): void {
+    let inHand = given;
     for (let bio = this.#stalledHead; bio !== null; bio = this.#stalledHead) {
       // Off the list first: what it sends may come back and look at the list again.
       this.#stalledHead = bio.next;
       if (this.#stalledHead === null) this.#stalledTail = null;
       bio.next = null;
-      if (this.#encrypt(bio)) continue;
+      if (this.#encrypt(bio, inHand)) {
+        inHand = null;
+        continue;
+      }
       bio.next = this.#stalledHead;
       this.#stalledHead = bio;
       this.#stalledTail ??= bio;
-      this.#waitForMemory();
       return;
     }
-  };
-
-  #waitForMemory(): void {
-    if (this.#isWaitingForMemory) return;
-    this.#isWaitingForMemory = true;
-    this.#arena.onFree(() => {
-      this.#isWaitingForMemory = false;
-      this.#retry();
-    });
   }
 
-  /** Takes all of a write that there is memory for, in pieces if need be; false when some is left. */
-  #encrypt(bio: Bio): boolean {
+  /** Memory for the first stalled write. */
+  bufferReady(mem: number): void {
+    const bytes = this.#waitBytes;
+    this.#waitBytes = 0;
+    this.#goOn({ mem, bytes });
+  }
+
+  /**
+   * Takes all of a write that there is memory for, in pieces if need be, the first of them into `given` if
+   * there is such a buffer. False when some is left: it waits for memory, or for the end of a clone.
+   */
+  #encrypt(bio: Bio, given: Given | null): boolean {
+    let mem = given === null ? NONE : given.mem;
+    let bytesMax = given === null ? IO_BYTES_MAX : given.bytes;
     while (bio.lenBytes > 0) {
-      let bytes = bio.lenBytes;
-      let mem = this.#arena.tryAlloc(bytes);
-      const isReserve = mem === NONE;
-      if (isReserve) {
-        if (!this.#isReserveFree) return false;
-        mem = this.#reserve;
-        bytes = Math.min(bytes, RESERVE_BYTES);
+      const wanted = Math.min(bio.lenBytes, bytesMax);
+      if (mem === NONE) mem = this.#buffers.tryTake(wanted);
+      if (mem === NONE) {
+        this.#waitForMemory(wanted);
+        return false;
       }
       const clone = this.#set.tryClone(bio, this);
       if (clone === null) {
-        if (!isReserve) this.#arena.free(mem, bytes);
+        this.#buffers.give(mem, wanted);
         return false;
       }
-      if (isReserve) this.#isReserveFree = false;
+      const bytes = this.#buffers.lengthOf(mem, wanted);
       clone.lenBytes = bytes;
       const isLast = bytes === bio.lenBytes;
       bio.advance(bytes);
@@ -200,14 +209,22 @@ export class CryptPath implements BioOwner, IoDone, BatchTask {
       const io = this.#takeIo(clone);
       io.mem = mem;
       io.bytes = bytes;
-      io.isReserve = isReserve;
       clone.ownerWord = io;
+      mem = NONE;
+      bytesMax = IO_BYTES_MAX;
       this.#encryptClone(clone, io);
       // From here on it may be gone.
       if (isLast) break;
     }
     endBio(bio, Status.Ok);
     return true;
+  }
+
+  #waitForMemory(bytes: number): void {
+    // Another write, sent from within this one, may have begun to wait.
+    if (this.#waitBytes > 0) return;
+    this.#waitBytes = bytes;
+    this.#buffers.wait(bytes, this);
   }
 
   /** `clone` still has the vector of its source; `io` the buffer. */
@@ -265,11 +282,11 @@ export class CryptPath implements BioOwner, IoDone, BatchTask {
   /** The end of a clone. */
   bioEnd(clone: Bio): void {
     const io = clone.ownerWord as CryptIo;
-    if (io.isReserve) this.#isReserveFree = true;
-    else this.#arena.free(io.mem, io.bytes);
+    const { mem, bytes } = io;
     this.#giveIo(io);
     this.#set.free(clone);
-    if (this.#stalledHead !== null) this.#retry();
+    this.#buffers.give(mem, bytes);
+    if (this.#stalledHead !== null && this.#waitBytes === 0) this.#goOn(null);
   }
 
   // ---- reads ----
