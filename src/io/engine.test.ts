@@ -21,7 +21,7 @@ import { Prng } from '../base/prng.ts';
 import { Status } from '../base/status.ts';
 import { GIB, KIB, MIB } from '../base/units.ts';
 import { makeTestFolder } from '../testing/lamina-server.ts';
-import { Arena } from './arena.ts';
+import { Arena, NONE } from './arena.ts';
 import {
   type EngineName,
   type IoDone,
@@ -452,6 +452,18 @@ for (const name of ['node', 'uring'] as const) {
           }
           assert.equal(await all, 3 * MIB);
           assert.ok(Buffer.from(arena.u8.slice(0, 3 * MIB)).equals(data));
+        });
+
+        it('sends when the arena has nothing left', async () => {
+          const { stream, peer } = await connect();
+          const taken: number[] = [];
+          for (let mem = arena.tryAlloc(4096); mem !== NONE; mem = arena.tryAlloc(4096)) {
+            taken.push(mem);
+          }
+          arena.u8.set(Buffer.from('all is taken'), 0);
+          assert.equal(await send(stream, listOf([0, 4], [5, 7])), 11);
+          assert.equal((await peerReads(peer, 11)).toString(), 'all s taken');
+          for (const mem of taken) arena.free(mem, 4096);
         });
 
         it('tells the end of the stream after the last bytes, again and again', async () => {

@@ -1,18 +1,19 @@
 // A socket in the ring. Gathered sends go out as one SENDMSG each; the message header and its vector are
-// in arena memory of the stream's own, because the kernel reads them later than the call.
+// in memory of the stream's own, because the kernel reads them later than the call. That memory is no part
+// of the arena: replies are what gives the arena's memory back, so sending them may need none of it.
 
 import { assert } from '../base/assert.ts';
 import { Status } from '../base/status.ts';
-import type { IoDone, IoStream, IovList } from './engine.ts';
-import { closeFd, SHUT_RDWR, shutdownFd } from './posix.ts';
+import { type IoDone, type IoStream, IovList } from './engine.ts';
+import { addressOf, closeFd, SHUT_RDWR, shutdownFd } from './posix.ts';
 import type { UringEngine } from './uring-engine.ts';
 import { UringOp } from './uring-ring.ts';
 
 const MSG_WAITALL = 0x100;
 const MSG_NOSIGNAL = 0x4000;
-/** msghdr (56 bytes) first, then the iovecs, 16 bytes each: IovList.CAPACITY of them fit. */
-const SCRATCH_BYTES = 16384;
-const IOVEC_AT = 64;
+/** A msghdr (56 bytes) first, then the iovecs, 16 bytes each; both counted in words of four. */
+const IOVECS_AT = 16;
+const MESSAGE_WORDS = IOVECS_AT + 4 * IovList.CAPACITY;
 
 /** The receiving half's completion, apart from the sending half's. */
 class RecvDone implements IoDone {
@@ -35,7 +36,9 @@ export class UringStream implements IoStream, IoDone {
   #recvArg: object | null = null;
   #sendOwner: IoDone | null = null;
   #sendArg: object | null = null;
-  #scratch = -1;
+  /** Made for the first send; never moves. */
+  #message: Int32Array | null = null;
+  #messageAddress = 0;
   // The part of the current send that the kernel has not taken yet.
   #iovAt = 0;
   #iovLeft = 0;
@@ -68,25 +71,19 @@ export class UringStream implements IoStream, IoDone {
       done.ioDone(arg, -Status.BrokenPipe);
       return;
     }
-    const engine = this.#engine;
-    const arena = engine.arena;
-    if (this.#scratch < 0) this.#scratch = arena.tryAlloc(SCRATCH_BYTES);
-    if (this.#scratch < 0) {
-      done.ioDone(arg, -Status.NoBuffers);
-      return;
-    }
+    const { arena } = this.#engine;
     this.#sendOwner = done;
     this.#sendArg = arg;
-    const i32 = arena.i32;
+    const words = this.#message ?? this.#makeMessage();
     const { mems, lens, count } = list;
-    let at = (this.#scratch + IOVEC_AT) >> 2;
+    let at = IOVECS_AT;
     this.#iovAt = at;
     for (let i = 0; i < count; i++) {
       const address = arena.address + (mems[i] as number);
-      i32[at] = address;
-      i32[at + 1] = address / 4294967296;
-      i32[at + 2] = lens[i] as number;
-      i32[at + 3] = 0;
+      words[at] = address;
+      words[at + 1] = address / 4294967296;
+      words[at + 2] = lens[i] as number;
+      words[at + 3] = 0;
       at += 4;
     }
     this.#iovLeft = count;
@@ -131,42 +128,45 @@ export class UringStream implements IoStream, IoDone {
     if (this.#isClosing) this.#maybeClose();
   }
 
+  #makeMessage(): Int32Array {
+    const words = new Int32Array(MESSAGE_WORDS);
+    this.#message = words;
+    this.#messageAddress = addressOf(words);
+    return words;
+  }
+
   #submitSend(): void {
-    const engine = this.#engine;
-    const i32 = engine.arena.i32;
-    const m = this.#scratch >> 2;
-    const iovAddress = engine.arena.address + this.#iovAt * 4;
-    i32.fill(0, m, m + 14);
-    i32[m + 4] = iovAddress;
-    i32[m + 5] = iovAddress / 4294967296;
-    i32[m + 6] = this.#iovLeft;
+    const words = this.#message as Int32Array;
+    const address = this.#messageAddress;
+    const iovAddress = address + this.#iovAt * 4;
+    words.fill(0, 0, 14);
+    words[4] = iovAddress;
+    words[5] = iovAddress / 4294967296;
+    words[6] = this.#iovLeft;
     const flags = MSG_NOSIGNAL | MSG_WAITALL;
-    const address = engine.arena.address + this.#scratch;
-    engine.push(UringOp.SendMsg, this.#fd, address, 1, 0, flags, this, this);
+    this.#engine.push(UringOp.SendMsg, this.#fd, address, 1, 0, flags, this, this);
   }
 
   #skipSent(bytes: number): void {
-    const i32 = this.#engine.arena.i32;
+    const words = this.#message as Int32Array;
     let left = bytes;
-    while (this.#iovLeft > 0 && left >= (i32[this.#iovAt + 2] as number)) {
-      left -= i32[this.#iovAt + 2] as number;
+    while (this.#iovLeft > 0 && left >= (words[this.#iovAt + 2] as number)) {
+      left -= words[this.#iovAt + 2] as number;
       this.#iovAt += 4;
       this.#iovLeft--;
     }
     if (left === 0) return;
     const at = this.#iovAt;
-    const low = (i32[at] as number) >>> 0;
-    const address = (i32[at + 1] as number) * 4294967296 + low + left;
-    i32[at] = address;
-    i32[at + 1] = address / 4294967296;
-    i32[at + 2] = (i32[at + 2] as number) - left;
+    const low = (words[at] as number) >>> 0;
+    const address = (words[at + 1] as number) * 4294967296 + low + left;
+    words[at] = address;
+    words[at + 1] = address / 4294967296;
+    words[at + 2] = (words[at + 2] as number) - left;
   }
 
   #maybeClose(): void {
     if (this.#isClosed || this.#recvOwner !== null || this.#sendOwner !== null) return;
     this.#isClosed = true;
     closeFd(this.#fd);
-    if (this.#scratch >= 0) this.#engine.arena.free(this.#scratch, SCRATCH_BYTES);
-    this.#scratch = -1;
   }
 }
