@@ -153,7 +153,7 @@ export class CryptPath implements BioOwner, IoDone, BatchTask, BufferWaiter {
     this.write(bio);
   }
 
-  /** Goes on with stalled writes as far as there is memory; the first gets `given`, unless that is null. */
+  /** Goes on with stalled writes as far as there is memory; the first gets `given`, if any. */
   #goOn(given: Given | null): void {
     let inHand = given;
     for (let bio = this.#stalledHead; bio !== null; bio = this.#stalledHead) {
@@ -180,8 +180,9 @@ export class CryptPath implements BioOwner, IoDone, BatchTask, BufferWaiter {
   }
 
   /**
-   * Takes all of a write that there is memory for, in pieces if need be, the first of them into `given` if
-   * there is such a buffer. False when some is left: it waits for memory, or for the end of a clone.
+   * Takes all of a write that there is memory for, in pieces if need be, the first of them
+   * into `given` if there is such a buffer. False when some of the write is left, which waits
+   * for memory, or for the end of a clone.
    */
   #encrypt(bio: Bio, given: Given | null): boolean {
     let mem = given === null ? NONE : given.mem;
