@@ -8,6 +8,11 @@ const CONTROL = /[\p{Cc}\u2028\u2029]/u;
 /** Beside control characters: what turns the direction of text around. */
 const UNPRINTABLE = /[\p{Cc}\u200e\u200f\u2028-\u202e\u2066-\u2069]/gu;
 
+/** Whether `text` has a character that no name may have. */
+export function hasControl(text: string): boolean {
+  return CONTROL.test(text);
+}
+
 /** What is wrong with the characters of a name, to stand behind "name 'x': "; undefined: nothing. */
 export function nameFault(name: string): string | undefined {
   const found = CONTROL.exec(name)?.[0];

@@ -8,9 +8,8 @@ import { ControlServer } from '../daemon/control-socket.ts';
 import { Daemon } from '../daemon/daemon.ts';
 import { controlSocketPath, nbdSocketPath, statePath } from '../daemon/paths.ts';
 import { parseTcpAddress, parseUnixAddress } from '../frontends/nbd/listen-address.ts';
-import { NbdListener } from '../frontends/nbd/listener.ts';
-import { endOnSignals } from './end-on-signals.ts';
-import { addPlaneOptions, openPlane, type PlaneFlags } from './plane-options.ts';
+import { asCall } from './errors.ts';
+import { addServerOptions, type ServerFlags, startServer } from './server.ts';
 
 const EXAMPLES = `
 Examples:
@@ -22,7 +21,7 @@ Examples:
 Prints one line with the URI of the default export when it is ready. SIGTERM drains, flushes and
 ends; what was created is there again at the next start. State: $XDG_STATE_HOME/lamina/state.json.`;
 
-interface DaemonOptions extends PlaneFlags {
+interface DaemonOptions extends ServerFlags {
   readonly unix?: string;
   readonly tcp?: string;
 }
@@ -36,44 +35,43 @@ export function addDaemon(program: Command): void {
     )
     .option('--unix <path>', 'serve exports there (default: in $XDG_RUNTIME_DIR/lamina)')
     .option('--tcp <host:port>', 'serve exports on TCP, loopback only');
-  addPlaneOptions(command).addHelpText('after', EXAMPLES).action(runDaemon);
+  addServerOptions(command).addHelpText('after', EXAMPLES).action(runDaemon);
 }
 
 async function runDaemon(options: DaemonOptions): Promise<void> {
-  const address =
+  const address = asCall(() =>
     options.tcp === undefined
       ? parseUnixAddress('--unix', options.unix ?? nbdSocketPath())
-      : parseTcpAddress('--tcp', options.tcp);
-  if (address.kind === 'unix') mkdirSync(dirname(address.path), { recursive: true, mode: 0o700 });
-  const ready = new EventEmitter();
-  const started = once(ready, 'daemon') as Promise<[Daemon]>;
-  // The socket is the lock: taken before any device is opened.
-  const control = await ControlServer.listen(controlSocketPath(), async (method, args) => {
-    const [daemon] = await started;
-    return await daemon.call(method, args);
-  });
-  const plane = await openPlane(options);
-  try {
+      : parseTcpAddress('--tcp', options.tcp),
+  );
+  const server = startServer(options);
+  await server.ending.run(async () => {
+    if (address.kind === 'unix') mkdirSync(dirname(address.path), { recursive: true, mode: 0o700 });
+    const ready = new EventEmitter();
+    const started = once(ready, 'daemon') as Promise<[Daemon]>;
+    // The socket is the lock: taken before any device is opened.
+    const control = await ControlServer.listen(controlSocketPath(), async (method, args) => {
+      const [daemon] = await started;
+      return await daemon.call(method, args);
+    });
+    let closed: Promise<void> | undefined;
+    const held = { close: async () => await (closed ??= control.close()) };
+    await server.ending.hold(held);
+    const plane = await server.openPlane();
     const daemon = await Daemon.start(plane, statePath());
     for (const { what, reason } of daemon.failures) {
-      process.stderr.write(`lamina: ${what} could not be recreated: ${reason}\n`);
+      server.log(`${what} could not be recreated: ${reason}`);
     }
-    const listener = await NbdListener.open({
+    const log = server.log;
+    const listener = await server.openListener({
       address,
       catalog: plane,
       transmission: plane,
-      log: (line) => process.stderr.write(`lamina: ${line}\n`),
+      log,
     });
-    endOnSignals(async () => {
-      await control.close();
-      await listener.close();
-      await plane.shutdown();
-    });
+    // Closed first, too: nothing is to be changed any more while devices are flushed.
+    await server.ending.hold(held);
     ready.emit('daemon', daemon);
-    process.stdout.write(`${listener.uri('')}\n`);
-  } catch (error) {
-    await control.close();
-    await plane.shutdown();
-    throw error;
-  }
+    await server.announce(listener.uri(''));
+  });
 }

@@ -2,6 +2,7 @@
 
 import { BugError } from '../base/assert.ts';
 import { DmError, errorText } from '../base/errors.ts';
+import { Status } from '../base/status.ts';
 import { WrongPassphrase } from '../tools/luks/luks-error.ts';
 
 export const EXIT_FAILED = 1;
@@ -9,15 +10,39 @@ export const EXIT_USAGE = 2;
 /** `lamina luks`: no key slot opens. */
 export const EXIT_NO_KEY = 3;
 
-export function exitStatusOf(error: unknown): number {
-  return error instanceof WrongPassphrase ? EXIT_NO_KEY : EXIT_FAILED;
+/** A call that cannot be meant: what the help of the command tells. */
+export class WrongCall extends DmError {
+  constructor(message: string) {
+    super(Status.Invalid, message);
+  }
 }
 
-/** Prints an error for people; with LAMINA_TRACE=1, or for a bug, where it came from too. */
-export function reportError(error: unknown): void {
-  const isExpected = error instanceof DmError && !(error instanceof BugError);
-  process.stderr.write(`lamina: ${errorText(error)}\n`);
-  if ((!isExpected || process.env['LAMINA_TRACE'] === '1') && error instanceof Error) {
-    process.stderr.write(`${error.stack ?? ''}\n`);
+/** Runs what checks the call itself: what it refuses is a wrong call. */
+export function asCall<T>(check: () => T): T {
+  try {
+    return check();
+  } catch (error) {
+    throw error instanceof DmError ? new WrongCall(error.message) : error;
   }
+}
+
+export function exitStatusOf(error: unknown): number {
+  if (error instanceof WrongPassphrase) return EXIT_NO_KEY;
+  return error instanceof WrongCall ? EXIT_USAGE : EXIT_FAILED;
+}
+
+/** An error in words; with LAMINA_TRACE=1, or for a bug, where it came from too, a line each. */
+export function errorLines(error: unknown): string[] {
+  const lines = [errorText(error)];
+  const isExpected = error instanceof DmError && !(error instanceof BugError);
+  if ((!isExpected || process.env['LAMINA_TRACE'] === '1') && error instanceof Error) {
+    lines.push(...(error.stack ?? '').split('\n'));
+  }
+  return lines;
+}
+
+/** Prints an error for people. */
+export function reportError(error: unknown): void {
+  const [first = '', ...more] = errorLines(error);
+  process.stderr.write(`lamina: ${first}\n${more.map((line) => `${line}\n`).join('')}`);
 }

@@ -7,6 +7,7 @@
 import { existsSync } from 'node:fs';
 import { basename, resolve } from 'node:path';
 import { invalid } from '../base/errors.ts';
+import { hasControl } from '../base/names.ts';
 import { isBackendScheme } from '../backends/open.ts';
 import type { Plane } from '../daemon/plane.ts';
 import { escapeArg, type ConciseDevice } from '../dm/table-text.ts';
@@ -65,9 +66,4 @@ function decoded(text: string): string {
   } catch {
     return text;
   }
-}
-
-/** C0, DEL, C1 and the two line separators of Unicode. */
-function hasControl(text: string): boolean {
-  return /[\p{Cc}\u2028\u2029]/u.test(text);
 }

@@ -4,7 +4,6 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type Command, Option } from 'commander';
-import { invalid } from '../base/errors.ts';
 import type { Plane } from '../daemon/plane.ts';
 import { buildStack, parseExports, type Stack, type StackExport } from '../daemon/stack.ts';
 import { loadStackFile } from '../daemon/stack-file.ts';
@@ -14,14 +13,15 @@ import {
   parseTcpAddress,
   parseUnixAddress,
 } from '../frontends/nbd/listen-address.ts';
-import { CONNECTIONS_MAX, NbdListener } from '../frontends/nbd/listener.ts';
+import { CONNECTIONS_MAX, type NbdListener } from '../frontends/nbd/listener.ts';
 import { TlsServer } from '../frontends/nbd/tls.ts';
-import { endOnSignals } from './end-on-signals.ts';
+import type { Ending } from './ending.ts';
+import { asCall, WrongCall } from './errors.ts';
 import { imageDevice } from './image-device.ts';
 import { positive, repeated } from './option-values.ts';
-import { addPlaneOptions, openPlane, type PlaneFlags } from './plane-options.ts';
+import { addServerOptions, type ServerFlags, startServer } from './server.ts';
 
-interface ServeOptions extends PlaneFlags {
+interface ServeOptions extends ServerFlags {
   readonly table: string[];
   readonly name: string;
   readonly concise?: string;
@@ -54,8 +54,11 @@ Examples:
   Create a sparse image and serve it on TCP (loopback unless told otherwise):
     lamina serve 'file:new.img?create=1&size=10G' --tcp 127.0.0.1:10809
 
-Exit status: 0 after SIGTERM or SIGINT with everything flushed, 1 when something was refused or a
-flush failed, 2 for a wrong call. A second signal ends it at once.`;
+SIGTERM, SIGINT, SIGHUP (a closed terminal), SIGQUIT: requests in flight are answered, everything
+is flushed and closed. A further signal, or the end of --grace, ends it at once and says
+what was not flushed.
+
+Exit status: 0 ended with everything flushed, 1 something was refused or a flush failed, 2 a wrong call.`;
 
 export function addServe(program: Command): void {
   const command = program
@@ -79,7 +82,7 @@ export function addServe(program: Command): void {
     .option('--tcp <host:port>', 'listen on TCP; port 0 takes a free one')
     .option('--export <name[=device]>', 'what to export; repeatable', repeated, [])
     .option('--read-only', 'open and export everything read-only');
-  addPlaneOptions(command)
+  addServerOptions(command)
     .addOption(
       new Option('--tls <mode>', 'TLS for clients')
         .choices(['off', 'offer', 'require'])
@@ -98,33 +101,25 @@ export function addServe(program: Command): void {
 }
 
 async function serve(image: string | undefined, options: ServeOptions): Promise<void> {
-  const tls = await tlsServer(options);
-  const fromFile = options.file === undefined ? undefined : loadStackFile(options.file);
-  const where = listenAddress(options, fromFile?.listen ?? {});
-  const plane = await openPlane(options);
-  try {
-    const stack = await chooseStack(plane, image, options, fromFile);
+  const server = startServer(options);
+  await server.ending.run(async () => {
+    const tls = await tlsServer(options);
+    const fromFile = options.file === undefined ? undefined : loadStackFile(options.file);
+    const address = await listenAddress(options, fromFile?.listen ?? {}, server.ending);
+    const plane = await server.openPlane();
+    const stack = await chooseStack(plane, image, options, fromFile, server.log);
     const exports = await buildStack(plane, stack);
-    const listener = await NbdListener.open({
-      address: where.address,
+    const listener = await server.openListener({
+      address,
       catalog: plane,
       transmission: plane,
-      log: (line) => process.stderr.write(`lamina: ${line}\n`),
+      log: server.log,
       allowInsecure: options.allowInsecure === true,
       connectionsMax: options.maxConnections,
       ...(tls === undefined ? {} : { tls }),
     });
-    endOnSignals(async () => {
-      await listener.close();
-      await plane.shutdown();
-      where.cleanUp();
-    });
-    await announce(plane, listener, exports, options.json === true);
-  } catch (error) {
-    where.cleanUp();
-    await plane.shutdown();
-    throw error;
-  }
+    await server.announce(await readyLine(plane, listener, exports, options.json === true));
+  });
 }
 
 type FileStack = ReturnType<typeof loadStackFile>;
@@ -134,6 +129,7 @@ async function chooseStack(
   image: string | undefined,
   options: ServeOptions,
   file: FileStack | undefined,
+  note: (text: string) => void,
 ): Promise<Stack> {
   const isReadOnly = options.readOnly === true;
   const given = [
@@ -144,7 +140,7 @@ async function chooseStack(
   ].filter((s) => s !== '');
   if (given.length !== 1) {
     const found = given.length === 0 ? 'none' : given.join(' and ');
-    throw invalid(`serve: give one of IMAGE, --table, --concise, --file; found ${found}`);
+    throw new WrongCall(`serve: give one of IMAGE, --table, --concise, --file; found ${found}`);
   }
   let devices = file?.devices ?? [];
   if (options.concise !== undefined) devices = parseConcise(options.concise);
@@ -153,41 +149,34 @@ async function chooseStack(
     const table = options.table.join('\n');
     devices = [{ name: options.name, uuid: '', minor: undefined, isReadOnly, table }];
   }
-  const named = options.export.length > 0 ? parseExports(options.export, devices) : undefined;
+  const wanted = options.export;
+  const named = wanted.length > 0 ? asCall(() => parseExports(wanted, devices)) : undefined;
   return { devices, exports: named ?? file?.exports, isReadOnly };
 }
 
-function note(text: string): void {
-  process.stderr.write(`lamina: ${text}\n`);
-}
-
-function listenAddress(
+async function listenAddress(
   options: ServeOptions,
   file: FileStack['listen'],
-): { readonly address: ListenAddress; readonly cleanUp: () => void } {
+  ending: Ending,
+): Promise<ListenAddress> {
   const unix = options.unix ?? (options.tcp === undefined ? file.unix : undefined);
   const tcp = options.tcp ?? (unix === undefined ? file.tcp : undefined);
   if (unix !== undefined && tcp !== undefined) {
-    throw invalid('serve: --unix and --tcp: give one of them');
+    throw new WrongCall('serve: --unix and --tcp: give one of them');
   }
-  if (tcp !== undefined) {
-    return { address: parseTcpAddress('--tcp', tcp), cleanUp: () => undefined };
-  }
-  if (unix !== undefined) {
-    return { address: parseUnixAddress('--unix', unix), cleanUp: () => undefined };
-  }
+  if (tcp !== undefined) return asCall(() => parseTcpAddress('--tcp', tcp));
+  if (unix !== undefined) return asCall(() => parseUnixAddress('--unix', unix));
   const folder = mkdtempSync(join(process.env['XDG_RUNTIME_DIR'] ?? tmpdir(), 'lamina-'));
-  return {
-    address: parseUnixAddress('--unix', join(folder, 'nbd.sock')),
-    cleanUp: () => rmSync(folder, { recursive: true, force: true }),
-  };
+  const remove = (): void => rmSync(folder, { recursive: true, force: true });
+  await ending.hold({ close: remove, abandon: remove });
+  return parseUnixAddress('--unix', join(folder, 'nbd.sock'));
 }
 
 async function tlsServer(options: ServeOptions): Promise<TlsServer | undefined> {
   const { tls, tlsCreds, tlsPsk } = options;
   if (tls === 'off') {
     if (tlsCreds === undefined && tlsPsk === undefined) return undefined;
-    throw invalid('serve: --tls-creds and --tls-psk need --tls offer or --tls require');
+    throw new WrongCall('serve: --tls-creds and --tls-psk need --tls offer or --tls require');
   }
   const mode = tls === 'offer' ? 'offered' : 'required';
   if (tlsPsk !== undefined && tlsCreds === undefined) {
@@ -199,23 +188,19 @@ async function tlsServer(options: ServeOptions): Promise<TlsServer | undefined> 
       verifyPeer: options.tlsVerifyClient === true,
     });
   }
-  throw invalid(`serve: --tls ${tls}: give one of --tls-creds DIR and --tls-psk FILE`);
+  throw new WrongCall(`serve: --tls ${tls}: give one of --tls-creds DIR and --tls-psk FILE`);
 }
 
-async function announce(
+async function readyLine(
   plane: Plane,
   listener: NbdListener,
   exports: readonly StackExport[],
   isJson: boolean,
-): Promise<void> {
+): Promise<string> {
   const first = exports.find((e) => e.name === '') ?? exports[0];
   const uri = listener.uri(first?.name ?? '');
-  if (!isJson) {
-    process.stdout.write(`${uri}\n`);
-    return;
-  }
+  if (!isJson) return uri;
   const all = await plane.listExports();
   const listed = all.map((e) => ({ ...e, uri: listener.uri(e.name) }));
-  const ready = { uri, engine: plane.engine, pid: process.pid, exports: listed };
-  process.stdout.write(`${JSON.stringify(ready)}\n`);
+  return JSON.stringify({ uri, engine: plane.engine, pid: process.pid, exports: listed });
 }

@@ -3,6 +3,7 @@
 
 import type { Duplex } from 'node:stream';
 import { assert } from '../base/assert.ts';
+import { printable } from '../base/names.ts';
 import { openBackend } from '../backends/open.ts';
 import type { DmControl } from '../dm/control.ts';
 import { DeviceMapper } from '../dm/device-mapper.ts';
@@ -79,6 +80,7 @@ export class PlaneCore {
       listNames: () => all.list().map(({ name, description }) => ({ name, description })),
       lookup: ([name]) => all.find(name)?.info(),
       stats: () => this.#stats(),
+      unflushed: () => this.#unflushed(),
       shutdown: () => this.#shutdown(),
     };
   }
@@ -89,6 +91,15 @@ export class PlaneCore {
     const results = await Promise.allSettled([this.exports.close(), this.dm.close()]);
     const failed = results.find((result) => result.status === 'rejected');
     if (failed !== undefined) throw failed.reason;
+  }
+
+  async #unflushed(): Promise<readonly string[]> {
+    const connections = this.#frontEnds.reduce((sum, f) => sum + f.stats().connections, 0);
+    const devices = (await this.dm.list()).map(({ name }) => printable(name));
+    return [
+      ...(connections === 0 ? [] : [`requests or replies of ${connections} connections`]),
+      ...(devices.length === 0 ? [] : [`devices ${devices.join(', ')}`]),
+    ];
   }
 
   #stats(): PlaneStats {

@@ -45,6 +45,8 @@ export interface Plane extends DmControl, ExportControl, ConnectionTaker {
     options: { readonly readOnly: boolean },
   ): Promise<{ readonly lenSectors: number; readonly sizeNote: string | undefined }>;
   stats(): Promise<PlaneStats>;
+  /** While `shutdown` runs: what it has not done yet, a line each. */
+  unflushed(): Promise<readonly string[]>;
   /**
    * Ends in order: no new requests are read, running ones finish and are answered, connections
    * close, every device is flushed and closed. Rejects when a flush failed.

@@ -96,6 +96,7 @@ export const ARGUMENTS = {
   failures: [],
   lookup: [['name', Name]],
   listNames: [],
+  unflushed: [],
   shutdown: [],
 } as const satisfies Readonly<Record<string, readonly Argument[]>>;
 

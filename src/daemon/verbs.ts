@@ -86,6 +86,7 @@ export const VERBS = {
   failures: { kind: 'look', at: 'daemon', help: 'what could not be recreated, and why' },
   lookup: { kind: 'inside', at: 'plane', help: 'an export as a client is told of it' },
   listNames: { kind: 'inside', at: 'plane', help: 'exports as clients are told of them' },
+  unflushed: { kind: 'inside', at: 'plane', help: 'what is not closed yet, while ending' },
   shutdown: { kind: 'inside', at: 'plane', help: 'flush and close everything' },
 } as const satisfies { readonly [N in VerbName]: Verb<N> };
 

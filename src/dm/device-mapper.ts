@@ -226,12 +226,13 @@ export class DeviceMapper implements DmControl {
         nodes.some((m) => m !== n && this.#usesOf(m).has(n.device));
       const node = nodes.find((n) => !isUsed(n)) ?? nodes[0];
       if (node === undefined) break;
-      this.#nodes.delete(node.name);
       try {
         await node.exclusively(async () => await node.destroy());
       } catch (error) {
         failure ??= error;
       }
+      // Only now: until then it is among what is not flushed yet.
+      this.#nodes.delete(node.name);
     }
     if (failure !== undefined) throw failure;
   }

@@ -87,6 +87,11 @@ export class NbdListener {
     return this.#closing;
   }
 
+  /** For a process that ends at once: no file of a socket is left behind. */
+  abandon(): void {
+    this.#file?.removeNow();
+  }
+
   async #listen(): Promise<void> {
     const { address, log } = this.#options;
     if (address.kind === 'unix') {

@@ -7,6 +7,7 @@
 // remove whatever is there by then, a successor's socket included. `removeIfOurs` removes it only
 // while it is ours.
 
+import { lstatSync, unlinkSync } from 'node:fs';
 import { chmod, lstat, mkdtemp, open, rename, rmdir, unlink } from 'node:fs/promises';
 import { connect, type Server } from 'node:net';
 import { dirname, join, resolve } from 'node:path';
@@ -18,6 +19,8 @@ export interface UnixSocketFile {
   /** Absolute. */
   readonly path: string;
   removeIfOurs(): Promise<void>;
+  /** The same at once, for a process that has no time. */
+  removeNow(): void;
 }
 
 interface FileIdentity {
@@ -43,7 +46,11 @@ export async function listenOnUnixSocket(server: Server, path: string): Promise<
     if (mine === undefined) throw new Error('the socket was removed while it was being set up');
     await refuseChanged(absolute, stale);
     await rename(draft, absolute);
-    return { path: absolute, removeIfOurs: () => removeIfSame(absolute, mine) };
+    return {
+      path: absolute,
+      removeIfOurs: () => removeIfSame(absolute, mine),
+      removeNow: () => removeNow(absolute, mine),
+    };
   } catch (cause) {
     server.close();
     await unlink(draft).catch(ignoreMissing);
@@ -125,6 +132,11 @@ async function identify(path: string): Promise<FileIdentity | undefined> {
 async function removeIfSame(path: string, mine: FileIdentity): Promise<void> {
   const found = await identify(path);
   if (found?.dev === mine.dev && found.ino === mine.ino) await unlink(path).catch(ignoreMissing);
+}
+
+function removeNow(path: string, mine: FileIdentity): void {
+  const found = lstatSync(path, { throwIfNoEntry: false });
+  if (found?.dev === mine.dev && found.ino === mine.ino) unlinkSync(path);
 }
 
 function undefinedIfMissing(error: unknown): undefined {

@@ -1,0 +1,82 @@
+// What `lamina serve` and `lamina daemon` have in common: a data plane and a listener that end with the process,
+// and output that never holds it up.
+
+import { type Command, InvalidArgumentError } from 'commander';
+import { realClock } from '../base/clock.ts';
+import type { Plane } from '../daemon/plane.ts';
+import { NbdListener, type ListenerOptions } from '../frontends/nbd/listener.ts';
+import { exitNow } from '../io/output-calls.ts';
+import { Ending, GRACE_SECONDS } from './ending.ts';
+import { addPlaneOptions, openPlane, type PlaneFlags } from './plane-options.ts';
+import { ServerOutput } from './server-output.ts';
+
+const GRACE_SECONDS_MAX = 3600;
+
+export interface ServerFlags extends PlaneFlags {
+  readonly grace: number;
+}
+
+/** Options of everything that serves. */
+export function addServerOptions(command: Command): Command {
+  return addPlaneOptions(command).option(
+    '--grace <seconds>',
+    'when ending, give up what is not flushed by then',
+    graceTime,
+    GRACE_SECONDS,
+  );
+}
+
+function graceTime(text: string): number {
+  const value = Number(text);
+  if (text.trim() === '' || !(value > 0) || value > GRACE_SECONDS_MAX) {
+    throw new InvalidArgumentError(`expected a number of seconds, up to ${GRACE_SECONDS_MAX}`);
+  }
+  return value;
+}
+
+export interface Server {
+  readonly ending: Ending;
+  readonly log: (line: string) => void;
+  /** Flushed and closed when the server ends. Throws DmError. */
+  openPlane(): Promise<Plane>;
+  /** Throws DmError. */
+  openListener(options: ListenerOptions): Promise<NbdListener>;
+  /** Tells a program that waits for it that clients may connect. */
+  announce(line: string): Promise<void>;
+}
+
+/** From here on, signals end the process as `Ending` says, and `ending.run` is the only way on. */
+export function startServer(flags: ServerFlags): Server {
+  const errors = new ServerOutput(2);
+  const log = (line: string): void => errors.log(line);
+  const ending = new Ending({
+    graceMs: flags.grace * 1000,
+    clock: realClock,
+    signals: process,
+    log,
+    exit: exitNow,
+  });
+  return {
+    ending,
+    log,
+    openPlane: async () => {
+      const plane = await openPlane(flags);
+      ending.onQuestion(async () => await plane.unflushed());
+      await ending.hold({ close: async () => await plane.shutdown() });
+      return plane;
+    },
+    openListener: async (options) => {
+      const listener = await NbdListener.open(options);
+      await ending.hold({
+        close: async () => await listener.close(),
+        abandon: () => listener.abandon(),
+      });
+      return listener;
+    },
+    announce: async (line) => {
+      if (!(await new ServerOutput(1).deliver(`${line}\n`))) {
+        log('the line that says where clients may connect could not be written to stdout');
+      }
+    },
+  };
+}
