@@ -57,7 +57,8 @@ async function runDaemon(options: DaemonOptions): Promise<void> {
     let closed: Promise<void> | undefined;
     const held = { close: async () => await (closed ??= control.close()) };
     await server.ending.hold(held);
-    const plane = await server.openPlane();
+    // Whoever calls has made files absolute: a word that is left is a device, or missing.
+    const plane = await server.openPlane({ bareWordsAreDevices: true });
     const daemon = await Daemon.start(plane, statePath());
     for (const { what, reason } of daemon.failures) {
       server.log(`${what} could not be recreated: ${reason}`);

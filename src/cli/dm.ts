@@ -3,6 +3,7 @@
 import { readFileSync } from 'node:fs';
 import type { Command } from 'commander';
 import { invalid } from '../base/errors.ts';
+import { printable } from '../base/names.ts';
 import type { CreateOptions, DeviceInfo, TargetLine } from '../dm/control.ts';
 import { VERBS } from '../daemon/verbs.ts';
 import { parseConcise, printLine } from '../dm/table-text.ts';
@@ -273,6 +274,7 @@ function infoText(d: DeviceInfo): string {
   return [
     `Name:              ${d.name}`,
     `State:             ${d.state}${d.isReadOnly ? ' (READ-ONLY)' : ''}`,
+    ...(d.failure === '' ? [] : [`Failure:           ${printable(d.failure)}`]),
     `Tables present:    ${tables === '' ? 'None' : tables}`,
     `Open count:        ${d.openCount}`,
     `Event number:      ${d.eventNr}`,

@@ -3,7 +3,7 @@
 import { type Command, InvalidArgumentError, Option } from 'commander';
 import { MIB } from '../base/units.ts';
 import { createPlane } from '../daemon/create-plane.ts';
-import type { Plane } from '../daemon/plane.ts';
+import type { Plane, PlaneOptions } from '../daemon/plane.ts';
 import type { EngineName } from '../io/engine.ts';
 import { bufferSize } from './option-values.ts';
 
@@ -33,9 +33,12 @@ export function addPlaneOptions(command: Command): Command {
     );
 }
 
-export async function openPlane(flags: PlaneFlags): Promise<Plane> {
+export async function openPlane(
+  flags: PlaneFlags,
+  options: Pick<PlaneOptions, 'bareWordsAreDevices'> = {},
+): Promise<Plane> {
   const { engine, buffer, pollUs } = flags;
-  return await createPlane({ engine, bufferBytes: buffer, pollMs: pollUs / 1000 });
+  return await createPlane({ ...options, engine, bufferBytes: buffer, pollMs: pollUs / 1000 });
 }
 
 function pollTime(text: string): number {

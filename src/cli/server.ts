@@ -3,7 +3,7 @@
 
 import { type Command, InvalidArgumentError } from 'commander';
 import { realClock } from '../base/clock.ts';
-import type { Plane } from '../daemon/plane.ts';
+import type { Plane, PlaneOptions } from '../daemon/plane.ts';
 import { NbdListener, type ListenerOptions } from '../frontends/nbd/listener.ts';
 import { exitNow } from '../io/output-calls.ts';
 import { Ending, GRACE_SECONDS } from './ending.ts';
@@ -38,7 +38,7 @@ export interface Server {
   readonly ending: Ending;
   readonly log: (line: string) => void;
   /** Flushed and closed when the server ends. Throws DmError. */
-  openPlane(): Promise<Plane>;
+  openPlane(options?: Pick<PlaneOptions, 'bareWordsAreDevices'>): Promise<Plane>;
   /** Throws DmError. */
   openListener(options: ListenerOptions): Promise<NbdListener>;
   /** Tells a program that waits for it that clients may connect. */
@@ -59,8 +59,8 @@ export function startServer(flags: ServerFlags): Server {
   return {
     ending,
     log,
-    openPlane: async () => {
-      const plane = await openPlane(flags);
+    openPlane: async (options) => {
+      const plane = await openPlane(flags, options);
       ending.onQuestion(async () => await plane.unflushed());
       await ending.hold({ close: async () => await plane.shutdown() });
       return plane;

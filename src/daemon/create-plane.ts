@@ -31,7 +31,7 @@ export async function createPlane(options: PlaneOptions): Promise<Plane> {
       );
     }
   }
-  return planeOver(new LocalLink(options.bufferBytes));
+  return planeOver(new LocalLink(options));
 }
 
 /** The core in this thread. */
@@ -39,8 +39,8 @@ class LocalLink implements PlaneLink {
   readonly engine = 'node';
   readonly #core: PlaneCore;
 
-  constructor(bufferBytes: number) {
-    this.#core = new PlaneCore(new NodeEngine(new Arena(bufferBytes)));
+  constructor({ bufferBytes, bareWordsAreDevices = false }: PlaneOptions) {
+    this.#core = new PlaneCore(new NodeEngine(new Arena(bufferBytes)), { bareWordsAreDevices });
   }
 
   async call<N extends PlaneVerb>(
@@ -87,7 +87,8 @@ class ThreadLink implements PlaneLink {
 
   /** A string says why there is no ring. */
   static async start(options: PlaneOptions): Promise<ThreadLink | string> {
-    const data: PlaneWorkerData = { bufferBytes: options.bufferBytes, pollMs: options.pollMs };
+    const { bufferBytes, pollMs, bareWordsAreDevices = false } = options;
+    const data: PlaneWorkerData = { bufferBytes, pollMs, bareWordsAreDevices };
     const extension = import.meta.url.endsWith('.ts') ? 'ts' : 'js';
     const file = new URL(`./plane-worker.${extension}`, import.meta.url);
     const worker = new Worker(file, { workerData: data, execArgv: [] });

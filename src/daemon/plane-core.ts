@@ -32,12 +32,16 @@ export class PlaneCore {
   readonly #frontEnds: readonly FrontEnd[];
   readonly #handlers: Handlers;
 
-  constructor(engine: IoEngine) {
+  constructor(
+    engine: IoEngine,
+    { bareWordsAreDevices = false }: { readonly bareWordsAreDevices?: boolean } = {},
+  ) {
     this.engine = engine;
     this.dm = new DeviceMapper({
       engine,
       clock: engine.clock,
       random: Math.random,
+      bareWordsAreDevices,
       loadTargetType,
       listTargetTypes,
       openBackend: (reference, options) => openBackend(reference, options, engine),
@@ -121,9 +125,9 @@ function deviceHandlers(
   dm: DmControl & Pick<DeviceMapper, 'measure'>,
 ): Pick<Handlers, keyof DmControl | 'measure'> {
   return {
-    create: ([options]) => dm.create(options),
-    load: ([name, table, options]) => dm.load(name, table, options),
-    clear: ([name]) => dm.clear(name),
+    create: ([options], signal) => dm.create(options, signal),
+    load: ([name, table, options], signal) => dm.load(name, table, options, signal),
+    clear: ([name], signal) => dm.clear(name, signal),
     suspend: ([name, options], signal) => dm.suspend(name, options, signal),
     resume: ([name], signal) => dm.resume(name, signal),
     remove: ([name, options], signal) => dm.remove(name, options, signal),
@@ -133,7 +137,7 @@ function deviceHandlers(
     info: ([name]) => dm.info(name),
     deps: ([name]) => dm.deps(name),
     table: ([name, options]) => dm.table(name, options),
-    status: ([name, options]) => dm.status(name, options),
+    status: ([name, options], signal) => dm.status(name, options, signal),
     message: ([name, sector, text], signal) => dm.message(name, sector, text, signal),
     wait: ([name, eventNr], signal) => dm.wait(name, eventNr, signal),
     targets: () => dm.targets(),

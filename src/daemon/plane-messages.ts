@@ -40,4 +40,5 @@ export type FromPlane =
 export interface PlaneWorkerData {
   readonly bufferBytes: number;
   readonly pollMs: number;
+  readonly bareWordsAreDevices: boolean;
 }

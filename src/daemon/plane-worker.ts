@@ -18,16 +18,17 @@ import type { FromPlane, PlaneWorkerData, ToPlane } from './plane-messages.ts';
 
 function main(port: MessagePort): void {
   const send = (message: FromPlane): void => port.postMessage(message);
+  const data = workerData as PlaneWorkerData;
   let engine: UringEngine;
   try {
-    const { bufferBytes, pollMs } = workerData as PlaneWorkerData;
+    const { bufferBytes, pollMs } = data;
     engine = new UringEngine(new Arena(bufferBytes), pollMs);
   } catch (error) {
     if (!(error instanceof UringUnavailable)) throw error;
     send({ kind: 'unavailable', reason: error.message });
     return;
   }
-  const core = new PlaneCore(engine);
+  const core = new PlaneCore(engine, data);
   const running = new Map<number, AbortController>();
   engine.own(() => {
     for (;;) {

@@ -1,5 +1,6 @@
-// The data plane as the control plane sees it: a device mapper, its exports, and connections handed to it.
-// It lives in a thread of its own (uring engine) or in this one (node engine); nobody above can tell.
+// The data plane as the control plane sees it: a device mapper, its exports, and connections
+// handed to it. It lives in a thread of its own (uring engine) or in this one (node engine);
+// nobody above can tell.
 
 import type { DmControl } from '../dm/control.ts';
 import type { ExportControl } from '../exports/control.ts';
@@ -16,13 +17,24 @@ export interface PlaneOptions {
   readonly engine: EngineName | 'auto';
   /** Budget for I/O buffers, bytes. */
   readonly bufferBytes: number;
-  /** How long the data plane's thread looks for work before it sleeps, while that pays. 0: not at all. */
+  /**
+   * How long the data plane's thread looks for work before it sleeps, while that pays. 0: not
+   * at all.
+   */
   readonly pollMs: number;
+  /**
+   * A bare word in a table that names no mapped device is an error. Otherwise such a word is a
+   * file of the current folder, which is right where a person's own words come first hand.
+   */
+  readonly bareWordsAreDevices?: boolean;
 }
 
 export interface PlaneStats {
   readonly engine: EngineName;
-  /** How the plane's thread hears of what waits for Node's event loop; undefined where it lives in that loop. */
+  /**
+   * How the plane's thread hears of what waits for Node's event loop; undefined where it lives
+   * in that loop.
+   */
   readonly loop: NodeLoop['scheme'] | undefined;
   readonly connections: number;
   readonly requests: number;

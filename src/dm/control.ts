@@ -22,6 +22,8 @@ export interface DeviceInfo {
   readonly uuid: string;
   readonly minor: number;
   readonly state: 'ACTIVE' | 'SUSPENDED';
+  /** Why the device is suspended without being as it should be then; '' when all is well. */
+  readonly failure: string;
   readonly isReadOnly: boolean;
   readonly hasLiveTable: boolean;
   readonly hasInactiveTable: boolean;
@@ -52,19 +54,30 @@ export interface TargetLine {
 
 export interface DmControl {
   /** Creates and, with a table, loads and resumes; on failure nothing is left behind. */
-  create(options: CreateOptions): Promise<DeviceInfo>;
+  create(options: CreateOptions, signal?: AbortSignal): Promise<DeviceInfo>;
   /** Loads the inactive table. */
-  load(name: string, table: string, options?: { readonly isReadOnly?: boolean }): Promise<void>;
+  load(
+    name: string,
+    table: string,
+    options?: { readonly isReadOnly?: boolean },
+    signal?: AbortSignal,
+  ): Promise<void>;
   /** Drops the inactive table. */
-  clear(name: string): Promise<void>;
+  clear(name: string, signal?: AbortSignal): Promise<void>;
   suspend(
     name: string,
     options?: { readonly noflush?: boolean },
     signal?: AbortSignal,
   ): Promise<void>;
-  /** Puts the inactive table, if there is one, in place of the live one; then lets I/O go. */
+  /**
+   * Puts the inactive table, if there is one, in place of the live one; then lets I/O go. When it fails,
+   * a device that was active goes on with the table it has.
+   */
   resume(name: string, signal?: AbortSignal): Promise<void>;
-  /** `force`: its table is replaced by `error` first. `deferred`: as soon as nobody uses it. */
+  /**
+   * A device that cannot be flushed stays. `force`: the device goes in any case, which is then told by
+   * an error; one in use gets a table of `error`. `deferred`: as soon as nobody uses it.
+   */
   remove(
     name: string,
     options?: { readonly force?: boolean; readonly deferred?: boolean },
@@ -78,7 +91,7 @@ export interface DmControl {
   deps(name: string): Promise<{ readonly name: string; readonly isMapped: boolean }[]>;
   /** Keys are zeroes unless `showKeys`. */
   table(name: string, options?: LineOptions): Promise<TargetLine[]>;
-  status(name: string, options?: LineOptions): Promise<TargetLine[]>;
+  status(name: string, options?: LineOptions, signal?: AbortSignal): Promise<TargetLine[]>;
   /** To the target that has `sector`. */
   message(name: string, sector: number, text: string, signal?: AbortSignal): Promise<string>;
   /** Waits until the event number is above `eventNr` (its current one if not given). */

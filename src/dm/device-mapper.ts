@@ -1,147 +1,165 @@
-// The device mapper: mapped devices by name, their tables, and dmsetup's verbs over them.
+// The device mapper: mapped devices by name, and dmsetup's verbs over them.
 //
-// A table holds what it uses: lower mapped devices count their users, backends are opened once and shared
-// by all tables that name them. Loading refuses cycles through live and inactive tables alike, so a later
-// resume cannot close one.
+// Verbs of one device run one after the other (device-node.ts); what they do to its tables is a
+// transaction (table-slots.ts). A verb can be given up as long as it waits; when the device
+// mapper is closed, all are.
 
-import { resolve } from 'node:path';
-import type { Clock } from '../base/clock.ts';
+import { closeAll } from '../base/close-all.ts';
 import { DmError, invalid } from '../base/errors.ts';
+import { unlessGivenUp } from '../base/give-up.ts';
 import { Status } from '../base/status.ts';
-import type { BlockDevice } from '../bio/device.ts';
-import type { IoEngine } from '../io/engine.ts';
-import { BackendShares, type OpenBackend } from './backend-shares.ts';
 import type { CreateOptions, DeviceInfo, DmControl, LineOptions, TargetLine } from './control.ts';
+import { DeviceNames } from './device-names.ts';
 import { DeviceNode, withDevice } from './device-node.ts';
+import type { OpenDevice } from './holdings.ts';
 import { MappedDevice } from './mapped-device.ts';
-import { Holdings, type OpenDevice } from './holdings.ts';
-import { Shares } from './shares.ts';
-import { closeEntries, makeEntry, Table, type TableEntry } from './table.ts';
-import { escapeArg, hideKeys, parseTable, splitArgs, type TableLine } from './table-text.ts';
-import type { TargetHost, TargetType } from './target.ts';
+import type { Table } from './table.ts';
+import { TableBuilder, type TableBuilderOptions } from './table-builder.ts';
+import { hideKeys, splitArgs } from './table-text.ts';
 
-const NAME_BYTES_MAX = 127;
-const UUID_BYTES_MAX = 128;
-
-export interface DeviceMapperOptions {
-  readonly engine: IoEngine;
-  readonly clock: Clock;
-  readonly random: () => number;
-  loadTargetType(name: string): Promise<TargetType | undefined>;
+export interface DeviceMapperOptions extends TableBuilderOptions {
   listTargetTypes(): readonly string[];
-  readonly openBackend: OpenBackend;
   /** Clones each device may have out (its reserve is 1). */
   readonly clonesMax?: number;
 }
 
 export class DeviceMapper implements DmControl {
   readonly #options: DeviceMapperOptions;
-  readonly #nodes = new Map<string, DeviceNode>();
-  readonly #backends: BackendShares;
-  readonly #shares = new Shares();
+  readonly #names = new DeviceNames();
+  readonly #builder: TableBuilder;
+  /** Aborted by `close`: nobody waits any more. */
+  readonly #closing = new AbortController();
+  /**
+   * Tables that somebody no longer waits for, while they are being made and closed; none
+   * rejects.
+   */
+  readonly #late = new Set<Promise<void>>();
 
   constructor(options: DeviceMapperOptions) {
     this.#options = options;
-    this.#backends = new BackendShares(options.openBackend);
+    this.#builder = new TableBuilder(options, this.#names, (node) => this.#hold(node));
   }
 
-  async create(options: CreateOptions): Promise<DeviceInfo> {
+  /** Backends and shared objects that are open: none after `close`. */
+  get openCount(): number {
+    return this.#builder.openCount;
+  }
+
+  async create(options: CreateOptions, signal?: AbortSignal): Promise<DeviceInfo> {
     const { name, uuid = '', isReadOnly = false } = options;
-    this.#checkName(name);
-    this.#checkUuid(uuid);
-    const minor = this.#chooseMinor(options.minor);
+    const until = this.#until(signal);
+    this.#names.checkName(name);
+    this.#names.checkUuid(uuid);
+    const minor = this.#names.chooseMinor(options.minor);
     const device = new MappedDevice(name, this.#options.clock, this.#options.clonesMax);
     const node = new DeviceNode(device, minor, uuid, isReadOnly);
-    this.#nodes.set(name, node);
+    this.#names.add(node);
     const { table } = options;
     if (table === undefined) return node.info();
-    try {
-      await node.exclusively(async () => {
-        await node.setInactive(await this.#build(node, table, isReadOnly));
-        await node.resume();
-      });
-    } catch (error) {
-      this.#nodes.delete(node.name);
-      await node.destroy();
-      throw withDevice(name, error);
-    }
-    return node.info();
+    return await node.exclusively(async () => {
+      try {
+        await node.slots.setInactive(await this.#build(node, table, isReadOnly, until));
+        await node.slots.resume(until);
+      } catch (error) {
+        await this.#end(node, true).catch(() => undefined);
+        throw withDevice(name, error);
+      }
+      return node.info();
+    });
   }
 
   async load(
     name: string,
     table: string,
     options: { readonly isReadOnly?: boolean } = {},
+    signal?: AbortSignal,
   ): Promise<void> {
-    const node = this.#find(name);
+    const until = this.#until(signal);
+    const node = this.#names.find(name);
     const isReadOnly = options.isReadOnly ?? node.isReadOnly;
     await node.exclusively(async () => {
       try {
-        await node.setInactive(await this.#build(node, table, isReadOnly));
+        await node.slots.setInactive(await this.#build(node, table, isReadOnly, until));
       } catch (error) {
         throw withDevice(name, error);
       }
-    });
+    }, until);
   }
 
-  async clear(name: string): Promise<void> {
-    const node = this.#find(name);
-    await node.exclusively(async () => await node.setInactive(null));
+  async clear(name: string, signal?: AbortSignal): Promise<void> {
+    const until = this.#until(signal);
+    const node = this.#names.find(name);
+    await node.exclusively(async () => await node.slots.setInactive(null), until);
   }
 
-  async suspend(name: string, options: { readonly noflush?: boolean } = {}): Promise<void> {
-    const node = this.#find(name);
-    await node.exclusively(async () => await node.suspend(options.noflush === true));
+  async suspend(
+    name: string,
+    options: { readonly noflush?: boolean } = {},
+    signal?: AbortSignal,
+  ): Promise<void> {
+    const until = this.#until(signal);
+    const node = this.#names.find(name);
+    const requeues = options.noflush === true;
+    const how = { requeues, flushes: !requeues, signal: until };
+    await node.exclusively(async () => await node.slots.suspend(how), until);
   }
 
-  async resume(name: string): Promise<void> {
-    const node = this.#find(name);
-    await node.exclusively(async () => await node.resume());
+  async resume(name: string, signal?: AbortSignal): Promise<void> {
+    const until = this.#until(signal);
+    const node = this.#names.find(name);
+    await node.exclusively(async () => await node.slots.resume(until), until);
   }
 
+  /**
+   * A device that cannot be flushed stays, unless `force` is given: then it goes, and the
+   * error tells.
+   */
   async remove(
     name: string,
     options: { readonly force?: boolean; readonly deferred?: boolean } = {},
+    signal?: AbortSignal,
   ): Promise<void> {
-    const node = this.#find(name);
-    if (node.openCount > 0 && options.force === true) await this.#replaceByError(node);
-    if (node.openCount > 0) {
+    const until = this.#until(signal);
+    const node = this.#names.find(name);
+    const isForced = options.force === true;
+    await node.exclusively(async () => {
+      if (node.openCount > 0 && isForced) await this.#replaceByError(node, until);
+      if (node.openCount === 0) {
+        await this.#end(node, isForced, until);
+        return;
+      }
       if (options.deferred !== true) throw this.#busy(node);
       node.isDeferredRemove = true;
-      return;
-    }
-    await this.#destroy(node);
+    }, until);
   }
 
   async rename(name: string, newName: string): Promise<void> {
-    const node = this.#find(name);
-    this.#checkName(newName);
-    this.#nodes.delete(name);
-    this.#nodes.set(newName, node);
-    node.device.name = newName;
+    const node = this.#names.find(name);
+    if (node.isEnding) throw this.#ending(node);
+    this.#names.rename(node, newName);
     await Promise.resolve();
   }
 
   async setUuid(name: string, uuid: string): Promise<void> {
-    const node = this.#find(name);
+    const node = this.#names.find(name);
     if (node.uuid !== '') {
       throw invalid(`device ${name}: has UUID '${node.uuid}' already; it cannot be changed`);
     }
-    this.#checkUuid(uuid);
+    this.#names.checkUuid(uuid);
     node.uuid = uuid;
     await Promise.resolve();
   }
 
   list(): Promise<DeviceInfo[]> {
-    return Promise.resolve([...this.#nodes.values()].map((node) => node.info()));
+    return Promise.resolve(this.#names.all.map((node) => node.info()));
   }
 
   async info(name: string): Promise<DeviceInfo> {
-    return await Promise.resolve(this.#find(name).info());
+    return await Promise.resolve(this.#names.find(name).info());
   }
 
   async deps(name: string): Promise<{ readonly name: string; readonly isMapped: boolean }[]> {
-    const { live } = this.#find(name).device;
+    const { live } = this.#names.find(name).device;
     const devices = live === null ? [] : live.devices();
     return await Promise.resolve(
       devices.map((d) => ({ name: d.name, isMapped: d instanceof MappedDevice })),
@@ -153,13 +171,20 @@ export class DeviceMapper implements DmControl {
     return await Promise.resolve(this.#lines(name, options, kind));
   }
 
-  async status(name: string, options: LineOptions = {}): Promise<TargetLine[]> {
-    if (options.noflush !== true) await this.#find(name).device.live?.prestatus();
+  async status(
+    name: string,
+    options: LineOptions = {},
+    signal?: AbortSignal,
+  ): Promise<TargetLine[]> {
+    const { live } = this.#names.find(name).device;
+    if (options.noflush !== true && live !== null) {
+      await unlessGivenUp(live.prestatus(), this.#until(signal), `device ${name}: status`);
+    }
     return this.#lines(name, options, 'info');
   }
 
-  async message(name: string, sector: number, text: string): Promise<string> {
-    const { live } = this.#find(name).device;
+  async message(name: string, sector: number, text: string, signal?: AbortSignal): Promise<string> {
+    const { live } = this.#names.find(name).device;
     if (live === null) throw invalid(`device ${name}: message: no live table`);
     if (!Number.isSafeInteger(sector) || sector < 0 || sector >= live.lenSectors) {
       throw invalid(
@@ -174,12 +199,13 @@ export class DeviceMapper implements DmControl {
         `device ${name}: target ${line.type} takes no messages, got '${hideKeys(text)}'`,
       );
     }
-    return await target.message(argv);
+    const what = `device ${name}: message; whether it is done is not known`;
+    return await unlessGivenUp(target.message(argv), this.#until(signal), what);
   }
 
   async wait(name: string, eventNr?: number, signal?: AbortSignal): Promise<DeviceInfo> {
-    const node = this.#find(name);
-    await node.waitEvent(eventNr ?? node.eventNr, signal);
+    const node = this.#names.find(name);
+    await node.waitEvent(eventNr ?? node.eventNr, this.#until(signal));
     return node.info();
   }
 
@@ -197,125 +223,119 @@ export class DeviceMapper implements DmControl {
     reference: string,
     options: { readonly readOnly: boolean },
   ): Promise<{ readonly lenSectors: number; readonly sizeNote: string | undefined }> {
-    const mapped = this.#resolveMapped(reference);
-    if (mapped !== undefined) {
-      return { lenSectors: mapped.device.lenSectors, sizeNote: undefined };
-    }
-    const opened = await this.#openBackend(reference, options.readOnly);
-    const { lenSectors } = opened.device;
-    const { sizeNote } = opened.device as { readonly sizeNote?: string };
-    await opened.close();
-    return { lenSectors, sizeNote };
+    return await this.#builder.measure(reference, options);
   }
 
   /** Holds a device open, as an export does. Throws DmError. */
   async openDevice(name: string): Promise<OpenDevice> {
-    const node = this.#find(name);
+    const node = this.#names.find(name);
     if (node.device.live === null) {
       throw new DmError(Status.NoDeviceOrAddress, `device ${name}: has no live table`);
     }
     return await Promise.resolve(this.#hold(node));
   }
 
-  /** Flushes and closes every device, users first. The first error, after all are closed. */
-  async close(): Promise<void> {
-    let failure: unknown;
-    while (this.#nodes.size > 0) {
-      const nodes = [...this.#nodes.values()];
-      const isUsed = (n: DeviceNode): boolean =>
-        nodes.some((m) => m !== n && this.#usesOf(m).has(n.device));
-      const node = nodes.find((n) => !isUsed(n)) ?? nodes[0];
+  /**
+   * Gives up what waits, then flushes and closes every device, users first. The first error,
+   * after all are closed. When `signal` is aborted, devices with I/O that does not end are
+   * left as they are.
+   */
+  async close(signal?: AbortSignal): Promise<void> {
+    this.#closing.abort();
+    const closers: (() => Promise<void>)[] = [];
+    const left = new Set(this.#names.all);
+    while (left.size > 0) {
+      const used = new Set([...left].flatMap((node) => [...this.#builder.usesOf(node)]));
+      const [first] = left;
+      const node = [...left].find((n) => !used.has(n.device)) ?? first;
       if (node === undefined) break;
-      try {
-        await node.exclusively(async () => await node.destroy());
-      } catch (error) {
-        failure ??= error;
-      }
-      // Only now: until then it is among what is not flushed yet.
-      this.#nodes.delete(node.name);
+      left.delete(node);
+      closers.push(async () => await this.#closeNode(node, signal));
     }
-    if (failure !== undefined) throw failure;
+    await closeAll([
+      ...closers,
+      async () => {
+        const all = Promise.all(this.#late).then(() => undefined);
+        await unlessGivenUp(all, signal, 'tables that are being closed');
+      },
+    ]);
   }
 
   // ---- devices ----
 
-  #find(name: string): DeviceNode {
-    const node = this.#nodes.get(name);
-    if (node !== undefined) return node;
-    throw new DmError(Status.NoDeviceOrAddress, `Device ${name} not found`);
-  }
-
-  #checkName(name: string): void {
-    const bytes = Buffer.byteLength(name);
-    if (bytes === 0 || bytes > NAME_BYTES_MAX) {
-      throw invalid(`device name '${name}': ${bytes} bytes; need 1..${NAME_BYTES_MAX}`);
-    }
-    if (name.includes('/') || name === '.' || name === '..') {
-      throw invalid(`device name '${name}': may not be '.', '..' or contain '/'`);
-    }
-    if (this.#nodes.has(name)) {
-      throw new DmError(Status.Exists, `device ${name}: name already exists`);
+  async #closeNode(node: DeviceNode, signal: AbortSignal | undefined): Promise<void> {
+    let isMine = false;
+    try {
+      await node.exclusively(async () => {
+        isMine = true;
+        await this.#end(node, true, signal);
+      }, signal);
+    } catch (error) {
+      // A verb before this one may have removed the device.
+      if (isMine || this.#names.all.includes(node)) throw error;
     }
   }
 
-  #checkUuid(uuid: string): void {
-    const bytes = Buffer.byteLength(uuid);
-    if (bytes > UUID_BYTES_MAX) {
-      throw invalid(`UUID '${uuid}': ${bytes} bytes; the limit is ${UUID_BYTES_MAX}`);
-    }
-    const owner = [...this.#nodes.values()].find((n) => uuid !== '' && n.uuid === uuid);
-    if (owner !== undefined) {
-      throw new DmError(Status.Exists, `UUID '${uuid}': device ${owner.name} has it already`);
-    }
+  /** The end of a wait: the caller gives it up, or the device mapper is closed. */
+  #until(signal: AbortSignal | undefined): AbortSignal {
+    const closing = this.#closing.signal;
+    if (closing.aborted) throw new DmError(Status.ShuttingDown, 'device mapper: is closed');
+    return signal === undefined ? closing : AbortSignal.any([signal, closing]);
   }
 
-  #chooseMinor(wanted: number | undefined): number {
-    const used = new Set([...this.#nodes.values()].map((n) => n.minor));
-    if (wanted !== undefined) {
-      if (!Number.isSafeInteger(wanted) || wanted < 0 || wanted >= 1 << 20) {
-        throw invalid(`minor ${wanted}: need 0..${(1 << 20) - 1}`);
-      }
-      if (used.has(wanted)) throw new DmError(Status.Busy, `minor ${wanted}: in use`);
-      return wanted;
+  /**
+   * Takes a device out of use, in a verb of its own. Throws before anything has happened, or
+   * after all.
+   */
+  async #end(node: DeviceNode, isForced: boolean, signal?: AbortSignal): Promise<void> {
+    node.isEnding = true;
+    let failure: unknown;
+    try {
+      failure = await node.slots.halt({ isForced, signal });
+    } catch (error) {
+      node.isEnding = false;
+      throw error;
     }
-    let minor = 0;
-    while (used.has(minor)) minor++;
-    return minor;
-  }
-
-  #nodeOf(device: BlockDevice): DeviceNode | undefined {
-    return [...this.#nodes.values()].find((node) => node.device === device);
+    try {
+      await closeAll([
+        () => {
+          if (failure !== undefined) throw withDevice(node.name, failure);
+        },
+        async () => await node.close(),
+      ]);
+    } finally {
+      this.#names.delete(node);
+    }
   }
 
   #busy(node: DeviceNode): DmError {
-    const users = [...this.#nodes.values()]
-      .filter((n) => this.#usesOf(n).has(node.device))
+    const users = this.#names.all
+      .filter((n) => this.#builder.usesOf(n).has(node.device))
       .map((n) => n.name);
     const by = users.length > 0 ? ` (used by ${users.join(', ')})` : ' (exported)';
     return new DmError(Status.Busy, `device ${node.name}: Device or resource busy${by}`);
   }
 
-  /** Lower devices in the live and the inactive table. */
-  #usesOf(node: DeviceNode): Set<BlockDevice> {
-    return new Set([...(node.device.live?.devices() ?? []), ...(node.inactive?.devices() ?? [])]);
+  #ending(node: DeviceNode): DmError {
+    return new DmError(Status.NoDeviceOrAddress, `device ${node.name}: is being removed`);
   }
 
-  async #destroy(node: DeviceNode): Promise<void> {
-    this.#nodes.delete(node.name);
-    await node.exclusively(async () => await node.destroy());
-  }
-
-  async #replaceByError(node: DeviceNode): Promise<void> {
+  /**
+   * What is in use gets a table of errors, in a verb of its own. Throws what the old table
+   * lost.
+   */
+  async #replaceByError(node: DeviceNode, signal: AbortSignal): Promise<void> {
     const sectors = node.device.lenSectors;
     if (sectors === 0) return;
-    await node.exclusively(async () => {
-      await node.setInactive(await this.#build(node, `0 ${sectors} error`, node.isReadOnly));
-      await node.suspend(true);
-      await node.resume();
-    });
+    const table = await this.#build(node, `0 ${sectors} error`, node.isReadOnly, signal);
+    await node.slots.setInactive(table);
+    const failure = await node.slots.halt({ isForced: true, signal });
+    await node.slots.resume(signal);
+    if (failure !== undefined) throw withDevice(node.name, failure);
   }
 
   #hold(node: DeviceNode): OpenDevice {
+    if (node.isEnding) throw this.#ending(node);
     node.openCount++;
     let isOpen = true;
     return {
@@ -324,15 +344,49 @@ export class DeviceMapper implements DmControl {
         if (!isOpen) return;
         isOpen = false;
         node.openCount--;
-        const isGone = this.#nodes.get(node.name) !== node;
-        if (node.openCount === 0 && node.isDeferredRemove && !isGone) await this.#destroy(node);
+        if (node.openCount === 0 && node.isDeferredRemove) await this.#endIfUnused(node);
       },
     };
   }
 
+  async #endIfUnused(node: DeviceNode): Promise<void> {
+    if (node.isEnding) return;
+    let isMine = false;
+    try {
+      await node.exclusively(async () => {
+        isMine = node.openCount === 0;
+        if (isMine) await this.#end(node, false);
+      });
+    } catch (error) {
+      // Another verb may have removed the device first.
+      if (isMine) throw error;
+    }
+  }
+
+  /** A table for a verb that may be given up: then it is closed as soon as it is there. */
+  async #build(
+    node: DeviceNode,
+    text: string,
+    isReadOnly: boolean,
+    signal: AbortSignal,
+  ): Promise<Table> {
+    const building = this.#builder.build(node, text, isReadOnly);
+    try {
+      return await unlessGivenUp(building, signal, `device ${node.name}: load`);
+    } catch (error) {
+      const closed = building.then(
+        async (table) => await table.close().catch(() => undefined),
+        () => undefined,
+      );
+      const late = closed.then(() => void this.#late.delete(late));
+      this.#late.add(late);
+      throw error;
+    }
+  }
+
   #lines(name: string, options: LineOptions, kind: 'info' | 'table' | 'keys'): TargetLine[] {
-    const node = this.#find(name);
-    const table = options.inactive === true ? node.inactive : node.device.live;
+    const node = this.#names.find(name);
+    const table = options.inactive === true ? node.slots.inactive : node.device.live;
     return (table?.entries ?? []).map(({ line, target }) => ({
       startSector: line.startSector,
       lenSectors: line.lenSectors,
@@ -342,118 +396,4 @@ export class DeviceMapper implements DmControl {
         target.status(kind === 'info' ? 'info' : 'table'),
     }));
   }
-
-  // ---- tables ----
-
-  async #build(node: DeviceNode, text: string, isReadOnly: boolean): Promise<Table> {
-    const lines = parseTable(text);
-    const entries: TableEntry[] = [];
-    const holdings = new Holdings();
-    try {
-      for (const line of lines) {
-        const type = await this.#options.loadTargetType(line.type);
-        if (type === undefined) throw invalid(`table: '${line.type}': unknown target type`);
-        const host = this.#host(node, line, isReadOnly, holdings);
-        entries.push(await makeEntry(type, line, async () => await type.create(line.args, host)));
-      }
-      return new Table(entries, isReadOnly, holdings);
-    } catch (error) {
-      // The refusal is what counts; nothing has been written yet that closing could lose.
-      await closeEntries(entries, holdings).catch(() => undefined);
-      throw error;
-    }
-  }
-
-  #host(node: DeviceNode, line: TableLine, isReadOnly: boolean, holdings: Holdings): TargetHost {
-    const { engine, clock, random } = this.#options;
-    return {
-      device: node.device,
-      deviceName: node.name,
-      isReadOnly,
-      startSector: line.startSector,
-      lenSectors: line.lenSectors,
-      engine,
-      clock,
-      random,
-      event: () => node.event(),
-      share: async (kind, key, open) => {
-        const share = await this.#shares.provide(kind, key, open);
-        holdings.addShare(share);
-        return share.object as typeof kind.object;
-      },
-      findShared: (kind, lower) => {
-        const share = this.#nodeOf(lower)?.device.live?.holdings.provided(kind)?.use();
-        if (share === undefined) return undefined;
-        holdings.addShare(share);
-        return share.object as typeof kind.object;
-      },
-      openDevice: async (reference, range) => {
-        // Once a table, however many lines name it.
-        let opened = holdings.device(reference);
-        if (opened === undefined) {
-          opened = await this.#openReference(node, reference, isReadOnly);
-          holdings.addDevice(reference, opened);
-        }
-        const { device } = opened;
-        const end = range === undefined ? 0 : range.startSector + range.lenSectors;
-        if (range !== undefined && end > device.lenSectors) {
-          throw invalid(
-            `device ${reference}: too small for target: sectors ${range.startSector}..${end} ` +
-              `wanted, it has ${device.lenSectors}`,
-          );
-        }
-        return device;
-      },
-    };
-  }
-
-  async #openReference(
-    user: DeviceNode,
-    reference: string,
-    isReadOnly: boolean,
-  ): Promise<OpenDevice> {
-    const node = this.#resolveMapped(reference);
-    if (node === undefined) return await this.#openBackend(reference, isReadOnly);
-    if (this.#reaches(node, user)) {
-      throw new DmError(
-        Status.Busy,
-        `device ${reference}: uses ${user.name}, which cannot use itself through it`,
-      );
-    }
-    if (!isReadOnly && node.device.isReadOnly) {
-      throw new DmError(Status.ReadOnly, `device ${reference}: is read-only`);
-    }
-    return this.#hold(node);
-  }
-
-  /** `NAME`, `/dev/mapper/NAME`, `/dev/dm-N`, `dm-N`, `MAJOR:MINOR`. */
-  #resolveMapped(reference: string): DeviceNode | undefined {
-    const name = reference.startsWith('/dev/mapper/') ? reference.slice(12) : reference;
-    const byName = this.#nodes.get(name);
-    if (byName !== undefined) return byName;
-    const minor = /^(?:(?:\/dev\/)?dm-|\d+:)(\d+)$/.exec(reference)?.[1];
-    const byMinor = [...this.#nodes.values()].find((n) => String(n.minor) === minor);
-    if (byMinor !== undefined) return byMinor;
-    if (name !== reference || minor !== undefined) {
-      throw new DmError(Status.NoDevice, `device ${reference}: no such mapped device`);
-    }
-    return undefined;
-  }
-
-  /** True when `from` is `to` or uses it, at any depth, in a live or an inactive table. */
-  #reaches(from: DeviceNode, to: DeviceNode): boolean {
-    if (from === to) return true;
-    const below = this.#usesOf(from);
-    return [...this.#nodes.values()].some((n) => below.has(n.device) && this.#reaches(n, to));
-  }
-
-  async #openBackend(reference: string, isReadOnly: boolean): Promise<OpenDevice> {
-    const key = /^[a-z][a-z0-9+.-]*:/i.test(reference) ? reference : resolve(reference);
-    return await this.#backends.open(key, isReadOnly);
-  }
-}
-
-/** How a table line names a device: its name, as one word. */
-export function deviceWord(device: BlockDevice): string {
-  return escapeArg(device.name);
 }

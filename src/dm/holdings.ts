@@ -12,17 +12,17 @@ export interface OpenDevice {
 }
 
 export class Holdings {
-  readonly #devices = new Map<string, OpenDevice>();
+  readonly #devices = new Map<string | BlockDevice, OpenDevice>();
   readonly #shares: Share[] = [];
   readonly #inOrder: { close(): Promise<void> }[] = [];
 
-  /** The device that a line has named before, however many lines name it. */
-  device(reference: string): OpenDevice | undefined {
-    return this.#devices.get(reference);
+  /** The device that a line has named before: a backend's reference, or a mapped device. */
+  device(key: string | BlockDevice): OpenDevice | undefined {
+    return this.#devices.get(key);
   }
 
-  addDevice(reference: string, opened: OpenDevice): void {
-    this.#devices.set(reference, opened);
+  addDevice(key: string | BlockDevice, opened: OpenDevice): void {
+    this.#devices.set(key, opened);
     this.#inOrder.push(opened);
   }
 

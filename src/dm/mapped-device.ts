@@ -7,11 +7,12 @@
 // queued is ever waited for.
 //
 // While suspended, new bios wait in order; what a target pushes back waits as well. See control.ts for
-// the verbs, mapped-device-state.ts for suspending and resuming.
+// the verbs, table-slots.ts for suspending and resuming.
 
 import { bug, debugBuild, assert } from '../base/assert.ts';
 import type { Clock } from '../base/clock.ts';
 import { DmError } from '../base/errors.ts';
+import { unlessGivenUp } from '../base/give-up.ts';
 import { Status } from '../base/status.ts';
 import { SECTOR_BYTES } from '../base/units.ts';
 import { type Bio, BioFlag, type BioOwner, type Frame, type FrameHook, Op } from '../bio/bio.ts';
@@ -149,7 +150,7 @@ export class MappedDevice implements BlockDevice, FrameHook {
     return result;
   }
 
-  // ---- for mapped-device-state.ts ----
+  // ---- for table-slots.ts ----
 
   /** New bios wait from now on. */
   stop(): void {
@@ -158,14 +159,19 @@ export class MappedDevice implements BlockDevice, FrameHook {
 
   /**
    * Resolves when nothing is in flight. `ignoresRequeued`: bios that a target pushed back, and those
-   * that only wait for these, do not count.
+   * that only wait for these, do not count. Rejects with ECANCELED when `signal` is aborted.
    */
-  idle(ignoresRequeued: boolean): Promise<void> {
-    return new Promise((resolve) => {
+  async idle(ignoresRequeued: boolean, signal?: AbortSignal): Promise<void> {
+    const isIdle = new Promise<void>((resolve) => {
       this.#onIdle = resolve;
       this.#idleIgnoresRequeued = ignoresRequeued;
       this.#checkIdle();
     });
+    try {
+      await unlessGivenUp(isIdle, signal, `${this.name}: waiting for I/O to end`);
+    } finally {
+      this.#onIdle = null;
+    }
   }
 
   /** Puts a table in place. Legal while suspended with nothing in flight. The old one is returned. */

@@ -10,7 +10,7 @@ import type { Holdings } from './holdings.ts';
 import type { Target, TargetType } from './target.ts';
 import { hideKeys, joinArgs, type TableLine } from './table-text.ts';
 
-/** A target in its place, with what the hot path asks of it worked out once. */
+/** A target in its place, with what the hot path asks of it worked out before. */
 export interface TableEntry {
   readonly target: Target;
   /** Without its words: one of them may have been a key, and would stay in memory. */
@@ -19,12 +19,12 @@ export interface TableEntry {
   /** First sector behind it. */
   readonly endSector: number;
   /** Reads and writes stop at multiples of this, counted from the start; 0 is no boundary. */
-  readonly boundarySectors: number;
+  boundarySectors: number;
   /** The target says itself how far a bio may go over a boundary. */
   readonly fits: boolean;
   readonly flushesByMap: boolean;
-  readonly discardPieces: number;
-  readonly writeZeroesPieces: number;
+  discardPieces: number;
+  writeZeroesPieces: number;
   readonly hasEndIo: boolean;
 }
 
@@ -71,6 +71,16 @@ export class Table {
   devices(): BlockDevice[] {
     const all = this.entries.flatMap((e) => e.target.devices().map((range) => range.device));
     return [...new Set(all)];
+  }
+
+  /** Takes over what targets say of themselves now; where a flush goes is settled at the load. */
+  readTraits(): void {
+    for (const entry of this.entries) {
+      const traits = entry.target.traits ?? {};
+      entry.boundarySectors = traits.boundarySectors ?? 0;
+      entry.discardPieces = traits.discardPieces ?? 1;
+      entry.writeZeroesPieces = traits.writeZeroesPieces ?? 1;
+    }
   }
 
   /** Brings up to date what the targets' status tells. */

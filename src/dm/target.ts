@@ -44,6 +44,10 @@ export interface DeviceRange {
   readonly lenSectors: number;
 }
 
+/**
+ * What the core does for a target. Read when the table is loaded, at each resume, and when the
+ * target calls `host.traitsChanged`; `flush` only when the table is loaded.
+ */
 export interface TargetTraits {
   /**
    * Reads and writes never cross a multiple of this many sectors, counted from the target's start,
@@ -78,7 +82,10 @@ export interface Target {
   fit?(bio: Bio, maxSectors: number): number;
   /** The end of a bio that `map` remapped. `bio` has the iterator it was mapped with. */
   endIo?(bio: Bio): EndIoResult;
-  /** The kernel's status line after `<start> <len> <type>`: INFO (`dmsetup status`) or TABLE (`table`). */
+  /**
+   * The kernel's status line after `<start> <len> <type>`: INFO (`dmsetup status`) or TABLE
+   * (`table`).
+   */
   status(kind: 'info' | 'table'): string;
   /** Brings up to date what INFO tells, before it is asked; not with `dmsetup status --noflush`. */
   prestatus?(): Promise<void>;
@@ -95,11 +102,31 @@ export interface Target {
   extents?(sector: number, lenSectors: number, maxExtents: number): Promise<Extent[]>;
   /** `dmsetup message`; answers text for the caller, '' for none. Throws DmError. */
   message?(argv: readonly string[]): Promise<string>;
-  /** Suspend and resume, in this order: presuspend, (I/O drained), postsuspend; preresume, resume. */
-  presuspend?(noflush: boolean): Promise<void>;
-  postsuspend?(): Promise<void>;
-  /** May throw: the device then stays suspended. */
+  /**
+   * Suspend and resume, in this order: presuspend, (I/O drained, lower devices flushed),
+   * postsuspend; preresume, resume. With `requeues`, what waits here for something that may
+   * not come goes back to the device. May throw: the suspend does not take place.
+   */
+  presuspend?(requeues: boolean): Promise<void>;
+  /**
+   * The suspend that `presuspend` has heard of does not take place; also when `presuspend`
+   * itself failed.
+   */
+  presuspendUndo?(): void;
+  /**
+   * Nothing is in flight. Throws when something that was written cannot be made durable,
+   * unless `noflush` says that nobody asked for it; the device is suspended all the same, and
+   * says that it failed. Called again, without a resume in between, when a suspended device is
+   * to be flushed after all.
+   */
+  postsuspend?(noflush: boolean): Promise<void>;
+  /** May throw: the resume does not take place. */
   preresume?(): Promise<void>;
+  /**
+   * The resume that `preresume` has heard of does not take place; also when `preresume` itself
+   * failed.
+   */
+  preresumeUndo?(): void;
   resume?(): void;
   /** Lets everything go, except devices opened through the host: those the host closes. */
   close?(): Promise<void>;
@@ -142,6 +169,11 @@ export interface TargetHost {
   findShared<T extends Shared>(kind: ShareKind<T>, device: BlockDevice): T | undefined;
   /** Something that `wait` waits for has happened. */
   event(): void;
+  /**
+   * Has `traits` read again, for bios that come from now on. Without effect before the first
+   * resume.
+   */
+  traitsChanged(): void;
 }
 
 /** The default export of `src/targets/<family>/<name>.target.ts`. */
@@ -164,7 +196,9 @@ export function submitMapped(bio: Bio): void {
   submitBio(bio);
 }
 
-/** Ends a bio that `map` had kept, not for good: `endIo` sees its target word and may requeue it. */
+/**
+ * Ends a bio that `map` had kept, not for good: `endIo` sees its target word and may requeue it.
+ */
 export function returnMapped(bio: Bio): void {
   const frame = bio.topFrame;
   if (frame !== null) frame.word = bio.targetWord;

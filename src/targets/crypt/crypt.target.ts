@@ -8,7 +8,7 @@ import { SECTOR_BYTES } from '../../base/units.ts';
 import { type Bio, Op } from '../../bio/bio.ts';
 import type { Extent } from '../../bio/device.ts';
 import type { QueueLimits } from '../../bio/limits.ts';
-import { deviceWord } from '../../dm/device-mapper.ts';
+import { deviceWord } from '../../dm/references.ts';
 import { parseSectors } from '../../dm/table-text.ts';
 import {
   type DeviceRange,

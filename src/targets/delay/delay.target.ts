@@ -8,7 +8,7 @@ import type { Timer } from '../../base/clock.ts';
 import { type Bio, Op } from '../../bio/bio.ts';
 import type { BlockDevice, Extent } from '../../bio/device.ts';
 import { submitBio } from '../../bio/submit.ts';
-import { deviceWord } from '../../dm/device-mapper.ts';
+import { deviceWord } from '../../dm/references.ts';
 import { parseSectors } from '../../dm/table-text.ts';
 import {
   type DeviceRange,
@@ -116,6 +116,10 @@ class Delay implements Target {
     this.#mayDelay = false;
     this.#release(Number.POSITIVE_INFINITY);
     return Promise.resolve();
+  }
+
+  presuspendUndo(): void {
+    this.#mayDelay = true;
   }
 
   resume(): void {

@@ -7,7 +7,7 @@ import { Status } from '../../base/status.ts';
 import { isPowerOfTwo, SECTOR_BYTES } from '../../base/units.ts';
 import { type Bio, Op } from '../../bio/bio.ts';
 import type { BlockDevice, Extent } from '../../bio/device.ts';
-import { deviceWord } from '../../dm/device-mapper.ts';
+import { deviceWord } from '../../dm/references.ts';
 import { parseSectors } from '../../dm/table-text.ts';
 import {
   type DeviceRange,

@@ -11,7 +11,7 @@ import { BioSet } from '../../bio/bio-set.ts';
 import type { BlockDevice, Extent } from '../../bio/device.ts';
 import type { QueueLimits } from '../../bio/limits.ts';
 import { endBio, submitBio } from '../../bio/submit.ts';
-import { deviceWord } from '../../dm/device-mapper.ts';
+import { deviceWord } from '../../dm/references.ts';
 import { parseSectors } from '../../dm/table-text.ts';
 import {
   type DeviceRange,

@@ -3,7 +3,7 @@
 import { invalid } from '../../base/errors.ts';
 import type { Bio } from '../../bio/bio.ts';
 import type { BlockDevice, Extent } from '../../bio/device.ts';
-import { deviceWord } from '../../dm/device-mapper.ts';
+import { deviceWord } from '../../dm/references.ts';
 import { parseSectors } from '../../dm/table-text.ts';
 import {
   type DeviceRange,

@@ -16,7 +16,7 @@ import { type Bio, BioFlag, forEachSegment, Op } from '../../bio/bio.ts';
 import type { BlockDevice, Extent } from '../../bio/device.ts';
 import { DEFAULT_LIMITS, type QueueLimits } from '../../bio/limits.ts';
 import { endBio, submitBio } from '../../bio/submit.ts';
-import { deviceWord } from '../../dm/device-mapper.ts';
+import { deviceWord } from '../../dm/references.ts';
 import {
   type DeviceRange,
   EndIoResult,

@@ -10,7 +10,7 @@ import { type Bio, Op } from '../../bio/bio.ts';
 import type { BlockDevice, Extent } from '../../bio/device.ts';
 import type { QueueLimits } from '../../bio/limits.ts';
 import { endBio } from '../../bio/submit.ts';
-import { deviceWord } from '../../dm/device-mapper.ts';
+import { deviceWord } from '../../dm/references.ts';
 import { parseSectors } from '../../dm/table-text.ts';
 import {
   type DeviceRange,

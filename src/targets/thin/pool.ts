@@ -1,15 +1,16 @@
-// A thin pool: what its thin devices and its own target share. Metadata, the worker that does what cannot
-// be done in a `map`, commits, space, and the modes a pool degrades through.
+// A thin pool: what its thin devices and its own target share. Metadata, the worker that does
+// what cannot be done in a `map`, commits, space, and the modes a pool degrades through.
 //
-// A bio that is for a mapped block of its own goes straight down from `map` (thin-volume.ts). Everything
-// else comes to the worker's queue: missing metadata, provisioning, breaking sharing, flushes with
-// something to commit. The worker takes what is queued, in order; what takes time (zeroing, copying, a
-// discard) goes on beside it under a cell of the prison. Behind each batch one commit serves all flushes
-// and FUA writes of it.
+// A bio that is for a mapped block of its own goes straight down from `map` (thin-volume.ts).
+// Everything else comes to the worker's queue: missing metadata, provisioning, breaking sharing,
+// flushes with something to commit. The worker takes what is queued, in order; what takes time
+// (zeroing, copying, a discard) goes on beside it under a cell of the prison. Behind each batch
+// one commit serves all flushes and FUA writes of it.
 //
-// Modes: `write`; `out of data space` (writes that need a block wait, then fail); `out of metadata space`
-// (they fail); `read only` (after an error of the metadata, which is then marked as in need of a check);
-// `fail` (nothing works). A better mode comes back only by resume, or when space appears.
+// Modes: `write`; `out of data space` (writes that need a block wait, then fail); `out of
+// metadata space` (they fail); `read only` (after an error of the metadata, which is then marked
+// as in need of a check); `fail` (nothing works). A better mode comes back only by resume, or
+// when space appears.
 
 import type { Clock, Timer } from '../../base/clock.ts';
 import { DmError } from '../../base/errors.ts';
@@ -56,8 +57,8 @@ export class Pool implements Shared {
   readonly #clock: Clock;
   #mode: PoolMode = 'write';
   #isStopped = true;
-  /** Buffers are given back: nothing may be read or written any more. */
-  #isFreed = false;
+  /** Buffers are given back, and nothing is read or written any more: how the last commit went. */
+  #freedWith: Status | null = null;
   #deferred: Deferred[] = [];
   /** What waits for a commit. */
   #afterCommit: Deferred[] = [];
@@ -177,7 +178,7 @@ export class Pool implements Shared {
   }
 
   /** Takes nothing new; resolves when nothing is under way and everything is committed. */
-  async stop(): Promise<void> {
+  async stop(): Promise<Status> {
     this.#isStopped = true;
     // I/O that ends may start a job, and a job may start I/O.
     while (this.#isWorking || this.#jobs > 0 || this.allIo.count > 0) {
@@ -185,8 +186,10 @@ export class Pool implements Shared {
       await this.allIo.drained();
     }
     this.#cancelCommitTimer();
-    if (this.mayChange && this.metadata.hasChanged) await this.commit();
+    const mustCommit = this.mayChange && this.metadata.hasChanged;
+    const status = mustCommit ? await this.commit() : Status.Ok;
     await this.giveBack();
+    return status;
   }
 
   /** Runs `work` with nothing under way. What comes meanwhile waits. */
@@ -202,18 +205,15 @@ export class Pool implements Shared {
 
   /** The pool's tables have gone, thin devices are left: all they ask for fails from now on. */
   async abandon(): Promise<void> {
-    await this.stop();
+    const status = await this.stop();
     this.#setMode('fail');
     this.#failWaiting();
-    this.#free();
+    this.#free(status);
   }
 
   /** The last user has gone. */
   async close(): Promise<void> {
-    await this.stop();
-    this.#noSpace.fail(Status.NoSpace);
-    this.#failWaiting();
-    this.#free();
+    await this.abandon();
   }
 
   /** What came while the pool was stopped, and will not see it start again. */
@@ -222,9 +222,9 @@ export class Pool implements Shared {
     for (const { user, bio } of this.#afterCommit.splice(0)) user.committed(bio, Status.Io);
   }
 
-  #free(): void {
-    if (this.#isFreed) return;
-    this.#isFreed = true;
+  #free(status: Status): void {
+    if (this.#freedWith !== null) return;
+    this.#freedWith = status;
     this.kcopyd.close();
     this.#io.close();
   }
@@ -233,7 +233,7 @@ export class Pool implements Shared {
 
   /** Gives a bio to the worker. */
   defer(user: PoolUser, bio: Bio): void {
-    if (this.#isFreed) {
+    if (this.#freedWith !== null) {
       endBio(bio, Status.Io);
       return;
     }
@@ -243,7 +243,7 @@ export class Pool implements Shared {
 
   /** Calls `user.committed` when everything changed so far is durable, or could not be made so. */
   whenCommitted(user: PoolUser, bio: Bio): void {
-    if (this.#isFreed) {
+    if (this.#freedWith !== null) {
       user.committed(bio, Status.Io);
       return;
     }
@@ -385,6 +385,7 @@ export class Pool implements Shared {
     // Taken along whatever becomes of this commit: they belong to no later one.
     const thens = this.#thens;
     this.#thens = [];
+    if (this.#freedWith !== null) return this.#freedWith;
     if (!this.mayChange) return this.#mode === 'fail' ? Status.Io : await this.#flushDataStatus();
     let isCommitted = false;
     try {

@@ -9,7 +9,7 @@ import { Status } from '../../base/status.ts';
 import type { Bio } from '../../bio/bio.ts';
 import type { BlockDevice, Extent } from '../../bio/device.ts';
 import type { QueueLimits } from '../../bio/limits.ts';
-import { deviceWord } from '../../dm/device-mapper.ts';
+import { deviceWord } from '../../dm/references.ts';
 import {
   type DeviceRange,
   MapResult,

@@ -6,7 +6,7 @@ import { SECTOR_BYTES } from '../../base/units.ts';
 import type { Bio } from '../../bio/bio.ts';
 import type { BlockDevice, Extent } from '../../bio/device.ts';
 import type { QueueLimits } from '../../bio/limits.ts';
-import { deviceWord } from '../../dm/device-mapper.ts';
+import { deviceWord } from '../../dm/references.ts';
 import type {
   DeviceRange,
   EndIoResult,
@@ -83,13 +83,22 @@ class Thin implements Target {
   }
 
   /** With a flush, a suspend waits for writes that wait for space: until it is there, or a minute. */
-  async presuspend(noflush: boolean): Promise<void> {
-    if (noflush) await this.#volume.startRequeueing();
+  async presuspend(requeues: boolean): Promise<void> {
+    if (requeues) await this.#volume.startRequeueing();
   }
 
-  async postsuspend(): Promise<void> {
+  presuspendUndo(): void {
     this.#volume.stopRequeueing();
-    await this.#volume.pool.commit();
+  }
+
+  async postsuspend(noflush: boolean): Promise<void> {
+    const { pool, device } = this.#volume;
+    this.#volume.stopRequeueing();
+    const status = await pool.commit();
+    const isDurable = status === Status.Ok && !device.hasLostChanges;
+    if (isDurable || noflush) return;
+    const what = `thin ${device.id}: what was written may not be durable; the pool is ${pool.mode}`;
+    throw new DmError(status === Status.Ok ? Status.Io : status, what);
   }
 
   close(): Promise<void> {

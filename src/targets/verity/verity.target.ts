@@ -11,7 +11,7 @@ import type { BlockDevice, Extent } from '../../bio/device.ts';
 import type { QueueLimits } from '../../bio/limits.ts';
 import { endBio } from '../../bio/submit.ts';
 import { WorkQueue } from '../../bio/work-queue.ts';
-import { deviceWord } from '../../dm/device-mapper.ts';
+import { deviceWord } from '../../dm/references.ts';
 import {
   type DeviceRange,
   EndIoResult,

@@ -1,0 +1,42 @@
+// Waiting that can be given up: by who asked, because the client has gone, or because the program ends.
+
+import { DmError } from './errors.ts';
+import { Status } from './status.ts';
+
+/** The error of a wait that was given up. `what` is what was waited for. */
+export function givenUp(what: string): DmError {
+  return new DmError(Status.Canceled, `${what}: given up`);
+}
+
+/**
+ * The result of `work`, or ECANCELED as soon as `signal` is aborted. `work` goes on then; `late` gets what
+ * it makes after all, and its rejection is nobody's.
+ */
+export async function unlessGivenUp<T>(
+  work: Promise<T>,
+  signal: AbortSignal | undefined,
+  what: string,
+  late?: (value: T) => void,
+): Promise<T> {
+  if (signal === undefined) return await work;
+  return await new Promise<T>((resolve, reject) => {
+    let isOver = false;
+    const giveUp = (): void => {
+      isOver = true;
+      reject(givenUp(what));
+    };
+    if (signal.aborted) giveUp();
+    else signal.addEventListener('abort', giveUp, { once: true });
+    work.then(
+      (value) => {
+        signal.removeEventListener('abort', giveUp);
+        if (isOver) late?.(value);
+        else resolve(value);
+      },
+      (error: unknown) => {
+        signal.removeEventListener('abort', giveUp);
+        reject(error instanceof Error ? error : new Error(String(error)));
+      },
+    );
+  });
+}

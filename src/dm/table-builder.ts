@@ -1,0 +1,195 @@
+// Makes tables from text: finds what their words mean, opens what they use, and is each target's host.
+//
+// A table holds what it uses: lower mapped devices count their users, backends are opened once and shared
+// by all tables that name them. A table that uses its own device is refused, through live and inactive
+// tables alike, so a later resume cannot close a circle.
+
+import type { Clock } from '../base/clock.ts';
+import { DmError, invalid } from '../base/errors.ts';
+import { Status } from '../base/status.ts';
+import type { BlockDevice } from '../bio/device.ts';
+import type { IoEngine } from '../io/engine.ts';
+import { BackendShares, type OpenBackend } from './backend-shares.ts';
+import type { DeviceNames } from './device-names.ts';
+import type { DeviceNode } from './device-node.ts';
+import { Holdings, type OpenDevice } from './holdings.ts';
+import { absoluteReference, isBareWord } from './references.ts';
+import { Shares } from './shares.ts';
+import { closeEntries, makeEntry, Table, type TableEntry } from './table.ts';
+import { parseTable, type TableLine } from './table-text.ts';
+import type { TargetHost, TargetType } from './target.ts';
+
+export interface TableBuilderOptions {
+  readonly engine: IoEngine;
+  readonly clock: Clock;
+  readonly random: () => number;
+  loadTargetType(name: string): Promise<TargetType | undefined>;
+  readonly openBackend: OpenBackend;
+  /** A bare word that names no mapped device is an error, never a file. */
+  readonly bareWordsAreDevices?: boolean;
+}
+
+export class TableBuilder {
+  readonly #options: TableBuilderOptions;
+  readonly #names: DeviceNames;
+  readonly #hold: (node: DeviceNode) => OpenDevice;
+  readonly #backends: BackendShares;
+  readonly #shares = new Shares();
+
+  /** `hold` counts one more user of a mapped device, or refuses. */
+  constructor(
+    options: TableBuilderOptions,
+    names: DeviceNames,
+    hold: (node: DeviceNode) => OpenDevice,
+  ) {
+    this.#options = options;
+    this.#names = names;
+    this.#hold = hold;
+    this.#backends = new BackendShares(options.openBackend);
+  }
+
+  /** Backends and shared objects that are open. */
+  get openCount(): number {
+    return this.#backends.size + this.#shares.size;
+  }
+
+  /** Throws DmError, with everything closed that was opened for the table. */
+  async build(node: DeviceNode, text: string, isReadOnly: boolean): Promise<Table> {
+    const lines = parseTable(text);
+    const entries: TableEntry[] = [];
+    const holdings = new Holdings();
+    try {
+      for (const line of lines) {
+        const type = await this.#options.loadTargetType(line.type);
+        if (type === undefined) throw invalid(`table: '${line.type}': unknown target type`);
+        const host = this.#host(node, line, isReadOnly, holdings);
+        entries.push(await makeEntry(type, line, async () => await type.create(line.args, host)));
+      }
+      return new Table(entries, isReadOnly, holdings);
+    } catch (error) {
+      // The refusal is what counts; nothing has been written yet that closing could lose.
+      await closeEntries(entries, holdings).catch(() => undefined);
+      throw error;
+    }
+  }
+
+  /** Size of what a table could name. Throws DmError. */
+  async measure(
+    reference: string,
+    options: { readonly readOnly: boolean },
+  ): Promise<{ readonly lenSectors: number; readonly sizeNote: string | undefined }> {
+    const meant = this.#resolve(reference);
+    if (typeof meant !== 'string') {
+      return { lenSectors: meant.device.lenSectors, sizeNote: undefined };
+    }
+    const opened = await this.#backends.open(meant, options.readOnly);
+    const { lenSectors } = opened.device;
+    const { sizeNote } = opened.device as { readonly sizeNote?: string };
+    await opened.close();
+    return { lenSectors, sizeNote };
+  }
+
+  /** Lower devices in the live and the inactive table. */
+  usesOf(node: DeviceNode): Set<BlockDevice> {
+    const { device, slots } = node;
+    return new Set([...(device.live?.devices() ?? []), ...(slots.inactive?.devices() ?? [])]);
+  }
+
+  #host(node: DeviceNode, line: TableLine, isReadOnly: boolean, holdings: Holdings): TargetHost {
+    const { engine, clock, random } = this.#options;
+    return {
+      device: node.device,
+      deviceName: node.name,
+      isReadOnly,
+      startSector: line.startSector,
+      lenSectors: line.lenSectors,
+      engine,
+      clock,
+      random,
+      event: () => node.event(),
+      traitsChanged: () => node.device.live?.readTraits(),
+      share: async (kind, key, open) => {
+        const share = await this.#shares.provide(kind, key, open);
+        holdings.addShare(share);
+        return share.object as typeof kind.object;
+      },
+      findShared: (kind, lower) => {
+        const share = this.#names.ofDevice(lower)?.device.live?.holdings.provided(kind)?.use();
+        if (share === undefined) return undefined;
+        holdings.addShare(share);
+        return share.object as typeof kind.object;
+      },
+      openDevice: async (reference, range) => {
+        const device = await this.#open(node, reference, isReadOnly, holdings);
+        const end = range === undefined ? 0 : range.startSector + range.lenSectors;
+        if (range !== undefined && end > device.lenSectors) {
+          throw invalid(
+            `device ${reference}: too small for target: sectors ${range.startSector}..${end} ` +
+              `wanted, it has ${device.lenSectors}`,
+          );
+        }
+        return device;
+      },
+    };
+  }
+
+  /** Once a table, however many lines name the device, in whatever way. */
+  async #open(
+    user: DeviceNode,
+    reference: string,
+    isReadOnly: boolean,
+    holdings: Holdings,
+  ): Promise<BlockDevice> {
+    const meant = this.#resolve(reference);
+    const key = typeof meant === 'string' ? meant : meant.device;
+    let opened = holdings.device(key);
+    if (opened === undefined) {
+      opened =
+        typeof meant === 'string'
+          ? await this.#backends.open(meant, isReadOnly)
+          : this.#openMapped(user, meant, reference, isReadOnly);
+      holdings.addDevice(key, opened);
+    }
+    return opened.device;
+  }
+
+  #openMapped(
+    user: DeviceNode,
+    node: DeviceNode,
+    reference: string,
+    isReadOnly: boolean,
+  ): OpenDevice {
+    if (this.#reaches(node, user)) {
+      throw new DmError(
+        Status.Busy,
+        `device ${reference}: uses ${user.name}, which cannot use itself through it`,
+      );
+    }
+    if (!isReadOnly && node.device.isReadOnly) {
+      throw new DmError(Status.ReadOnly, `device ${reference}: is read-only`);
+    }
+    return this.#hold(node);
+  }
+
+  /** A mapped device, or what a backend opens: absolute, whatever the current folder will be. */
+  #resolve(reference: string): DeviceNode | string {
+    const node = this.#names.resolve(reference);
+    if (node !== undefined) return node;
+    if (this.#options.bareWordsAreDevices === true && isBareWord(reference)) {
+      throw new DmError(
+        Status.NoDevice,
+        `device ${reference}: no such mapped device; a file is named by a path: ./${reference}`,
+      );
+    }
+    return absoluteReference(reference);
+  }
+
+  /** True when `from` is `to` or uses it, at any depth, in a live or an inactive table. */
+  #reaches(from: DeviceNode, to: DeviceNode): boolean {
+    if (from === to) return true;
+    return [...this.usesOf(from)].some((below) => {
+      const node = this.#names.ofDevice(below);
+      return node !== undefined && this.#reaches(node, to);
+    });
+  }
+}
