@@ -33,9 +33,10 @@ export function addPlaneOptions(command: Command): Command {
     );
 }
 
+/** `options.log` hears what an operator should know of clients and devices, a line each. */
 export async function openPlane(
   flags: PlaneFlags,
-  options: Pick<PlaneOptions, 'bareWordsAreDevices'> = {},
+  options: Pick<PlaneOptions, 'bareWordsAreDevices' | 'log'> = {},
 ): Promise<Plane> {
   const { engine, buffer, pollUs } = flags;
   return await createPlane({ ...options, engine, bufferBytes: buffer, pollMs: pollUs / 1000 });

@@ -60,7 +60,7 @@ export function startServer(flags: ServerFlags): Server {
     ending,
     log,
     openPlane: async (options) => {
-      const plane = await openPlane(flags, options);
+      const plane = await openPlane(flags, { ...options, log });
       ending.onQuestion(async () => await plane.unflushed());
       await ending.hold({ close: async () => await plane.shutdown() });
       return plane;

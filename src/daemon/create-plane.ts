@@ -39,8 +39,8 @@ class LocalLink implements PlaneLink {
   readonly engine = 'node';
   readonly #core: PlaneCore;
 
-  constructor({ bufferBytes, bareWordsAreDevices = false }: PlaneOptions) {
-    this.#core = new PlaneCore(new NodeEngine(new Arena(bufferBytes)), { bareWordsAreDevices });
+  constructor(options: PlaneOptions) {
+    this.#core = new PlaneCore(new NodeEngine(new Arena(options.bufferBytes)), options);
   }
 
   async call<N extends PlaneVerb>(
@@ -72,13 +72,15 @@ class ThreadLink implements PlaneLink {
   readonly engine = 'uring';
   readonly #worker: Worker;
   readonly #wakeFd: number;
+  readonly #log: (line: string) => void;
   readonly #calls = new Map<number, PendingCall>();
   /** Whom to tell when a connection has ended. */
   readonly #connections = new Map<number, () => void>();
   #nextId = 1;
 
-  private constructor(worker: Worker, wakeFd: number) {
+  private constructor(worker: Worker, wakeFd: number, log: (line: string) => void) {
     this.#worker = worker;
+    this.#log = log;
     this.#wakeFd = wakeFd;
     worker.on('message', (message: FromPlane) => this.#answered(message));
     // A bug in the data plane is a bug in the program: the error event, unhandled, ends it.
@@ -87,8 +89,9 @@ class ThreadLink implements PlaneLink {
 
   /** A string says why there is no ring. */
   static async start(options: PlaneOptions): Promise<ThreadLink | string> {
-    const { bufferBytes, pollMs, bareWordsAreDevices = false } = options;
-    const data: PlaneWorkerData = { bufferBytes, pollMs, bareWordsAreDevices };
+    const { bufferBytes, pollMs, patienceMs, bareWordsAreDevices = false } = options;
+    const log = options.log ?? ((): void => {});
+    const data: PlaneWorkerData = { bufferBytes, pollMs, patienceMs, bareWordsAreDevices };
     const extension = import.meta.url.endsWith('.ts') ? 'ts' : 'js';
     const file = new URL(`./plane-worker.${extension}`, import.meta.url);
     const worker = new Worker(file, { workerData: data, execArgv: [] });
@@ -97,7 +100,7 @@ class ThreadLink implements PlaneLink {
       worker.once('error', reject);
     });
     worker.removeAllListeners('error');
-    if (first.kind === 'ready') return new ThreadLink(worker, first.wakeFd);
+    if (first.kind === 'ready') return new ThreadLink(worker, first.wakeFd, log);
     await worker.terminate();
     assert(first.kind === 'unavailable', `data plane: began with a ${first.kind} message`);
     return first.reason;
@@ -161,6 +164,7 @@ class ThreadLink implements PlaneLink {
       ended?.();
       return;
     }
+    if (message.kind === 'log') this.#log(message.line);
     if (message.kind !== 'result' && message.kind !== 'error') return;
     const call = this.#calls.get(message.id);
     assert(call !== undefined, `data plane: answered call ${message.id}, which nobody made`);

@@ -12,7 +12,7 @@ import type { Agreement, FrontEnd } from '../exports/front-end.ts';
 import { TransmissionServer } from '../frontends/nbd/transmission.ts';
 import type { IoEngine } from '../io/engine.ts';
 import { listTargetTypes, loadTargetType } from '../targets/load-target.ts';
-import type { PlaneStats, VerbResult } from './plane.ts';
+import type { PlaneOptions, PlaneStats, VerbResult } from './plane.ts';
 import type { PlaneVerb, VerbArgs } from './verbs.ts';
 
 type Handlers = {
@@ -22,8 +22,11 @@ type Handlers = {
   ) => Promise<VerbResult<N>> | VerbResult<N>;
 };
 
+/** What of a plane's options is for its core. */
+export type CoreOptions = Pick<PlaneOptions, 'bareWordsAreDevices' | 'log' | 'patienceMs'>;
+
 /** How long clients have for their last replies when the data plane ends. */
-const SHUTDOWN_GRACE_MS = 5000;
+const SHUTDOWN_GRACE_MS = 3000;
 
 export class PlaneCore {
   readonly engine: IoEngine;
@@ -32,10 +35,8 @@ export class PlaneCore {
   readonly #frontEnds: readonly FrontEnd[];
   readonly #handlers: Handlers;
 
-  constructor(
-    engine: IoEngine,
-    { bareWordsAreDevices = false }: { readonly bareWordsAreDevices?: boolean } = {},
-  ) {
+  constructor(engine: IoEngine, options: CoreOptions = {}) {
+    const { bareWordsAreDevices = false } = options;
     this.engine = engine;
     this.dm = new DeviceMapper({
       engine,
@@ -44,13 +45,13 @@ export class PlaneCore {
       bareWordsAreDevices,
       loadTargetType,
       listTargetTypes,
-      openBackend: (reference, options) => openBackend(reference, options, engine),
+      openBackend: (reference, access) => openBackend(reference, access, engine),
     });
     this.exports = new ExportCatalog({
       arena: engine.arena,
       openDevice: (name) => this.dm.openDevice(name),
     });
-    this.#frontEnds = [new TransmissionServer(engine, this.exports)];
+    this.#frontEnds = [new TransmissionServer(engine, this.exports, options)];
     this.#handlers = { ...deviceHandlers(this.dm), ...this.#ownHandlers() };
   }
 

@@ -35,10 +35,13 @@ export type FromPlane =
       readonly stack: string | undefined;
     }
   /** The connection with this id is over. */
-  | { readonly kind: 'ended'; readonly id: number };
+  | { readonly kind: 'ended'; readonly id: number }
+  /** A line for the operator. */
+  | { readonly kind: 'log'; readonly line: string };
 
 export interface PlaneWorkerData {
   readonly bufferBytes: number;
   readonly pollMs: number;
   readonly bareWordsAreDevices: boolean;
+  readonly patienceMs: number | undefined;
 }

@@ -28,7 +28,7 @@ function main(port: MessagePort): void {
     send({ kind: 'unavailable', reason: error.message });
     return;
   }
-  const core = new PlaneCore(engine, data);
+  const core = new PlaneCore(engine, { ...data, log: (line) => send({ kind: 'log', line }) });
   const running = new Map<number, AbortController>();
   engine.own(() => {
     for (;;) {

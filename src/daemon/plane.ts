@@ -27,6 +27,10 @@ export interface PlaneOptions {
    * file of the current folder, which is right where a person's own words come first hand.
    */
   readonly bareWordsAreDevices?: boolean;
+  /** Hears what an operator should know of clients and devices, a line each. */
+  readonly log?: ((line: string) => void) | undefined;
+  /** How long a client may take nothing of its replies while buffers are short; 10 s if not given. */
+  readonly patienceMs?: number | undefined;
 }
 
 export interface PlaneStats {

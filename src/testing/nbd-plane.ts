@@ -2,7 +2,7 @@
 
 import { join } from 'node:path';
 import { createPlane } from '../daemon/create-plane.ts';
-import type { Plane } from '../daemon/plane.ts';
+import type { Plane, PlaneOptions } from '../daemon/plane.ts';
 import { type ListenerOptions, NbdListener } from '../frontends/nbd/listener.ts';
 import type { EngineName } from '../io/engine.ts';
 import { makeTestFolder } from './lamina-server.ts';
@@ -24,15 +24,16 @@ export async function startTestPlane(
   engine: EngineName | 'auto',
   bufferBytes: number = 64 << 20,
   listening: Pick<ListenerOptions, 'connectionsMax'> = {},
+  planeOptions: Pick<PlaneOptions, 'log' | 'patienceMs'> = {},
 ): Promise<TestPlane> {
   const folder = makeTestFolder();
-  const plane = await createPlane({ engine, bufferBytes, pollMs: 0.02 });
+  const plane = await createPlane({ engine, bufferBytes, pollMs: 0.02, ...planeOptions });
   const socketPath = join(folder.path, 'nbd.sock');
   const listener = await NbdListener.open({
     address: { kind: 'unix', path: socketPath },
     catalog: plane,
     transmission: plane,
-    log: () => {},
+    log: planeOptions.log ?? ((): void => {}),
     ...listening,
   });
   return {

@@ -8,15 +8,15 @@ import type { Export } from '../../exports/export.ts';
 import { AllocationFlag, CmdFlag } from '../../format/nbd.ts';
 
 const DESCRIPTOR_BYTES = 8;
-/** One chunk of the arena's second class. */
+/** Length of a full answer; it is shorter while memory is. */
 export const BLOCK_STATUS_BYTES_MAX = 16 * 1024;
-const DESCRIPTORS_MAX = BLOCK_STATUS_BYTES_MAX / DESCRIPTOR_BYTES;
 /** A descriptor's length has 32 bits; the last whole 64 KiB below keeps lengths tidy. */
 const DESCRIPTOR_LEN_MAX = 0xffff0000;
 
 /**
- * Writes descriptors for the range to `view` at `at`; their bytes, or a negative errno. They cover the
- * range or its beginning, at least one of them, never more than was asked.
+ * Writes descriptors for the range to `view` at `at`, at most `roomBytes` of them; their bytes, or a
+ * negative errno. They cover the range or its beginning, at least one of them, never more than was
+ * asked.
  */
 export async function putBlockStatus(
   exported: Export,
@@ -25,10 +25,11 @@ export async function putBlockStatus(
   flags: number,
   view: DataView,
   at: number,
+  roomBytes: number,
 ): Promise<number> {
   const first = Math.floor(offBytes / SECTOR_BYTES);
   const end = Math.ceil((offBytes + lenBytes) / SECTOR_BYTES);
-  const max = (flags & CmdFlag.ReqOne) !== 0 ? 1 : DESCRIPTORS_MAX;
+  const max = (flags & CmdFlag.ReqOne) !== 0 ? 1 : roomBytes / DESCRIPTOR_BYTES;
   let extents: Extent[];
   try {
     extents = await exported.device.extents(first, end - first, max);

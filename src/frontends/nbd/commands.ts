@@ -391,10 +391,12 @@ export class Commands implements PieceHost, RepliesHost {
     const connection = this.#connection;
     const { arena } = connection.engine;
     const piece = this.#piece(request);
-    while ((piece.mem = connection.takeMemory(BLOCK_STATUS_BYTES_MAX)) === NONE) {
+    for (;;) {
+      piece.memBytes = connection.pieceBytes(BLOCK_STATUS_BYTES_MAX);
+      piece.mem = connection.takeMemory(piece.memBytes);
+      if (piece.mem !== NONE) break;
       await new Promise<void>((resolve) => arena.onFree(resolve));
     }
-    piece.memBytes = BLOCK_STATUS_BYTES_MAX;
     piece.dataMem = piece.mem;
     const bytes = await putBlockStatus(
       connection.export,
@@ -403,6 +405,7 @@ export class Commands implements PieceHost, RepliesHost {
       request.flags,
       arena.view,
       piece.mem,
+      piece.memBytes,
     );
     if (bytes > 0) {
       piece.dataBytes = bytes;

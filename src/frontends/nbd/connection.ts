@@ -5,16 +5,18 @@
 // chunk by chunk as memory allows. Nothing is ever waited for: when something is missing (bytes, memory,
 // a free place in flight) the connection returns and `pump` is called again when it may have come.
 //
-// Memory: a connection may hold at most a quarter of what is free when it asks, so clients that do not
-// read their replies leave room for those who come later; pieces get smaller as memory gets tight.
+// How much memory a connection may hold is for `BufferMemory` to say; pieces get smaller as memory gets
+// tight.
 
 import { assert } from '../../base/assert.ts';
 import { Status } from '../../base/status.ts';
+import { MIB } from '../../base/units.ts';
 import { IoContext } from '../../bio/context.ts';
 import type { Export, ExportUser } from '../../exports/export.ts';
 import { Cmd, NBD_REQUEST_MAGIC } from '../../format/nbd.ts';
 import { CHUNK_BYTES_MAX, NONE } from '../../io/arena.ts';
 import type { BatchTask, IoDone, IoEngine, IoStream } from '../../io/engine.ts';
+import { type BufferMemory, type MemoryUser, PIECE_BYTES_MIN } from './buffer-memory.ts';
 import { Commands } from './commands.ts';
 import type { Negotiated } from './negotiated.ts';
 import { LARGE_BUFFER_BYTES, RecvBuffer, SMALL_BUFFER_BYTES } from './recv-buffer.ts';
@@ -23,10 +25,6 @@ import { REQUEST_BYTES } from './wire.ts';
 
 /** Writes up to this size are submitted from the receive buffer. */
 const IN_PLACE_BYTES_MAX = 64 * 1024;
-/** Pieces of large requests are not made smaller than this. */
-const PIECE_BYTES_MIN = 4096;
-/** A connection holds at most what is free divided by this: n that hold on leave (4/5)^n of the arena. */
-const SHARE = 4;
 /** Requests a connection may have in flight; more wait in its socket. */
 const IN_FLIGHT_MAX = 512;
 
@@ -41,30 +39,35 @@ interface Incoming {
 export interface ConnectionOptions {
   readonly engine: IoEngine;
   readonly pool: RequestPool;
+  readonly memory: BufferMemory;
   readonly export: Export;
   readonly negotiated: Negotiated;
   readonly stream: IoStream;
   /** Bytes the client sent behind the handshake. */
   readonly rest: Uint8Array;
+  /** Hears why the connection was ended from here. */
+  readonly log: (line: string) => void;
   readonly onClosed: (connection: NbdConnection) => void;
 }
 
 type State = 'open' | 'draining' | 'closing' | 'closed';
 
-export class NbdConnection implements IoDone, BatchTask, ExportUser {
+export class NbdConnection implements IoDone, BatchTask, ExportUser, MemoryUser {
   readonly export: Export;
   readonly ctx: IoContext;
   readonly engine: IoEngine;
   readonly stream: IoStream;
   requestCount = 0;
+  heldBytes = 0;
+  progress = 0;
   readonly #commands: Commands;
+  readonly #memory: BufferMemory;
+  readonly #log: (line: string) => void;
   readonly #onClosed: (connection: NbdConnection) => void;
   #buffer: RecvBuffer | null = null;
   #state: State = 'open';
-  #heldBytes = 0;
   #isReceiving = false;
   #isPumping = false;
-  #isWaitingForMemory = false;
   #isBatchQueued = false;
   #isBusy = false;
   /** The last command was a large write: another is likely, so only its header is received. */
@@ -75,10 +78,6 @@ export class NbdConnection implements IoDone, BatchTask, ExportUser {
   #issuing: Request | null = null;
   #rest: Uint8Array;
   #drained: (() => void)[] = [];
-  readonly #retry = (): void => {
-    this.#isWaitingForMemory = false;
-    this.pump();
-  };
 
   constructor(options: ConnectionOptions) {
     this.export = options.export;
@@ -86,9 +85,12 @@ export class NbdConnection implements IoDone, BatchTask, ExportUser {
     this.stream = options.stream;
     this.ctx = new IoContext({ name: options.negotiated.peer });
     this.#rest = options.rest;
+    this.#memory = options.memory;
+    this.#log = options.log;
     this.#onClosed = options.onClosed;
     this.#commands = new Commands(this, options.pool, options.negotiated);
     this.export.attach(this);
+    this.#memory.add(this);
   }
 
   get isOpen(): boolean {
@@ -107,7 +109,7 @@ export class NbdConnection implements IoDone, BatchTask, ExportUser {
   /** The largest piece, up to `bytes`, that memory allows just now; never less than PIECE_BYTES_MIN. */
   pieceBytes(bytes: number): number {
     let size = Math.min(bytes, CHUNK_BYTES_MAX);
-    while (size > PIECE_BYTES_MIN && !this.#mayHold(size)) {
+    while (size > PIECE_BYTES_MIN && !this.#memory.mayHold(this.heldBytes, size)) {
       size = Math.max(PIECE_BYTES_MIN, size >> 2);
     }
     return size;
@@ -115,23 +117,21 @@ export class NbdConnection implements IoDone, BatchTask, ExportUser {
 
   /** A chunk for request data, or NONE; then `pump` will be called when memory has come back. */
   takeMemory(bytes: number): number {
-    if (this.#mayHold(bytes)) {
+    if (this.#memory.mayHold(this.heldBytes, bytes)) {
       const mem = this.engine.arena.tryAlloc(bytes);
       if (mem !== NONE) {
-        this.#heldBytes += bytes;
+        this.heldBytes += bytes;
+        this.#memory.count(bytes);
         return mem;
       }
     }
-    this.#waitForMemory();
+    this.#memory.wait(this);
     return NONE;
   }
 
-  #mayHold(bytes: number): boolean {
-    return (this.#heldBytes + bytes) * SHARE <= this.engine.arena.availableBytes(bytes);
-  }
-
   giveMemory(mem: number, bytes: number): void {
-    this.#heldBytes -= bytes;
+    this.heldBytes -= bytes;
+    this.#memory.count(-bytes);
     this.engine.arena.free(mem, bytes);
   }
 
@@ -145,12 +145,13 @@ export class NbdConnection implements IoDone, BatchTask, ExportUser {
   runBatchTask(): void {
     this.#isBatchQueued = false;
     if (this.#state === 'closing') this.#maybeFinish();
-    else if (!this.#commands.replies.trySend()) this.#waitForMemory(() => this.queueSend());
+    else if (!this.#commands.replies.trySend()) this.#memory.wait(this);
   }
 
   /** A receive has ended. */
   ioDone(_arg: object, result: number): void {
     this.#isReceiving = false;
+    this.progress++;
     if (this.#state !== 'open') {
       this.#maybeFinish();
       return;
@@ -199,6 +200,34 @@ export class NbdConnection implements IoDone, BatchTask, ExportUser {
     this.#maybeFinish();
   }
 
+  /**
+   * A reply is on its way that the client does not take, or the rest of a request is awaited: of a
+   * write, its header, or what is refused and thrown away.
+   */
+  get isOwed(): boolean {
+    if (this.#commands.replies.isSending) return true;
+    const isMidway = this.#incoming !== null || this.#skipBytes > 0;
+    return this.#isReceiving && (isMidway || (this.#buffer?.unparsedBytes ?? 0) > 0);
+  }
+
+  retryMemory(): void {
+    if (this.#state === 'closed') return;
+    if (!this.#commands.replies.isEmpty) this.queueSend();
+    this.pump();
+  }
+
+  dropForMemory(owedMs: number): void {
+    const what = this.#commands.replies.isSending
+      ? 'took nothing of its replies'
+      : 'sent nothing more of its request';
+    const held = (this.heldBytes / MIB).toFixed(1);
+    this.#log(
+      `nbd ${this.ctx.name}: closed: it ${what} for ${Math.round(owedMs / 1000)} s ` +
+        `while buffers were short, and held ${held} MiB`,
+    );
+    this.abort();
+  }
+
   /** A streamed read is over: other requests may be taken again. */
   streamEnded(request: Request): void {
     if (this.#issuing === request) this.#issuing = null;
@@ -206,6 +235,7 @@ export class NbdConnection implements IoDone, BatchTask, ExportUser {
 
   /** A request is over, its reply sent. */
   requestDone(): void {
+    this.progress++;
     if (this.#state === 'open') this.pump();
     else this.#maybeFinish();
   }
@@ -250,7 +280,8 @@ export class NbdConnection implements IoDone, BatchTask, ExportUser {
     let isInPlace = isWrite && lenBytes <= IN_PLACE_BYTES_MAX;
     const missing = REQUEST_BYTES + lenBytes - buffer.unparsedBytes;
     if (isInPlace && missing > 0) {
-      if (buffer.roomBytes >= missing || this.#moveTo(LARGE_BUFFER_BYTES)) return false;
+      const isRoomy = buffer.roomBytes >= missing;
+      if (isRoomy || (this.#memory.isPlenty && this.#moveTo(LARGE_BUFFER_BYTES))) return false;
       // No memory for a larger buffer: it goes the way of the large ones, in pieces.
       isInPlace = false;
     }
@@ -332,7 +363,8 @@ export class NbdConnection implements IoDone, BatchTask, ExportUser {
   /** The buffer to receive into, with room for the rest of the request at its head; null: no memory. */
   #readyBuffer(): RecvBuffer | null {
     const old = this.#buffer;
-    const wanted = this.#isBusy ? LARGE_BUFFER_BYTES : SMALL_BUFFER_BYTES;
+    const isLarge = this.#isBusy && this.#memory.isPlenty;
+    const wanted = isLarge ? LARGE_BUFFER_BYTES : SMALL_BUFFER_BYTES;
     if (old !== null) {
       if (old.unparsedBytes === 0 && old.isUnshared) {
         old.rewind();
@@ -341,7 +373,7 @@ export class NbdConnection implements IoDone, BatchTask, ExportUser {
     }
     if (this.#moveTo(wanted) || this.#moveTo(SMALL_BUFFER_BYTES)) return this.#buffer;
     if (old !== null && old.roomBytes > 0 && old.unparsedBytes === 0) return old;
-    this.#waitForMemory();
+    this.#memory.wait(this);
     return null;
   }
 
@@ -368,14 +400,6 @@ export class NbdConnection implements IoDone, BatchTask, ExportUser {
     return REQUEST_BYTES + Math.min(payload, IN_PLACE_BYTES_MAX) - buffer.unparsedBytes;
   }
 
-  #waitForMemory(retry: () => void = this.#retry): void {
-    if (retry === this.#retry) {
-      if (this.#isWaitingForMemory) return;
-      this.#isWaitingForMemory = true;
-    }
-    this.engine.arena.onFree(retry);
-  }
-
   #maybeFinish(): void {
     if (this.#state === 'closed' || this.#state === 'open') return;
     const { replies } = this.#commands;
@@ -390,7 +414,8 @@ export class NbdConnection implements IoDone, BatchTask, ExportUser {
     this.#state = 'closed';
     this.#buffer?.put();
     this.#buffer = null;
-    assert(this.#heldBytes === 0, `${this.ctx.name}: closed with ${this.#heldBytes} bytes held`);
+    assert(this.heldBytes === 0, `${this.ctx.name}: closed with ${this.heldBytes} bytes held`);
+    this.#memory.delete(this);
     this.export.detach(this);
     this.ctx.put();
     for (const resolve of this.#drained) resolve();

@@ -117,7 +117,9 @@ export class HandshakeConnection {
     try {
       await this.#options.handOver(this.#socket, end.negotiated, end.rest);
     } catch (error) {
-      this.#drop(`transmission did not begin: ${errorText(error)}`);
+      // A client may be gone before the data plane has its connection.
+      if (this.#socket.destroyed) this.#destroy();
+      else this.#drop(`transmission did not begin: ${errorText(error)}`);
     }
   }
 
@@ -133,7 +135,7 @@ export class HandshakeConnection {
     try {
       this.#socket = await tls.accept(this.#plain);
     } catch (error) {
-      this.#log(`TLS: ${errorText(error)}`);
+      if (!isGone(error)) this.#log(`TLS: ${tlsReason(error)}`);
       return false;
     }
     this.#reader = new SocketReader(this.#socket);
@@ -142,7 +144,7 @@ export class HandshakeConnection {
 
   #lost(): undefined {
     const { failure } = this.#reader;
-    if (failure !== undefined) this.#log(failure.message);
+    if (failure !== undefined && !isGone(failure)) this.#log(failure.message);
     this.#destroy();
     return undefined;
   }
@@ -160,4 +162,16 @@ export class HandshakeConnection {
   #log(line: string): void {
     this.#options.log(`nbd ${this.#options.peer}: ${line}`);
   }
+}
+
+/** A client went away: nothing that an operator must know. */
+function isGone(error: unknown): boolean {
+  const { code } = error as NodeJS.ErrnoException;
+  return code === 'ECONNRESET' || code === 'EPIPE';
+}
+
+/** OpenSSL's own word for what went wrong, where there is one, in place of its line of numbers. */
+function tlsReason(error: unknown): string {
+  const { reason } = error as { readonly reason?: unknown };
+  return typeof reason === 'string' && reason !== '' ? reason : errorText(error);
 }

@@ -127,6 +127,35 @@ const HONEST = Buffer.concat([
 ]);
 
 describe('nbd listener: connections', () => {
+  it('writes no line for a client that goes away, wherever that is', async () => {
+    await listen();
+    // Cut off in the middle, too; with unread replies, which makes a reset of the end.
+    const cuts = [0, 1, 4, 4 + 15, HONEST.length - 30, HONEST.length - 1, HONEST.length];
+    for (const cut of cuts) {
+      const leaving = await client();
+      if (cut > 1) await leaving.read(18);
+      leaving.socket.pause();
+      leaving.send(HONEST.subarray(0, cut));
+      if (cut % 2 === 0) leaving.destroy();
+      else leaving.socket.end(() => leaving.destroy());
+    }
+    await assertServes();
+    await eventually('all gone', () => listener.handshakeCount === 0);
+    assert.deepEqual(log, []);
+  });
+
+  it('prints what a client says with control characters escaped', async () => {
+    await listen();
+    transmission = new StubTransmission();
+    const odd = await client();
+    await odd.greet();
+    odd.send(rawOption(Opt.ExportName, Buffer.from('a\u001b[2J\nnext')));
+    await odd.readToEnd();
+    await eventually('a line', () => log.length > 0);
+    for (const line of log) assert.doesNotMatch(line, /\p{Cc}/u);
+    assert.match(log.join(), /a\\x1b\[2J\\nnext/);
+  });
+
   it('serves several clients, each from greeting to transmission', async () => {
     await listen();
     for (let i = 0; i < 3; i++) await assertServes();

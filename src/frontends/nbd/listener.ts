@@ -9,6 +9,7 @@
 import { lookup } from 'node:dns/promises';
 import { createServer, type AddressInfo, type Server, type Socket } from 'node:net';
 import { type Clock, realClock } from '../../base/clock.ts';
+import { LineLog } from '../../base/line-log.ts';
 import { DmError, errorText } from '../../base/errors.ts';
 import { spawn } from '../../base/spawn.ts';
 import { Status, statusOfError } from '../../base/status.ts';
@@ -49,7 +50,7 @@ export class NbdListener {
   #closing: Promise<void> | undefined;
 
   private constructor(options: ListenerOptions) {
-    this.#options = options;
+    this.#options = { ...options, log: new LineLog(options.log, options.clock).line };
     this.#address = options.address;
     // The mark of 0 keeps unread bytes in the kernel, see socket-reader.ts.
     this.#server = createServer({ highWaterMark: 0, pauseOnConnect: true, noDelay: true });
@@ -119,7 +120,7 @@ export class NbdListener {
         log(`nbd ${peer}: closed: there are ${this.#connections} connections, the most allowed`);
       }
       // The end of the stream, not a reset: the client sees a server that hangs up, not a fault.
-      socket.on('error', (error) => log(`nbd ${peer}: ${error.message}`));
+      socket.on('error', () => {});
       socket.destroySoon();
       return;
     }

@@ -18,10 +18,14 @@ import {
 } from './wire.ts';
 import { Cmd } from '../../format/nbd.ts';
 
-const HEADER_AREA_BYTES = 16 * 1024;
-const REPLIES_PER_SEND = HEADER_AREA_BYTES / REPLY_HEADER_BYTES_MAX;
-/** Enough to fill any socket buffer; more would only hold memory longer. */
-const BYTES_PER_SEND = 4 * 1024 * 1024;
+/** Areas for headers. The small one is for a few replies: a client that takes none costs little. */
+const SMALL_AREA_BYTES = 4 * 1024;
+const LARGE_AREA_BYTES = 16 * 1024;
+/**
+ * Enough to fill most socket buffers. More would hold memory longer, and make a client that is slow
+ * look like one that takes nothing.
+ */
+const BYTES_PER_SEND = 1024 * 1024;
 
 export interface RepliesHost {
   /** A reply has left (or the connection is gone): its buffer is free. */
@@ -65,6 +69,7 @@ export class Replies implements IoDone {
   /** The next so many of `#leaving` are being sent or dropped. */
   #sending = 0;
   #headers = NONE;
+  #headerBytes = 0;
 
   constructor(
     host: RepliesHost,
@@ -96,9 +101,8 @@ export class Replies implements IoDone {
   /** Starts a send of what is queued unless one is under way. False: no memory for it just now. */
   trySend(): boolean {
     if (this.#sending > 0 || this.isEmpty) return true;
-    if (this.#headers === NONE) this.#headers = this.#arena.tryAlloc(HEADER_AREA_BYTES);
-    if (this.#headers === NONE) return false;
     if (this.#leaving.end === 0) this.#takeQueued();
+    if (!this.#takeHeaders(this.#leaving.end - this.#leaving.at)) return false;
     this.#sending = this.#gather(this.#leaving);
     this.#stream.send(this.#iov, this, this);
     return true;
@@ -122,8 +126,21 @@ export class Replies implements IoDone {
 
   #freeHeaders(): void {
     if (this.#headers === NONE || this.#sending > 0) return;
-    this.#arena.free(this.#headers, HEADER_AREA_BYTES);
+    this.#arena.free(this.#headers, this.#headerBytes);
     this.#headers = NONE;
+  }
+
+  /** An area for the headers of `count` replies, or of as many as there is memory for; false: of none. */
+  #takeHeaders(count: number): boolean {
+    const isFew = count * REPLY_HEADER_BYTES_MAX <= SMALL_AREA_BYTES;
+    const wanted = isFew ? SMALL_AREA_BYTES : LARGE_AREA_BYTES;
+    if (this.#headers !== NONE && this.#headerBytes >= wanted) return true;
+    const mem = this.#arena.tryAlloc(wanted);
+    if (mem === NONE) return this.#headers !== NONE;
+    this.#freeHeaders();
+    this.#headers = mem;
+    this.#headerBytes = wanted;
+    return true;
   }
 
   #takeQueued(): void {
@@ -153,7 +170,7 @@ export class Replies implements IoDone {
     iov.clear();
     let mem = this.#headers;
     let i = list.at;
-    const end = Math.min(list.end, list.at + REPLIES_PER_SEND);
+    const end = Math.min(list.end, list.at + this.#headerBytes / REPLY_HEADER_BYTES_MAX);
     for (; i < end && iov.bytes < BYTES_PER_SEND; i++) {
       const piece = list.pieces[i] as Piece | null;
       const isLast = list.lasts[i] as boolean;

@@ -88,7 +88,7 @@ export class TlsServer {
         server.once('secureConnection', resolve);
         server.once('tlsClientError', reject);
         socket.once('error', reject);
-        socket.once('close', () => reject(new Error('the client closed the connection')));
+        socket.once('close', () => reject(CLIENT_GONE));
         server.emit('connection', socket);
       });
     } catch (error) {
@@ -97,6 +97,10 @@ export class TlsServer {
     }
   }
 }
+
+const CLIENT_GONE = Object.assign(new Error('the client closed the connection'), {
+  code: 'ECONNRESET',
+});
 
 /**
  * TLS 1.3 names no key exchange; OpenSSL ties keys from a callback to SHA-256 there. For TLS 1.2

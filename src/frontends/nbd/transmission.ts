@@ -4,6 +4,8 @@ import type { Duplex } from 'node:stream';
 import type { ExportCatalog } from '../../exports/catalog.ts';
 import type { FrontEnd, FrontEndStats } from '../../exports/front-end.ts';
 import type { IoEngine } from '../../io/engine.ts';
+import { LineLog } from '../../base/line-log.ts';
+import { BufferMemory } from './buffer-memory.ts';
 import { NbdConnection } from './connection.ts';
 import { NBD_FRONT_END, type Negotiated } from './negotiated.ts';
 import { RequestPool } from './request.ts';
@@ -11,18 +13,29 @@ import { RequestPool } from './request.ts';
 /** How long a connection that was cut off may take to end; longer only when its device does not answer. */
 const CUT_OFF_MS = 1000;
 
+export interface TransmissionOptions {
+  /** Hears why a connection was ended from here, a line each. */
+  readonly log?: ((line: string) => void) | undefined;
+  /** How long a client may owe something while buffers are short; see BufferMemory. */
+  readonly patienceMs?: number | undefined;
+}
+
 export class TransmissionServer implements FrontEnd {
   readonly name = NBD_FRONT_END;
   readonly #engine: IoEngine;
   readonly #exports: ExportCatalog;
   readonly #connections = new Set<NbdConnection>();
   readonly #pool = new RequestPool();
+  readonly #memory: BufferMemory;
+  readonly #log: LineLog;
   #endedRequests = 0;
   #isStopping = false;
 
-  constructor(engine: IoEngine, exports: ExportCatalog) {
+  constructor(engine: IoEngine, exports: ExportCatalog, options: TransmissionOptions = {}) {
     this.#engine = engine;
     this.#exports = exports;
+    this.#memory = new BufferMemory(engine, options.patienceMs);
+    this.#log = new LineLog(options.log ?? (() => {}), engine.clock);
   }
 
   stats(): FrontEndStats {
@@ -48,6 +61,8 @@ export class TransmissionServer implements FrontEnd {
     const connection = new NbdConnection({
       engine: this.#engine,
       pool: this.#pool,
+      memory: this.#memory,
+      log: this.#log.line,
       export: found,
       negotiated,
       stream,
