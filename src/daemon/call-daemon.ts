@@ -1,7 +1,9 @@
 // A call to the running daemon from another process.
 
 import { once } from 'node:events';
+import { readdirSync, readFileSync, statSync } from 'node:fs';
 import { connect, type Socket } from 'node:net';
+import { basename } from 'node:path';
 import { createInterface } from 'node:readline';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { DmError, errorText } from '../base/errors.ts';
@@ -9,12 +11,9 @@ import { Status } from '../base/status.ts';
 import type { VerbAnswer } from './daemon.ts';
 import type { VerbArgs, VerbName } from './verbs.ts';
 
-/** How long a call waits for a daemon that is just starting (`lamina daemon &`), and how often it looks. */
-const START_MS_MAX = 2000;
+/** How long a call waits for a daemon that is just starting, and how often it looks. */
+const START_MS_MAX = 10_000;
 const START_POLL_MS = 50;
-
-/** What connecting says while there is no daemon, or not yet. */
-const NOT_YET: ReadonlySet<string> = new Set(['ENOENT', 'ECONNREFUSED']);
 
 interface Reply {
   readonly result?: unknown;
@@ -53,6 +52,7 @@ export async function callDaemon<N extends VerbName>(
   }
 }
 
+/** A connection to the daemon. One that is just starting is waited for: `lamina daemon &` may stand in the line above. */
 async function connectToDaemon(path: string): Promise<Socket> {
   for (const until = Date.now() + START_MS_MAX; ; ) {
     const socket = connect(path);
@@ -60,8 +60,7 @@ async function connectToDaemon(path: string): Promise<Socket> {
       await once(socket, 'connect');
       return socket;
     } catch (error) {
-      const { code = '' } = error as { code?: string };
-      if (!NOT_YET.has(code) || Date.now() > until) {
+      if (Date.now() > until || !isDaemonStarting()) {
         throw new DmError(
           Status.NoEntry,
           `no daemon at ${path} (${errorText(error)}); start one with: lamina daemon`,
@@ -69,6 +68,37 @@ async function connectToDaemon(path: string): Promise<Socket> {
       }
       await sleep(START_POLL_MS);
     }
+  }
+}
+
+/**
+ * Whether this user has a process `lamina daemon` with the same folders. While nothing listens yet, that one
+ * must be starting.
+ */
+function isDaemonStarting(): boolean {
+  try {
+    return readdirSync('/proc').some((entry) => /^\d+$/.test(entry) && isDaemon(entry));
+  } catch {
+    return false;
+  }
+}
+
+/** What in the environment says where a daemon's socket is. */
+const FOLDERS = ['HOME', 'XDG_RUNTIME_DIR', 'XDG_STATE_HOME'];
+
+function isDaemon(pid: string): boolean {
+  try {
+    if (statSync(`/proc/${pid}`).uid !== process.getuid?.()) return false;
+    const words = readFileSync(`/proc/${pid}/cmdline`, 'utf8').split('\0');
+    if (!words.some((w, i) => basename(w) === 'lamina' && words[i + 1] === 'daemon')) return false;
+    const set = readFileSync(`/proc/${pid}/environ`, 'utf8').split('\0');
+    return FOLDERS.every((name) => {
+      const theirs = set.find((s) => s.startsWith(`${name}=`))?.slice(name.length + 1);
+      return theirs === process.env[name];
+    });
+  } catch {
+    // The process has ended meanwhile.
+    return false;
   }
 }
 

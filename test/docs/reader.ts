@@ -63,7 +63,7 @@ class Reader {
   readonly #terminals = new Map<boolean, Terminal>();
 
   constructor(place: Place) {
-    for (const name of ['run', 'state', 'work']) {
+    for (const name of ['home', 'run', 'state', 'work']) {
       mkdirSync(join(this.folder, name), { mode: 0o700 });
     }
     if (place === 'clone') this.#cloneHere();
@@ -71,6 +71,7 @@ class Reader {
     const path = [join(ROOT, 'bin'), join(ROOT, 'node_modules/.bin'), process.env['PATH'] ?? ''];
     this.#env = {
       ...process.env,
+      HOME: join(this.folder, 'home'),
       LC_ALL: 'C.UTF-8',
       PATH: path.join(':'),
       XDG_RUNTIME_DIR: join(this.folder, 'run'),
@@ -126,7 +127,8 @@ class Reader {
     for (const terminal of [...this.#terminals.values()].toReversed()) {
       wrong.push(...(await terminal.close()));
     }
-    rmSync(this.folder, { recursive: true, force: true });
+    // What was killed may still be at its last write.
+    rmSync(this.folder, { recursive: true, force: true, maxRetries: 5, retryDelay: 200 });
     return wrong;
   }
 
