@@ -34,7 +34,16 @@ export { createPlane } from './daemon/create-plane.ts';
 export type { Plane, PlaneOptions } from './daemon/plane.ts';
 export type { CreateOptions, DeviceInfo, DmControl, TargetLine } from './dm/control.ts';
 export { parseConcise, parseTable } from './dm/table-text.ts';
-export type { Target, TargetHost, TargetType } from './dm/target.ts';
+export {
+  type DeviceRange,
+  EndIoResult,
+  MapResult,
+  type Target,
+  type TargetHost,
+  type TargetType,
+} from './dm/target.ts';
+export type { Bio } from './bio/bio.ts';
+export type { BlockDevice, Extent } from './bio/device.ts';
 export { NbdListener } from './frontends/nbd/listener.ts';
 export { WrongPassphrase } from './tools/luks/luks-error.ts';
 export { LuksFile } from './tools/luks/luks-io.ts';

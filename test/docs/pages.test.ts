@@ -12,6 +12,7 @@ const SKIPPED_MAX = 10;
 
 const PAGES = [
   'README.md',
+  'CONTRIBUTING.md',
 
   ...readdirSync(join(ROOT, 'docs'), { recursive: true, encoding: 'utf8' })
     .filter((f) => f.endsWith('.md'))
@@ -19,11 +20,14 @@ const PAGES = [
     .sort(),
 ];
 
+/** Pages for who works in a clone of the repository. */
+const IN_A_CLONE = new Set(['README.md', 'CONTRIBUTING.md', 'docs/adding-a-target.md']);
+
 const skipped: Skipped[] = [];
 
 for (const page of PAGES) {
   test(`${page} can be followed as it is printed`, { timeout: 300_000 }, async () => {
-    const place = page === 'README.md' ? 'clone' : 'folder';
+    const place = IN_A_CLONE.has(page) ? 'clone' : 'folder';
     skipped.push(...(await followPage(blocksOf(page, join(ROOT, page)), place)));
   });
 }

@@ -68,7 +68,8 @@ class Reader {
     }
     if (place === 'clone') this.#cloneHere();
     else this.#installHere();
-    const path = [join(ROOT, 'bin'), join(ROOT, 'node_modules/.bin'), process.env['PATH'] ?? ''];
+    const bin = join(place === 'clone' ? this.work : ROOT, 'bin');
+    const path = [bin, join(ROOT, 'node_modules/.bin'), process.env['PATH'] ?? ''];
     this.#env = {
       ...process.env,
       HOME: join(this.folder, 'home'),
@@ -99,6 +100,9 @@ class Reader {
     for (const name of ['@types', 'typescript']) {
       symlinkSync(join(ROOT, 'node_modules', name), join(modules, name));
     }
+    mkdirSync(join(modules, '.bin'));
+    symlinkSync(join(ROOT, 'node_modules/.bin/tsc'), join(modules, '.bin/tsc'));
+    symlinkSync(join(ROOT, 'bin/lamina'), join(modules, '.bin/lamina'));
   }
 
   get work(): string {

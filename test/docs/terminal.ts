@@ -72,7 +72,7 @@ export class Terminal {
   }
 
   /** Waits for the end of the command that was started. */
-  async wait(timeMs = 60_000): Promise<Ended> {
+  async wait(timeMs = 120_000): Promise<Ended> {
     await this.printed(() => false, timeMs);
     const path = this.#foreground ?? '/dev/null';
     const soFar = (): string => readFileSync(path, 'utf8');
@@ -96,7 +96,7 @@ export class Terminal {
   }
 
   /** Waits until what the command prints is enough, or until it ends or the time is over. Returns what it printed. */
-  async printed(isEnough: (output: string) => boolean, timeMs = 30_000): Promise<string> {
+  async printed(isEnough: (output: string) => boolean, timeMs = 120_000): Promise<string> {
     for (const until = Date.now() + timeMs; ; ) {
       const output = this.#output();
       if (isEnough(output) || this.#told.includes('\n') || Date.now() > until) return output;
@@ -105,7 +105,7 @@ export class Terminal {
   }
 
   /** Ctrl-C: SIGINT for everything in the foreground, at once. */
-  async interrupt(timeMs = 20_000): Promise<Ended> {
+  async interrupt(timeMs = 60_000): Promise<Ended> {
     for (const pid of descendants(this.#shell.pid ?? 0)) signal(pid, 'SIGINT');
     return await this.wait(timeMs);
   }
