@@ -1,7 +1,7 @@
 // How commands call the running daemon.
 
+import type { VerbAnswer } from '../daemon/answers.ts';
 import { type CallArgs, callDaemon } from '../daemon/call-daemon.ts';
-import type { VerbAnswer } from '../daemon/daemon.ts';
 import { controlSocketPath } from '../daemon/paths.ts';
 import type { VerbName } from '../daemon/verbs.ts';
 

@@ -6,7 +6,9 @@ import { dirname } from 'node:path';
 import type { Command } from 'commander';
 import { ControlServer } from '../daemon/control-socket.ts';
 import { Daemon } from '../daemon/daemon.ts';
+import { lockPlaces } from '../daemon/daemon-locks.ts';
 import { controlSocketPath, nbdSocketPath, statePath } from '../daemon/paths.ts';
+import { StateStore } from '../daemon/state-store.ts';
 import { parseTcpAddress, parseUnixAddress } from '../frontends/nbd/listen-address.ts';
 import { asCall } from './errors.ts';
 import { addServerOptions, type ServerFlags, startServer } from './server.ts';
@@ -20,6 +22,9 @@ Examples:
 
 Prints one line with the URI of the default export when it is ready. SIGTERM drains, flushes and
 ends; what was created is there again at the next start. State: $XDG_STATE_HOME/lamina/state.json.`;
+
+/** How long one that is ending is waited for. */
+const LOCK_WAIT_MS = 40_000;
 
 interface DaemonOptions extends ServerFlags {
   readonly unix?: string;
@@ -45,25 +50,36 @@ async function runDaemon(options: DaemonOptions): Promise<void> {
       : parseTcpAddress('--tcp', options.tcp),
   );
   const server = startServer(options);
-  await server.ending.run(async () => {
+  const { ending, log } = server;
+  await ending.run(async () => {
     if (address.kind === 'unix') mkdirSync(dirname(address.path), { recursive: true, mode: 0o700 });
+    const places = { controlSocket: controlSocketPath(), state: statePath() };
+    const locks = await lockPlaces(places, { waitMs: LOCK_WAIT_MS, log });
+    await ending.hold({ close: () => locks.release() });
     const ready = new EventEmitter();
     const started = once(ready, 'daemon') as Promise<[Daemon]>;
-    // The socket is the lock: taken before any device is opened.
-    const control = await ControlServer.listen(controlSocketPath(), async (method, args) => {
-      const [daemon] = await started;
-      return await daemon.call(method, args);
-    });
+    const control = await ControlServer.listen(
+      places.controlSocket,
+      async (method, args, signal) => {
+        const [daemon] = await started;
+        return await daemon.call(method, args, signal);
+      },
+    );
     let closed: Promise<void> | undefined;
-    const held = { close: async () => await (closed ??= control.close()) };
-    await server.ending.hold(held);
+    const held = {
+      close: async () => await (closed ??= control.close()),
+      abandon: () => control.abandon(),
+    };
+    await ending.hold(held);
     // Whoever calls has made files absolute: a word that is left is a device, or missing.
     const plane = await server.openPlane({ bareWordsAreDevices: true });
-    const daemon = await Daemon.start(plane, statePath());
-    for (const { what, reason } of daemon.failures) {
-      server.log(`${what} could not be recreated: ${reason}`);
-    }
-    const log = server.log;
+    const daemon = await Daemon.start({
+      plane,
+      store: new StateStore(places.state),
+      log,
+      stop: () => void process.kill(process.pid, 'SIGTERM'),
+    });
+    await ending.hold({ close: async () => await daemon.end() });
     const listener = await server.openListener({
       address,
       catalog: plane,
@@ -71,7 +87,7 @@ async function runDaemon(options: DaemonOptions): Promise<void> {
       log,
     });
     // Closed first, too: nothing is to be changed any more while devices are flushed.
-    await server.ending.hold(held);
+    await ending.hold(held);
     ready.emit('daemon', daemon);
     await server.announce(listener.uri(''));
   });

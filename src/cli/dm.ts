@@ -4,10 +4,12 @@ import { readFileSync } from 'node:fs';
 import type { Command } from 'commander';
 import { invalid } from '../base/errors.ts';
 import { printable } from '../base/names.ts';
+import type { ListedDevice } from '../daemon/answers.ts';
 import type { CreateOptions, DeviceInfo, TargetLine } from '../dm/control.ts';
 import { VERBS } from '../daemon/verbs.ts';
 import { parseConcise, printLine } from '../dm/table-text.ts';
 import { call } from './daemon-call.ts';
+import { EXIT_FAILED } from './errors.ts';
 import { notNegative, repeated } from './option-values.ts';
 import { withAbsolutePaths } from './table-paths.ts';
 
@@ -267,7 +269,7 @@ function addReports(program: Command): void {
     });
 }
 
-function infoText(d: DeviceInfo): string {
+function infoText(d: ListedDevice): string {
   const tables = [d.hasLiveTable ? 'LIVE' : '', d.hasInactiveTable ? 'INACTIVE' : '']
     .filter((s) => s !== '')
     .join(' & ');
@@ -281,17 +283,18 @@ function infoText(d: DeviceInfo): string {
     `Major, minor:      ${MAJOR}, ${d.minor}`,
     `Number of targets: ${d.targetCount}`,
     ...(d.uuid === '' ? [] : [`UUID: ${d.uuid}`]),
+    ...(d.reason === undefined ? [] : [`Reason:            ${printable(d.reason)}`]),
     '',
   ].join('\n');
 }
 
-function infoColumns(devices: readonly DeviceInfo[]): string {
+function infoColumns(devices: readonly ListedDevice[]): string {
   const rows = devices.map((d) => [
     d.name,
     String(MAJOR),
     String(d.minor),
     `${d.hasLiveTable ? 'L' : '-'}${d.hasInactiveTable ? 'I' : '-'}${
-      d.state === 'SUSPENDED' ? 's' : '-'
+      d.state === 'SUSPENDED' ? 's' : d.state === 'MISSING' ? 'm' : '-'
     }${d.isReadOnly ? 'r' : 'w'}`,
     String(d.openCount),
     String(d.targetCount),
@@ -321,7 +324,7 @@ function depsText(
 async function list(isTree: boolean, target: string | undefined, isJson: boolean): Promise<void> {
   let devices = await call('list');
   if (target !== undefined) {
-    const kept: DeviceInfo[] = [];
+    const kept: ListedDevice[] = [];
     for (const d of devices) {
       const lines = await call('table', d.name, {});
       if (lines.some((l) => l.type === target)) kept.push(d);
@@ -331,10 +334,15 @@ async function list(isTree: boolean, target: string | undefined, isJson: boolean
   if (isJson) printJson(devices);
   else if (devices.length === 0) print('No devices found');
   else if (isTree) await printTree(devices);
-  else for (const d of devices) print(`${d.name}\t(${MAJOR}:${d.minor})`);
+  else for (const d of devices) print(`${d.name}\t(${MAJOR}:${d.minor})${whyMissing(d)}`);
 }
 
-async function printTree(devices: readonly DeviceInfo[]): Promise<void> {
+function whyMissing(d: ListedDevice): string {
+  if (d.reason === undefined) return '';
+  return `\t${d.state === 'MISSING' ? 'MISSING: ' : ''}${printable(d.reason)}`;
+}
+
+async function printTree(devices: readonly ListedDevice[]): Promise<void> {
   const below = new Map<string, { name: string; isMapped: boolean }[]>();
   for (const d of devices) below.set(d.name, await call('deps', d.name));
   const minor = new Map(devices.map((d) => [d.name, d.minor]));
@@ -349,12 +357,28 @@ async function printTree(devices: readonly DeviceInfo[]): Promise<void> {
     }
   };
   for (const d of devices.filter((x) => !used.has(x.name))) {
-    print(`${d.name} (${MAJOR}:${d.minor})`);
+    print(`${d.name} (${MAJOR}:${d.minor})${whyMissing(d)}`);
     branch(d.name, ' ');
   }
 }
 
 function addOthers(program: Command): void {
+  program
+    .command('retry [name]')
+    .description(VERBS.retry.help)
+    .option('--json', 'print what is missing still')
+    .action(async (name: string | undefined, o: Json) => {
+      const missing = await call('retry', name);
+      if (o.json === true) printJson(missing);
+      else for (const m of missing) print(`${m.kind} ${m.name}\tMISSING: ${printable(m.reason)}`);
+      if (missing.length > 0) process.exitCode = EXIT_FAILED;
+    });
+  program
+    .command('stop')
+    .description(VERBS.stop.help)
+    .action(async () => {
+      await call('stop');
+    });
   program
     .command('message <name> <sector> <words...>')
     .description(VERBS.message.help)

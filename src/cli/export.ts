@@ -1,6 +1,8 @@
 // lamina export: what the daemon serves over NBD.
 
 import type { Command } from 'commander';
+import { printable } from '../base/names.ts';
+import type { ListedExport } from '../daemon/answers.ts';
 import { VERBS } from '../daemon/verbs.ts';
 import { call } from './daemon-call.ts';
 
@@ -51,8 +53,12 @@ export function addExport(program: Command): void {
         const mode = e.isReadOnly ? 'ro' : 'rw';
         const shown = e.name === '' ? "''" : e.name;
         process.stdout.write(
-          `${shown}\t${e.device}\t${mode}\t${e.sizeBytes}\t${e.connections} connections\n`,
+          `${shown}\t${e.device}\t${mode}\t${e.sizeBytes}\t${e.connections} connections${whyMissing(e)}\n`,
         );
       }
     });
+}
+
+function whyMissing(e: ListedExport): string {
+  return e.reason === undefined ? '' : `\tMISSING: ${printable(e.reason)}`;
 }

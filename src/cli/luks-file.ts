@@ -8,7 +8,7 @@ import { dirname, join, resolve } from 'node:path';
 import { DmError } from '../base/errors.ts';
 import { Status } from '../base/status.ts';
 import { controlSocketPath } from '../daemon/paths.ts';
-import type { DeviceInfo } from '../dm/control.ts';
+import type { ListedDevice } from '../daemon/answers.ts';
 import { flock, LOCK_EX, LOCK_NB } from '../io/posix.ts';
 import { LuksFile } from '../tools/luks/luks-io.ts';
 import { luksDeviceUuid } from '../tools/luks/luks-table.ts';
@@ -20,7 +20,7 @@ import type { HeaderFlags } from './luks-options.ts';
 type Volume = ReturnType<typeof openLuks>;
 
 /** Mapped devices of this volume. Throws DmError without a daemon. */
-export async function devicesOf(volume: LuksVolume): Promise<DeviceInfo[]> {
+export async function devicesOf(volume: LuksVolume): Promise<ListedDevice[]> {
   const prefix = luksDeviceUuid(volume, '');
   return (await call('list')).filter(({ uuid }) => uuid.startsWith(prefix));
 }

@@ -5,7 +5,8 @@ import { resolve } from 'node:path';
 import type { Command } from 'commander';
 import { DmError, errorText, invalid } from '../base/errors.ts';
 import { Status, statusOfError } from '../base/status.ts';
-import type { CreateOptions, DeviceInfo } from '../dm/control.ts';
+import type { ListedDevice } from '../daemon/answers.ts';
+import type { CreateOptions } from '../dm/control.ts';
 import { fileSizeBytes } from '../io/file-size.ts';
 import { luksDeviceUuid, luksTable } from '../tools/luks/luks-table.ts';
 import type { LuksVolume } from '../tools/luks/luks-volume.ts';
@@ -159,7 +160,7 @@ async function create(
 }
 
 /** Throws DmError unless it is a volume's. */
-async function deviceNamed(name: string): Promise<DeviceInfo> {
+async function deviceNamed(name: string): Promise<ListedDevice> {
   const device = await call('info', name);
   if (device.uuid.startsWith(UUID_PREFIX)) return device;
   throw invalid(`device ${name}: is not an opened LUKS volume`);

@@ -165,11 +165,11 @@ async function poolNames(): Promise<string[]> {
 
 async function volumesOf(pool: string): Promise<Volume[]> {
   const volumes: Volume[] = [];
-  for (const { name } of await call('list')) {
+  for (const { name, state } of await call('list')) {
     const [line] = await call('table', name);
     const [device, id] = splitArgs(line?.params ?? '');
     if (line?.type !== 'thin' || device !== pool) continue;
-    const [status] = await call('status', name);
+    const [status] = state === 'MISSING' ? [] : await call('status', name);
     const mapped = Number((status?.params ?? '').split(' ')[0]) || 0;
     volumes.push({
       name,

@@ -8,8 +8,8 @@ import { createInterface } from 'node:readline';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { DmError, errorText } from '../base/errors.ts';
 import { Status } from '../base/status.ts';
-import type { VerbAnswer } from './daemon.ts';
-import type { VerbArgs, VerbName } from './verbs.ts';
+import type { VerbAnswer } from './answers.ts';
+import { VERBS, type VerbArgs, type VerbName } from './verbs.ts';
 
 /** How long a call waits for a daemon that is just starting, and how often it looks. */
 const START_MS_MAX = 10_000;
@@ -41,10 +41,15 @@ export async function callDaemon<N extends VerbName>(
     socket.once('close', () => reject(lost));
     socket.once('error', () => reject(lost));
   });
+  const closed = new Promise<void>((resolve) => {
+    socket.once('close', () => resolve());
+  });
   socket.write(`${JSON.stringify({ id: 1, method: verb, args })}\n`);
   try {
     const reply = parseReply(await line, verb);
     if (reply.error !== undefined) throw new DmError(reply.error.status, reply.error.message);
+    // The end of the process is the end of the connection.
+    if (VERBS[verb].kind === 'end') await closed;
     // The daemon answers with what its verb of the same name returns.
     return reply.result as VerbAnswer<N>;
   } finally {

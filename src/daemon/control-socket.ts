@@ -5,12 +5,14 @@
 // does or leaves undone holds memory without end: lines, calls at a time, connections, silence and replies
 // that nobody reads all have limits.
 
-import { mkdirSync, rmSync } from 'node:fs';
-import { connect, createServer, type Server, type Socket } from 'node:net';
+import { mkdirSync } from 'node:fs';
+import { createServer, type Server, type Socket } from 'node:net';
 import { dirname } from 'node:path';
 import { DmError, errorText } from '../base/errors.ts';
 import { spawn } from '../base/spawn.ts';
 import { Status, statusOfError } from '../base/status.ts';
+import { listenOnUnixSocket, type UnixSocketFile } from '../frontends/nbd/unix-socket.ts';
+import { VERBS, verbNamed } from './verbs.ts';
 
 const LINE_BYTES_MAX = 1 << 20;
 
@@ -61,48 +63,43 @@ function onLines(socket: Socket, line: (text: string) => void): void {
 
 export class ControlServer {
   readonly #server: Server;
-  readonly #path: string;
+  readonly #file: UnixSocketFile;
   readonly #limits: ControlLimits;
   readonly #connections = new Set<ControlConnection>();
 
-  private constructor(server: Server, path: string, limits: ControlLimits) {
+  private constructor(server: Server, file: UnixSocketFile, limits: ControlLimits) {
     this.#server = server;
-    this.#path = path;
+    this.#file = file;
     this.#limits = limits;
   }
 
-  /** Throws DmError when another daemon answers there. */
+  /** The socket of a daemon that was killed is replaced. Throws DmError when one answers there. */
   static async listen(
     path: string,
     handler: Handler,
     limits: Partial<ControlLimits> = {},
   ): Promise<ControlServer> {
     mkdirSync(dirname(path), { recursive: true, mode: 0o700 });
-    if (await isAnswered(path)) {
-      throw new DmError(Status.Busy, `control socket ${path}: another daemon is running`);
-    }
-    rmSync(path, { force: true });
     const server = createServer();
-    const control = new ControlServer(server, path, { ...LIMITS, ...limits });
+    const file = await listenOnUnixSocket(server, path);
+    const control = new ControlServer(server, file, { ...LIMITS, ...limits });
     server.on('connection', (socket) => control.#serve(socket, handler));
-    const before = process.umask(0o177);
-    try {
-      await new Promise<void>((resolve, reject) => {
-        server.once('error', reject);
-        server.listen(path, resolve);
-      });
-    } finally {
-      process.umask(before);
-    }
     return control;
   }
 
-  /** Gives up every call and closes every connection. */
+  /**
+   * Gives up every call and closes every connection; but whoever has asked for the end keeps his to the
+   * end of the process, which he sees by that.
+   */
   async close(): Promise<void> {
-    const closed = new Promise((resolve) => this.#server.close(resolve));
+    this.#server.close();
     for (const connection of this.#connections) connection.close();
-    await closed;
-    rmSync(this.#path, { force: true });
+    await this.#file.removeIfOurs();
+  }
+
+  /** For a process that ends at once. */
+  abandon(): void {
+    this.#file.removeNow();
   }
 
   #serve(socket: Socket, handler: Handler): void {
@@ -128,6 +125,7 @@ class ControlConnection {
   /** Lines that wait, because enough calls run. */
   readonly #waiting: string[] = [];
   #running = 0;
+  #endsDaemon = false;
   #timer: NodeJS.Timeout | undefined;
 
   constructor(socket: Socket, handler: Handler, limits: ControlLimits) {
@@ -151,7 +149,8 @@ class ControlConnection {
 
   close(): void {
     this.#gone.abort();
-    this.#socket.destroy();
+    clearTimeout(this.#timer);
+    if (!this.#endsDaemon) this.#socket.destroy();
   }
 
   /** Starts what may start, and sets the clock for what the client owes. */
@@ -180,6 +179,8 @@ class ControlConnection {
     try {
       const call = parseCall(text);
       id = call.id;
+      const verb = verbNamed(call.method);
+      if (verb !== undefined && VERBS[verb].kind === 'end') this.#endsDaemon = true;
       const result = await this.#handler(call.method, call.args, this.#gone.signal);
       reply = { id, result: result ?? null };
     } catch (error) {
@@ -211,15 +212,4 @@ function parseCall(text: string): Call {
     );
   }
   return { id: call.id, method: call.method, args: call.args as unknown[] };
-}
-
-function isAnswered(path: string): Promise<boolean> {
-  return new Promise((resolve) => {
-    const socket = connect(path);
-    socket.once('connect', () => {
-      socket.destroy();
-      resolve(true);
-    });
-    socket.once('error', () => resolve(false));
-  });
 }

@@ -1,71 +1,99 @@
-// The daemon: a data plane whose devices and exports outlive it. Every change is on disk before it is
-// reported as done. One change at a time; looking is free.
+// The daemon: a data plane whose devices and exports outlive it. Calls come in by verb; changes take turns by
+// what they concern, so a verb that does not end holds up its own device only. What could not be recreated
+// after a restart stays in the book: it is listed with its reason, keeps its name, minor and UUID, comes back
+// by itself when it can, and goes when it is removed.
 
+import { type Clock, realClock, type Timer } from '../base/clock.ts';
 import { DmError, errorText } from '../base/errors.ts';
 import { Status } from '../base/status.ts';
-import type { CreateOptions } from '../dm/control.ts';
-import { printLine } from '../dm/table-text.ts';
+import type { TargetLine } from '../dm/control.ts';
+import { joinArgs, parseTable } from '../dm/table-text.ts';
+import type { ListedDevice, ListedExport, Missing, VerbAnswer } from './answers.ts';
+import { Book, type DeviceEntry, type ExportEntry } from './book.ts';
+import { Changes, type ChangeVerb } from './changes.ts';
+import { lookAtFile } from './look-at-file.ts';
 import type { Plane, VerbResult } from './plane.ts';
-import { loadState, type SavedState, saveState } from './state-file.ts';
+import { Restorer } from './restorer.ts';
+import type { StateStore } from './state-store.ts';
+import { deviceTurn, exportTurn, Turns } from './turns.ts';
 import { checkArguments } from './verb-arguments.ts';
-import { type PlaneVerb, VERBS, type VerbArgs, type VerbName, verbNamed } from './verbs.ts';
+import { type PlaneVerb, verbEntry, type VerbArgs, type VerbName, verbNamed } from './verbs.ts';
 
-type SavedDevice = SavedState['devices'][number];
-
-/** Something saved that could not be recreated. It stays in the state. */
-export interface RestoreFailure {
-  readonly what: string;
-  readonly reason: string;
+export interface DaemonOptions {
+  readonly plane: Plane;
+  readonly store: StateStore;
+  /** Hears what the operator should know and nobody asked for, a line each. */
+  readonly log: (line: string) => void;
+  /** Makes the process end in order. */
+  readonly stop: () => void;
+  readonly clock?: Clock;
+  /** What tells one state of a file from another; for tests. */
+  readonly look?: (path: string) => Promise<string>;
 }
 
-/** What the daemon answers beside the plane. */
-interface DaemonAnswers {
-  readonly failures: readonly RestoreFailure[];
-}
-
-/** What a client gets for a verb. */
-export type VerbAnswer<N extends VerbName> = N extends PlaneVerb
-  ? VerbResult<N>
-  : N extends keyof DaemonAnswers
-    ? DaemonAnswers[N]
-    : never;
+/** How long a start waits for devices that do not come; they go on coming behind it. */
+const START_MS = 10_000;
+/** How long an end waits for changes that run. */
+const END_MS = 3000;
+/** When a save that failed is tried again. */
+const SAVE_AGAIN_MS = 5000;
+const NOT_YET = 'not opened yet';
 
 export class Daemon {
+  readonly #options: DaemonOptions;
+  readonly #clock: Clock;
   readonly #plane: Plane;
-  readonly #path: string;
-  readonly #failures: RestoreFailure[] = [];
-  /** Saved entries that could not be recreated: kept as they were. */
-  readonly #lost: { devices: SavedDevice[]; exports: SavedState['exports'] } = {
-    devices: [],
-    exports: [],
-  };
-  /** Devices that are not saved, because their tables hold secrets. */
-  readonly #volatile = new Set<string>();
-  #changes: Promise<unknown> = Promise.resolve();
+  readonly #book = new Book();
+  readonly #turns = new Turns();
+  readonly #changes: Changes;
+  readonly #restorer: Restorer;
+  #isEnding = false;
+  /** Set while something is so and not saved. */
+  #saveTimer: Timer | undefined;
 
-  private constructor(plane: Plane, path: string) {
+  private constructor(options: DaemonOptions) {
+    const { plane, clock = realClock, look = lookAtFile } = options;
+    this.#options = options;
+    this.#clock = clock;
     this.#plane = plane;
-    this.#path = path;
+    this.#changes = new Changes({
+      plane,
+      book: this.#book,
+      store: options.store,
+      unsaved: (error) => this.#saveLater(error),
+      isEnding: () => this.#isEnding,
+    });
+    this.#restorer = new Restorer({ plane, book: this.#book, turns: this.#turns, clock, look });
   }
 
-  /** Recreates what was saved; what cannot be is told by `failures` and kept. */
-  static async start(plane: Plane, path: string): Promise<Daemon> {
-    const daemon = new Daemon(plane, path);
-    const state = loadState(path);
-    for (const device of state.devices) await daemon.#restoreDevice(device);
-    for (const saved of state.exports) {
-      try {
-        await plane.createExport(saved);
-      } catch (error) {
-        daemon.#failures.push({ what: `export '${saved.name}'`, reason: errorText(error) });
-        daemon.#lost.exports.push(saved);
-      }
+  /** Recreates what was saved. What cannot be is logged, and kept. Throws DmError on a bad state. */
+  static async start(options: DaemonOptions): Promise<Daemon> {
+    const state = await options.store.load();
+    const daemon = new Daemon(options);
+    for (const saved of state.devices) {
+      daemon.#book.putDevice({ saved, isVolatile: false, missing: NOT_YET });
     }
+    for (const saved of state.exports) daemon.#book.putExport({ saved, missing: NOT_YET });
+    await daemon.#within(START_MS, daemon.#restorer.retry());
+    await daemon.#restorer.applyDeferred();
+    for (const { kind, name, reason } of daemon.missing()) {
+      const what = kind === 'device' ? `device ${name}` : `${kind} '${name}'`;
+      options.log(`${what} could not be recreated: ${reason}`);
+    }
+    daemon.#restorer.watch();
     return daemon;
   }
 
-  get failures(): readonly RestoreFailure[] {
-    return this.#failures;
+  missing(): Missing[] {
+    return this.#restorer.missing();
+  }
+
+  /** No change begins any more; those that run have a moment to end. The plane is there still. */
+  async end(): Promise<void> {
+    this.#isEnding = true;
+    this.#restorer.end();
+    this.#saveTimer?.cancel();
+    await this.#within(END_MS, this.#turns.idle());
   }
 
   /**
@@ -74,91 +102,213 @@ export class Daemon {
    */
   async call(method: string, args: readonly unknown[], signal?: AbortSignal): Promise<unknown> {
     const verb = verbNamed(method);
-    if (verb === undefined || VERBS[verb].kind === 'inside') {
+    if (verb === undefined || verbEntry(verb).kind === 'inside') {
       throw new DmError(Status.Invalid, `control call '${method}': no such verb`);
     }
-    return await this.#run(verb, checkArguments(verb, args), signal);
+    return await this.run(verb, checkArguments(verb, args), signal);
   }
 
-  async #run<N extends VerbName>(
+  /** As `call`, with arguments that are right. */
+  async run<N extends VerbName>(
+    verb: N,
+    args: VerbArgs<N>,
+    signal?: AbortSignal,
+  ): Promise<VerbAnswer<N>> {
+    if (this.#isEnding && verb !== 'stop') {
+      throw new DmError(Status.ShuttingDown, `${verb}: the daemon is ending`);
+    }
+    const own = this.#own[verb];
+    if (own !== undefined) return await own(args, signal);
+    const answer: unknown = isChange(verb)
+      ? await this.#change(verb as ChangeVerb, args as VerbArgs<ChangeVerb>, signal)
+      : await this.#plane.call(verb as N & PlaneVerb, args as VerbArgs<N & PlaneVerb>, signal);
+    return answer as VerbAnswer<N>;
+  }
+
+  async #change<N extends ChangeVerb>(
     verb: N,
     args: VerbArgs<N>,
     signal: AbortSignal | undefined,
-  ): Promise<unknown> {
-    if (verb === 'failures') return this.#failures;
-    const invoke = async (): Promise<unknown> =>
-      await this.#plane.call(verb as N & PlaneVerb, args as VerbArgs<N & PlaneVerb>, signal);
-    if (VERBS[verb].kind !== 'change') return await invoke();
-    const change = async (): Promise<unknown> => {
-      const result = await invoke();
-      this.#forget(verb, args);
-      this.#noteVolatile(verb, args);
-      saveState(this.#path, await this.#snapshot());
-      return result;
-    };
-    const done = this.#changes.then(change, change);
-    this.#changes = done.catch(() => undefined);
-    return await done;
-  }
-
-  async #restoreDevice(saved: SavedDevice): Promise<void> {
-    const { table, ...rest } = saved;
-    const options: CreateOptions = table === undefined ? rest : { ...rest, table };
+  ): Promise<VerbResult<N>> {
+    const entry = verbEntry(verb);
+    const devices = entry.devices?.(args) ?? [];
+    const keys = [...devices.map(deviceTurn), ...(entry.exports?.(args) ?? []).map(exportTurn)];
+    const act = this.#changes[verb].bind(this.#changes) as (
+      args: VerbArgs<N>,
+      signal: AbortSignal | undefined,
+    ) => Promise<VerbResult<N>>;
     try {
-      await this.#plane.create(options);
-    } catch (error) {
-      this.#failures.push({ what: `device ${saved.name}`, reason: errorText(error) });
-      this.#lost.devices.push(saved);
+      return await this.#turns.take(keys, async () => await act(args, signal), signal);
+    } finally {
+      if (!this.#isEnding) await this.#follow(devices);
     }
   }
 
-  #noteVolatile(method: string, args: readonly unknown[]): void {
-    if (method === 'create') {
-      const { name, isVolatile } = args[0] as CreateOptions;
-      this.#volatile.delete(name);
-      if (isVolatile === true) this.#volatile.add(name);
-    } else if (method === 'rename') {
-      const [from, to] = args as [string, string];
-      if (this.#volatile.delete(from)) this.#volatile.add(to);
+  /** What follows from a change: devices that waited for it, and those that were to go. */
+  async #follow(devices: readonly string[]): Promise<void> {
+    for (const name of devices) {
+      const entry = this.#book.device(name);
+      if (entry !== undefined && entry.missing === undefined) await this.#restorer.appeared(name);
     }
+    await this.#restorer.applyDeferred();
+    this.#restorer.watch();
+    // Nothing is written when nothing has changed.
+    await this.#saveAgain();
   }
 
-  /** A device or export made anew takes the place of one that could not be recreated. */
-  #forget(method: string, args: readonly unknown[]): void {
-    const name =
-      method === 'create' || method === 'createExport'
-        ? (args[0] as { name: string }).name
-        : undefined;
+  /** Verbs about which the daemon knows more than the plane. */
+  readonly #own: {
+    readonly [N in VerbName]?: (
+      args: VerbArgs<N>,
+      signal: AbortSignal | undefined,
+    ) => Promise<VerbAnswer<N>>;
+  } = {
+    list: () => this.#list(),
+    info: async ([name]) => {
+      const entry = this.#book.device(name);
+      if (entry?.missing !== undefined) return this.#missingDevice(entry, entry.missing);
+      return withReason(await this.#plane.info(name), entry);
+    },
+    deps: async ([name]) =>
+      this.#book.device(name)?.missing === undefined ? await this.#plane.deps(name) : [],
+    table: async ([name, options]) => {
+      const entry = this.#book.device(name);
+      const isInactive = options?.inactive === true;
+      const isMissing = isInactive
+        ? (entry?.missingInactive ?? entry?.missing) !== undefined
+        : entry?.missing !== undefined;
+      if (!isMissing) return await this.#plane.table(name, options);
+      return savedLines((isInactive ? entry?.saved.inactive : entry?.saved.live)?.text);
+    },
+    status: async (args, signal) => await this.#ofPresent('status', args, signal),
+    message: async (args, signal) => await this.#ofPresent('message', args, signal),
+    wait: async (args, signal) => await this.#ofPresent('wait', args, signal),
+    listExports: () => this.#listExports(),
+    retry: async ([name]) => {
+      this.#refuseUnknown(name);
+      await this.#restorer.retry(name);
+      await this.#follow([]);
+      return this.missing().filter((m) => name === undefined || m.name === name);
+    },
+    stop: async () => {
+      this.#options.stop();
+      return await Promise.resolve({ pid: process.pid });
+    },
+  };
+
+  async #ofPresent<N extends 'status' | 'message' | 'wait'>(
+    verb: N,
+    args: VerbArgs<N>,
+    signal: AbortSignal | undefined,
+  ): Promise<VerbAnswer<N>> {
+    const missing = this.#book.device(args[0])?.missing;
+    if (missing !== undefined) {
+      throw new DmError(Status.NoDeviceOrAddress, `device ${args[0]}: is missing: ${missing}`);
+    }
+    return (await this.#plane.call(verb, args, signal)) as VerbAnswer<N>;
+  }
+
+  #refuseUnknown(name: string | undefined): void {
     if (name === undefined) return;
-    const list: { readonly name: string }[] =
-      method === 'create' ? this.#lost.devices : this.#lost.exports;
-    const index = list.findIndex((lost) => lost.name === name);
-    if (index !== -1) list.splice(index, 1);
+    if (this.#book.device(name) !== undefined || this.#book.export(name) !== undefined) return;
+    throw new DmError(Status.NoEntry, `retry ${name}: no such device or export`);
   }
 
-  async #snapshot(): Promise<SavedState> {
-    const devices = new Map<string, { saved: SavedDevice; below: string[] }>();
-    for (const info of await this.#plane.list()) {
-      if (this.#volatile.has(info.name)) continue;
-      const lines = await this.#plane.table(info.name);
-      const deps = await this.#plane.deps(info.name);
-      const { name, uuid, minor, isReadOnly } = info;
-      const saved: SavedDevice = { name, uuid, minor, isReadOnly };
-      if (lines.length > 0) saved.table = lines.map(printLine).join('\n');
-      devices.set(name, { saved, below: deps.filter((d) => d.isMapped).map((d) => d.name) });
+  /** In the book's order, which a restart does not change. */
+  async #list(): Promise<ListedDevice[]> {
+    const there = new Map((await this.#plane.list()).map((info) => [info.name, info]));
+    const all: ListedDevice[] = [];
+    for (const entry of this.#book.devices()) {
+      const info = there.get(entry.saved.name);
+      there.delete(entry.saved.name);
+      if (entry.missing !== undefined) all.push(this.#missingDevice(entry, entry.missing));
+      else if (info !== undefined) all.push(withReason(info, entry));
     }
-    const ordered: SavedDevice[] = [...this.#lost.devices];
-    const place = (name: string): void => {
-      const device = devices.get(name);
-      if (device === undefined) return;
-      devices.delete(name);
-      for (const below of device.below) place(below);
-      ordered.push(device.saved);
-    };
-    for (const name of Array.from(devices.keys())) place(name);
-    const exports = (await this.#plane.listExports()).map(
-      ({ name, device, description, isReadOnly }) => ({ name, device, description, isReadOnly }),
-    );
-    return { version: 1, devices: ordered, exports: [...this.#lost.exports, ...exports] };
+    return [...all, ...there.values()];
   }
+
+  #missingDevice({ saved }: DeviceEntry, reason: string): ListedDevice {
+    const { name, uuid, minor, isReadOnly, isDeferredRemove } = saved;
+    const users = this.#book.usersOf(name).length + this.#book.exportsOf(name).length;
+    return {
+      name,
+      uuid,
+      minor,
+      state: 'MISSING',
+      failure: '',
+      reason,
+      isReadOnly,
+      hasLiveTable: false,
+      hasInactiveTable: false,
+      openCount: users,
+      eventNr: 0,
+      targetCount: 0,
+      lenSectors: 0,
+      isDeferredRemove,
+    };
+  }
+
+  async #listExports(): Promise<ListedExport[]> {
+    const there = await this.#plane.listExports();
+    const missing = this.#book.exports().filter((entry) => entry.missing !== undefined);
+    return [
+      ...there.map((e) => ({ ...e, state: 'ACTIVE' as const })),
+      ...missing.map(missingExport),
+    ];
+  }
+
+  async #save(): Promise<void> {
+    await this.#options.store.save(() => this.#book.state());
+  }
+
+  /** A change is so and not saved: said, and saved as soon as it can be. */
+  #saveLater(error: unknown): void {
+    if (this.#saveTimer !== undefined || this.#isEnding) return;
+    this.#options.log(errorText(error));
+    this.#saveTimer = this.#clock.after(SAVE_AGAIN_MS, () => {
+      this.#saveTimer = undefined;
+      void this.#saveAgain();
+    });
+  }
+
+  async #saveAgain(): Promise<void> {
+    try {
+      await this.#save();
+    } catch (error) {
+      this.#saveLater(error);
+    }
+  }
+
+  /** Waits for `work`, but not for long; it goes on behind that. */
+  async #within(limitMs: number, work: Promise<void>): Promise<void> {
+    await new Promise<void>((resolve) => {
+      const timer = this.#clock.after(limitMs, resolve);
+      const end = (): void => {
+        timer.cancel();
+        resolve();
+      };
+      work.then(end, (error: unknown) => {
+        this.#options.log(errorText(error));
+        end();
+      });
+    });
+  }
+}
+
+function isChange(verb: VerbName): boolean {
+  return verbEntry(verb).kind === 'change';
+}
+
+function withReason(info: ListedDevice, entry: DeviceEntry | undefined): ListedDevice {
+  const reason = entry?.missingInactive;
+  return reason === undefined ? info : { ...info, reason: `inactive table: ${reason}` };
+}
+
+function missingExport({ saved, missing }: ExportEntry): ListedExport {
+  return { ...saved, sizeBytes: 0, connections: 0, state: 'MISSING', reason: missing ?? '' };
+}
+
+function savedLines(text: string | undefined): TargetLine[] {
+  if (text === undefined) return [];
+  return parseTable(text).map(({ args, ...line }) => ({ ...line, params: joinArgs(args) }));
 }

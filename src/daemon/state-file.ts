@@ -1,84 +1,112 @@
-// What the daemon recreates after a restart: devices in the order they need each other, and exports.
+// The format of the daemon's state: what is recreated after a restart. Devices are in the order they were
+// created in; who needs whom follows from their tables.
 //
-// A save is a new file, synced, renamed over the old one, and the folder synced: after a crash there is
-// the old state or the new one.
+// Version 1 had live tables only. It is read, and written as version 2 with the next change.
 
-import {
-  closeSync,
-  fsyncSync,
-  mkdirSync,
-  openSync,
-  readFileSync,
-  renameSync,
-  writeSync,
-} from 'node:fs';
-import { dirname } from 'node:path';
 import { z } from 'zod';
 import { errorText, invalid } from '../base/errors.ts';
 
+const Table = z.strictObject({
+  /** As `table` prints it: files by absolute paths, a bare word is a mapped device. */
+  text: z.string(),
+  isReadOnly: z.boolean(),
+  /** A key stood in it, which is kept nowhere; zeroes are in its place. */
+  isWithoutKey: z.literal(true).exactOptional(),
+});
+
+const Device = z.strictObject({
+  name: z.string(),
+  uuid: z.string(),
+  minor: z.number().int().min(0),
+  /** How it was created; each table says it again for itself. */
+  isReadOnly: z.boolean(),
+  live: Table.exactOptional(),
+  inactive: Table.exactOptional(),
+  /** Only where there is a live table. */
+  isSuspended: z.boolean(),
+  /** To be removed as soon as nobody uses it. */
+  isDeferredRemove: z.boolean(),
+});
+
+const Export = z.strictObject({
+  name: z.string(),
+  /** Name of its device now; a rename changes it. */
+  device: z.string(),
+  description: z.string(),
+  isReadOnly: z.boolean(),
+});
+
 const State = z.strictObject({
+  version: z.literal(2),
+  devices: z.array(Device),
+  exports: z.array(Export),
+});
+
+const StateOfVersion1 = z.strictObject({
   version: z.literal(1),
   devices: z.array(
     z.strictObject({
       name: z.string(),
       uuid: z.string(),
-      minor: z.number().int(),
+      minor: z.number().int().min(0),
       isReadOnly: z.boolean(),
-      /** Undefined: created without a table. */
       table: z.string().optional(),
     }),
   ),
-  exports: z.array(
-    z.strictObject({
-      name: z.string(),
-      device: z.string(),
-      description: z.string(),
-      isReadOnly: z.boolean(),
-    }),
-  ),
+  exports: z.array(Export),
 });
 
+export type SavedTable = z.infer<typeof Table>;
+export type SavedDevice = z.infer<typeof Device>;
+export type SavedExport = z.infer<typeof Export>;
 export type SavedState = z.infer<typeof State>;
 
-export const EMPTY_STATE: SavedState = { version: 1, devices: [], exports: [] };
+export const EMPTY_STATE: SavedState = { version: 2, devices: [], exports: [] };
 
-/** Throws DmError when there is a file that is not a state: it is never overwritten unseen. */
-export function loadState(path: string): SavedState {
-  let text: string;
-  try {
-    text = readFileSync(path, 'utf8');
-  } catch (error) {
-    if ((error as { code?: string }).code === 'ENOENT') return EMPTY_STATE;
-    throw error;
-  }
+/** Throws DmError when the text is not a state: such a file is never overwritten unseen. */
+export function parseState(path: string, text: string): SavedState {
   let json: unknown;
   try {
     json = JSON.parse(text);
   } catch (error) {
-    throw invalid(`state ${path}: ${errorText(error)}; move it away to start empty`);
+    throw refusal(path, errorText(error));
   }
-  const parsed = State.safeParse(json);
+  const { version } = (json ?? {}) as { readonly version?: unknown };
+  if (version === 1) return fromVersion1(check(path, StateOfVersion1, json));
+  if (typeof version === 'number' && version > 2) {
+    throw refusal(path, `version ${version}: a newer lamina has written it, expected 1 or 2`);
+  }
+  const state = check(path, State, json);
+  for (const list of [state.devices, state.exports]) {
+    const names = list.map(({ name }) => name);
+    const twice = names.find((name, i) => names.indexOf(name) !== i);
+    if (twice !== undefined) throw refusal(path, `'${twice}' is there twice`);
+  }
+  return state;
+}
+
+export function printState(state: SavedState): string {
+  return `${JSON.stringify(state, null, 1)}\n`;
+}
+
+function check<T>(path: string, schema: z.ZodType<T>, json: unknown): T {
+  const parsed = schema.safeParse(json);
   if (parsed.success) return parsed.data;
   const issue = parsed.error.issues[0];
   const field = (issue?.path ?? []).join('.');
-  throw invalid(`state ${path}: ${field}: ${issue?.message}; move it away to start empty`);
+  throw refusal(path, `${field === '' ? 'file' : field}: ${issue?.message}`);
 }
 
-export function saveState(path: string, state: SavedState): void {
-  mkdirSync(dirname(path), { recursive: true, mode: 0o700 });
-  const next = `${path}.new`;
-  const fd = openSync(next, 'w', 0o600);
-  try {
-    writeSync(fd, `${JSON.stringify(state, null, 1)}\n`);
-    fsyncSync(fd);
-  } finally {
-    closeSync(fd);
-  }
-  renameSync(next, path);
-  const folder = openSync(dirname(path), 'r');
-  try {
-    fsyncSync(folder);
-  } finally {
-    closeSync(folder);
-  }
+function refusal(path: string, why: string): Error {
+  return invalid(`state ${path}: ${why}; move it away to start empty`);
+}
+
+function fromVersion1(state: z.infer<typeof StateOfVersion1>): SavedState {
+  const devices = state.devices.map(({ table, ...device }) => ({
+    ...device,
+    ...(table === undefined ? {} : { live: { text: table, isReadOnly: device.isReadOnly } }),
+    isSuspended: false,
+    isDeferredRemove: false,
+  }));
+  return { version: 2, devices, exports: state.exports };
 }

@@ -9,9 +9,10 @@ export type { VerbArgs, VerbName } from './verb-arguments.ts';
 /**
  * `look`: changes nothing and takes no turn. `act`: changes what a target does, not the configuration, and
  * takes no turn. `change`: changes the configuration: takes the turn of what it concerns, and what it did
- * is on disk before it is reported as done. `inside`: between the parts of the program, never from a client.
+ * is on disk before it is reported as done. `end`: ends the daemon; its client's connection is the last to
+ * go. `inside`: between the parts of the program, never from a client.
  */
-export type VerbKind = 'look' | 'act' | 'change' | 'inside';
+export type VerbKind = 'look' | 'act' | 'change' | 'end' | 'inside';
 
 export interface Verb<N extends VerbName> {
   readonly kind: VerbKind;
@@ -83,7 +84,12 @@ export const VERBS = {
   removeExport: { kind: 'change', at: 'plane', exports: first, help: 'end an export' },
   listExports: { kind: 'look', at: 'plane', help: 'list exports' },
   stats: { kind: 'look', at: 'plane', help: 'what the data plane holds and has done' },
-  failures: { kind: 'look', at: 'daemon', help: 'what could not be recreated, and why' },
+  retry: {
+    kind: 'act',
+    at: 'daemon',
+    help: 'try again to recreate what is missing, or one device or export of it',
+  },
+  stop: { kind: 'end', at: 'daemon', help: 'end the daemon, and wait until it is gone' },
   lookup: { kind: 'inside', at: 'plane', help: 'an export as a client is told of it' },
   listNames: { kind: 'inside', at: 'plane', help: 'exports as clients are told of them' },
   unflushed: { kind: 'inside', at: 'plane', help: 'what is not closed yet, while ending' },

@@ -11,8 +11,8 @@ const LAMINA = fileURLToPath(new URL('../../../bin/lamina', import.meta.url));
 export interface Desk {
   readonly path: string;
   start(): Promise<ChildProcess>;
-  /** Standard output of a command that must succeed. */
-  ok(args: readonly string[], input?: string): string;
+  /** Standard output of a command that must succeed, or end with the status given. */
+  ok(args: readonly string[], input?: string, status?: number): string;
   /** Standard error of a command that must fail. */
   refused(args: readonly string[], input?: string): string;
   end(): Promise<void>;
@@ -37,9 +37,9 @@ export function desk(): Desk {
       await once(child.stdout, 'data');
       return child;
     },
-    ok(args, input) {
+    ok(args, input, status = 0) {
       const done = call(args, input);
-      assert.equal(done.status, 0, `${args.join(' ')}: ${String(done.stderr)}`);
+      assert.equal(done.status, status, `${args.join(' ')}: ${String(done.stderr)}`);
       return String(done.stdout);
     },
     refused(args, input) {

@@ -79,7 +79,9 @@ test('devices, exports and their data are there again after a kill -9', async ()
     again.stderr?.on('data', (chunk: Buffer) => {
       said += chunk.toString();
     });
-    assert.deepEqual(d.ok(['ls']).split('\n').filter(Boolean), ['low\t(253:0)', 'top\t(253:1)']);
+    const [low, top, lost] = d.ok(['ls']).split('\n');
+    assert.deepEqual([low, top], ['low\t(253:0)', 'top\t(253:1)']);
+    assert.match(lost ?? '', /^lost\t\(253:2\)\tMISSING: table: linear: .*gone.img: too small/);
     const reader = await NbdClient.connect(socket, { exportName: 'disk' });
     assert.ok((await reader.read(4096, 4096)).equals(Buffer.alloc(4096, 9)));
     await reader.disconnect();
@@ -88,6 +90,11 @@ test('devices, exports and their data are there again after a kill -9', async ()
     const state = readFileSync(join(d.path, 'lamina', 'state.json'), 'utf8');
     assert.match(state, /"lost"/);
     assert.match(said, /device lost could not be recreated: .*too small/);
+    // Its minor is its own, and it comes back when its file does.
+    assert.match(d.ok(['info', '-c', 'other']), /other +253 3 /);
+    truncateSync(join(d.path, 'gone.img'), 1 << 20);
+    d.ok(['retry']);
+    assert.equal(d.ok(['ls']).split('\n')[2], 'lost\t(253:2)');
   } finally {
     await d.end();
   }

@@ -3,7 +3,7 @@
 
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
-import { readFileSync } from 'node:fs';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { callDaemon } from '../../src/daemon/call-daemon.ts';
@@ -32,10 +32,14 @@ test('a volatile device is not saved, under no name, and is gone after a restart
     first.kill('SIGKILL');
     await once(first, 'exit');
     await d.start();
-    assert.equal(d.ok(['ls']), 'No devices found\n');
-    // The device on top waits for it, in the state, until it is there again.
+    // The device on top waits for it, is not made of a file of that name, and comes back with it.
+    writeFileSync(join(d.path, 'other'), Buffer.alloc(1 << 16));
+    assert.match(d.ok(['ls']), /^open\t\(253:1\)\tMISSING: .*other: no such mapped device/);
+    assert.match(d.ok(['retry', 'open'], '', 1), /^device open\tMISSING: .*other/);
+    assert.match(d.refused(['create', 'open'], '0 8 zero'), /open: name already exists.*missing/);
     await create({ name: 'other', uuid, table: '0 128 zero', isVolatile: true });
-    d.ok(['create', 'open', '--table', '0 64 linear other 0']);
+    assert.equal(d.ok(['ls']), 'open\t(253:1)\nother\t(253:0)\n');
+    assert.equal(d.ok(['table', 'open']), '0 64 linear other 0\n');
     d.ok(['remove', 'open']);
     d.ok(['luks', 'close', 'other']);
     // A device of that name without a secret is one like any other.

@@ -1,0 +1,40 @@
+// A lock that one process at a time has, on a file of its own. It goes with the process, however that ends;
+// the file stays, because removing it would let two have two locks of one name.
+
+import { closeSync, ftruncateSync, mkdirSync, openSync, readFileSync, writeSync } from 'node:fs';
+import { dirname } from 'node:path';
+import { DmError, errorText } from '../base/errors.ts';
+import { statusOfError } from '../base/status.ts';
+import { flock, LOCK_EX, LOCK_NB } from '../io/posix.ts';
+
+export interface FileLock {
+  release(): void;
+}
+
+/** Another process has it. */
+export interface LockOwner {
+  /** Undefined when its process has not written it yet. */
+  readonly ownerPid: number | undefined;
+}
+
+/** Throws DmError when there cannot be such a file. */
+export function tryLockFile(path: string): FileLock | LockOwner {
+  let fd: number;
+  try {
+    mkdirSync(dirname(path), { recursive: true, mode: 0o700 });
+    fd = openSync(path, 'a+', 0o600);
+  } catch (error) {
+    throw new DmError(statusOfError(error), `lock ${path}: ${errorText(error)}`);
+  }
+  if (flock(fd, LOCK_EX | LOCK_NB) !== 0) {
+    const pid = Number(readFileSync(fd, 'utf8').trim());
+    closeSync(fd);
+    return { ownerPid: Number.isSafeInteger(pid) && pid > 0 ? pid : undefined };
+  }
+  // For whoever is refused; nothing depends on it, so a full disk is no obstacle.
+  try {
+    ftruncateSync(fd, 0);
+    writeSync(fd, `${process.pid}\n`);
+  } catch {}
+  return { release: () => closeSync(fd) };
+}

@@ -1,0 +1,56 @@
+// A device of the plane as the daemon's book has it.
+
+import { DmError } from '../base/errors.ts';
+import { Status } from '../base/status.ts';
+import type { LineOptions } from '../dm/control.ts';
+import { printLine } from '../dm/table-text.ts';
+import type { Plane } from './plane.ts';
+import type { SavedDevice, SavedTable } from './state-file.ts';
+
+/** Undefined: there is no such device. `isInactiveReadOnly` is known to whoever loaded the table. */
+export async function observeDevice(
+  plane: Plane,
+  name: string,
+  isInactiveReadOnly: boolean,
+): Promise<SavedDevice | undefined> {
+  try {
+    const { uuid, minor, isReadOnly, state, isDeferredRemove } = await plane.info(name);
+    const live = await observeTable(plane, name, {}, isReadOnly);
+    const inactive = await observeTable(plane, name, { inactive: true }, isInactiveReadOnly);
+    return {
+      name,
+      uuid,
+      minor,
+      isReadOnly,
+      ...(live === undefined ? {} : { live }),
+      ...(inactive === undefined ? {} : { inactive }),
+      isSuspended: live !== undefined && state === 'SUSPENDED',
+      isDeferredRemove,
+    };
+  } catch (error) {
+    if (error instanceof DmError && error.status === Status.NoDeviceOrAddress) return undefined;
+    throw error;
+  }
+}
+
+async function observeTable(
+  plane: Plane,
+  name: string,
+  which: LineOptions,
+  isReadOnly: boolean,
+): Promise<SavedTable | undefined> {
+  const text = await tableText(plane, name, which);
+  if (text === undefined) return undefined;
+  const withKeys = await tableText(plane, name, { ...which, showKeys: true });
+  return { text, isReadOnly, ...(withKeys === text ? {} : { isWithoutKey: true }) };
+}
+
+/** Undefined: no such table. */
+export async function tableText(
+  plane: Plane,
+  name: string,
+  options: LineOptions,
+): Promise<string | undefined> {
+  const lines = await plane.table(name, options);
+  return lines.length === 0 ? undefined : lines.map((line) => printLine(line).trim()).join('\n');
+}
