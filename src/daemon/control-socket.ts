@@ -88,8 +88,8 @@ export class ControlServer {
   }
 
   /**
-   * Gives up every call and closes every connection; but whoever has asked for the end keeps his to the
-   * end of the process, which he sees by that.
+   * Gives up every call and closes every connection; but whoever has asked for the end keeps his
+   * to the end of the process, which he sees by that.
    */
   async close(): Promise<void> {
     this.#server.close();
