@@ -5,6 +5,10 @@
 // docs/backends/nbd.md for the one thing it cannot exclude). What was acknowledged and not flushed
 // is in the write log, and is replayed before anything else when all connections had been lost.
 //
+// A flush that the server answers with an error is final, as a failed fdatasync of a file is: the server
+// may have dropped what it could not write, and tell it once. A later success would speak only of what
+// was written after. So every flush from then on fails, whoever asks for it.
+//
 // Several connections: a flush on one covers what was acknowledged on all, but only within one run
 // of the server. So flushes go to the oldest connection, and while anything is not flushed a new
 // connection joins only when an old one has answered something asked after the new one was up: then
@@ -151,6 +155,7 @@ export class Router implements SessionOwner, RequestOwner {
       return;
     }
     this.#options.onProgress();
+    if (status !== Status.Ok && this.#losesWrites(request)) this.#hasLostWrites = true;
     this.#finish(request, status);
     this.#pump();
     if (request !== this.#flush && this.#log.wantsFlush) this.#flushNow();
@@ -203,6 +208,16 @@ export class Router implements SessionOwner, RequestOwner {
       if (this.#hasLostWrites) told = Status.Io;
     } else if (isOk && request.owner !== this.#replay) this.#note(request);
     request.owner.requestDone(request, told);
+  }
+
+  /**
+   * Whether a request that the server refused leaves acknowledged writes in doubt. A flush does,
+   * and so does a durable write: servers write and then flush the whole file.
+   */
+  #losesWrites(request: NbdRequest): boolean {
+    if (request.cmd === Cmd.Flush) return true;
+    const isDurable = (request.flags & CmdFlag.Fua) !== 0;
+    return isDurable && request.status === Status.Io && this.#log.isDirty;
   }
 
   /**

@@ -493,7 +493,40 @@ describe('errors', () => {
     const options = { flags: BioFlag.Preflush };
     assert.equal(await rig.driver.write(0, Buffer.alloc(512), options), Status.Io);
     assert.deepEqual(summary(rig.requests), ['3 0+0 0']);
-    await rig.close();
+    await assert.rejects(rig.close(), /may not be on the server's medium/);
+  });
+
+  it('of a flush are for everybody whose data may be gone, until the device is closed', async () => {
+    // The server drops what it could not write, tells it once, and flushes what comes after.
+    let flushes = 0;
+    const rig = await start((peer, r) => {
+      peer.simple(r, r.cmd === Cmd.Flush && ++flushes === 1 ? NbdError.Io : 0);
+    });
+    const { driver } = rig;
+    assert.equal(await driver.write(0, Buffer.alloc(512)), Status.Ok);
+    const first = driver.flush();
+    const second = driver.flush();
+    assert.equal(await first, Status.Io);
+    assert.equal(await second, Status.Io, 'asked before the error was known');
+    assert.equal(await driver.write(0, Buffer.alloc(512)), Status.Ok);
+    assert.equal(await driver.flush(), Status.Io);
+    const preflush = { flags: BioFlag.Preflush };
+    assert.equal(await driver.write(0, Buffer.alloc(512), preflush), Status.Io);
+    assert.ok(rig.device.connection.hasLostWrites);
+    await assert.rejects(rig.close(), /may not be on the server's medium: EIO/);
+  });
+
+  it('of a durable write are for those, too, whose writes were acknowledged before', async () => {
+    for (const isDirty of [true, false]) {
+      const rig = await start((peer, r) => peer.simple(r, r.flags === 0 ? 0 : NbdError.Io));
+      const { driver } = rig;
+      if (isDirty) assert.equal(await driver.write(0, Buffer.alloc(512)), Status.Ok);
+      const durable = { flags: BioFlag.Fua };
+      assert.equal(await driver.write(512, Buffer.alloc(512), durable), Status.Io);
+      assert.equal(await driver.flush(), isDirty ? Status.Io : Status.Ok);
+      if (isDirty) await assert.rejects(rig.close(), /may not be on the server's medium/);
+      else await rig.close();
+    }
   });
 
   it('of the last flush make closing fail', async () => {
