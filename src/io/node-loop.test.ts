@@ -15,6 +15,7 @@ import type { FromRingThread, RingThreadData } from '../testing/ring-thread.ts';
 const FILE = new URL('../testing/ring-thread.js', import.meta.url);
 const LOOPS = ['best', 'timed', 'timed without ticks'] as const;
 type Loop = (typeof LOOPS)[number];
+const TURNS_WORD = 2;
 /** Far more than anything here takes, on any machine. */
 const LONG_MS = 60_000;
 
@@ -43,7 +44,7 @@ interface RingThread {
 /** Undefined, and the test skipped, where there is no io_uring. */
 async function start(t: TestContext, loop: Loop, task: string): Promise<RingThread | undefined> {
   const words = new Int32Array(new SharedArrayBuffer(16));
-  const workerData: RingThreadData = { loop, task, socketPath, words };
+  const workerData: RingThreadData = { loop, task, socketPath, words, turnsWord: TURNS_WORD };
   const worker = new Worker(FILE, { workerData, execArgv: [] });
   const exited = new Promise((resolve) => worker.once('exit', resolve));
   const waiting: FromRingThread[] = [];
@@ -138,22 +139,34 @@ for (const loop of LOOPS) {
   });
 }
 
-describe('a thread asleep in its ring', () => {
-  it('is not woken while nothing happens', async (t) => {
+describe('a thread in its ring', () => {
+  it('goes on with promises without a turn of the event loop', async (t) => {
+    const thread = await start(t, 'best', 'ring');
+    if (thread === undefined) return;
+    await thread.exited;
+    const turned = Atomics.load(thread.words, TURNS_WORD);
+    if (thread.scheme === 'timed') t.diagnostic(`no polled loop here: ${turned} turns`);
+    else assert.ok(turned < 100, `${turned} turns for 1000 operations`);
+  });
+
+  it('is not woken while it sleeps and nothing happens', async (t) => {
     const thread = await start(t, 'best', 'sleep');
     if (thread === undefined) return;
     const { value } = (await thread.next()) as { readonly value: string };
+    // How often the thread slept, and how often the event loop turned.
     const naps = (): number => {
       const status = readFileSync(`/proc/${value}/status`, 'utf8');
       return Number(/^voluntary_ctxt_switches:\s+(\d+)$/m.exec(status)?.[1]);
     };
+    const turns = (): number => Atomics.load(thread.words, TURNS_WORD);
     // What started with the thread is over: V8 tidies up for a while.
     await delay(500);
-    const before = naps();
+    const before = { naps: naps(), turns: turns() };
     await delay(500);
-    const woken = naps() - before;
+    const woken = naps() - before.naps;
+    const turned = turns() - before.turns;
     await thread.worker.terminate();
     if (thread.scheme === 'timed') t.diagnostic(`no polled loop here: ${woken} times`);
-    else assert.ok(woken < 10, `woken ${woken} times in half a second`);
+    else assert.ok(woken < 10 && turned < 10, `woken ${woken} times, ${turned} turns`);
   });
 });

@@ -7,7 +7,7 @@
 // and its next timer limits how long the ring may sleep. Where Node does not export what that needs, or
 // the kernel does not poll the descriptor, `TimedLoop` lets the loop turn every few milliseconds.
 
-import { MessageChannel, type MessagePort } from 'node:worker_threads';
+import { MessageChannel } from 'node:worker_threads';
 import koffi from 'koffi';
 
 /** How long a busy thread goes without asking libuv, milliseconds. */
@@ -46,6 +46,8 @@ export function openNodeLoop(): NodeLoop {
 }
 
 type Ticks = () => void;
+
+function nothing(): void {}
 
 /** What Node itself calls between two callbacks: `runNextTicks`. */
 function nodeTicks(): Ticks | undefined {
@@ -86,8 +88,11 @@ export class PolledLoop implements NodeLoop {
   readonly fd: number;
   readonly runTicks: Ticks;
   readonly #libuv: Libuv;
-  /** A loop that nothing holds is about to end, and libuv then always says that it has to turn. */
-  readonly #holder: MessagePort;
+  /**
+   * A loop that nothing holds is about to end, and libuv then always says that it has to turn. Both
+   * ports: when one of them is collected the other closes.
+   */
+  readonly #holder = new MessageChannel();
   /** `performance.now` when libuv last looked at the clock, or later. */
   #baseMs = 0;
   #askAtMs = 0;
@@ -97,13 +102,15 @@ export class PolledLoop implements NodeLoop {
     this.#libuv = libuv;
     this.fd = libuv.fd;
     this.runTicks = ticks;
-    this.#holder = new MessageChannel().port1;
-    this.#holder.ref();
+    this.#holder.port1.ref();
   }
 
   turned(): void {
     this.#isReadable = false;
     this.#askAtMs = 0;
+    // The caller is in an immediate. Node may count that one until it returns, and as long as Node counts
+    // any, libuv says that it has to turn: taking another one back counts again.
+    clearImmediate(setImmediate(nothing));
     this.#libuv.updateTime();
     this.#baseMs = performance.now();
   }
@@ -128,7 +135,7 @@ export class PolledLoop implements NodeLoop {
   }
 
   close(): void {
-    this.#holder.close();
+    this.#holder.port1.close();
   }
 }
 
@@ -136,7 +143,7 @@ export class PolledLoop implements NodeLoop {
 export class TimedLoop implements NodeLoop {
   readonly scheme = 'timed';
   readonly fd = -1;
-  readonly runTicks = nodeTicks() ?? ((): void => {});
+  readonly runTicks = nodeTicks() ?? nothing;
   readonly #hasTicks = nodeTicks() !== undefined;
   #turnedMs = 0;
   #napMs = NAP_MS_MIN;

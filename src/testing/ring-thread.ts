@@ -7,6 +7,8 @@ import { readFile } from 'node:fs/promises';
 import { connect } from 'node:net';
 import { setImmediate as immediate, setTimeout as delay } from 'node:timers/promises';
 import { promisify } from 'node:util';
+import { setFlagsFromString } from 'node:v8';
+import { runInNewContext } from 'node:vm';
 import { type MessagePort, parentPort, workerData } from 'node:worker_threads';
 import { bug } from '../base/assert.ts';
 import { spawn } from '../base/spawn.ts';
@@ -23,6 +25,8 @@ export interface RingThreadData {
   /** A unix socket that echoes. */
   readonly socketPath: string;
   readonly words: Int32Array;
+  /** Where in `words` the thread counts the turns of Node's event loop. */
+  readonly turnsWord: number;
 }
 
 export type FromRingThread =
@@ -33,7 +37,7 @@ export type FromRingThread =
 /** The smallest module there is. */
 const WASM = Uint8Array.of(0, 0x61, 0x73, 0x6d, 1, 0, 0, 0);
 
-const { loop, task, socketPath, words } = workerData as RingThreadData;
+const { loop, task, socketPath, words, turnsWord } = workerData as RingThreadData;
 
 const STDIN = { fd: 0, isDirect: false, isMemory: false };
 
@@ -109,6 +113,9 @@ const TASKS: Readonly<
     return new Promise(() => {});
   },
   sleep: (_engine, port) => {
+    // What only something collected would hold is gone.
+    setFlagsFromString('--expose-gc');
+    (runInNewContext('gc') as () => void)();
     const value = readlinkSync('/proc/thread-self');
     port.postMessage({ kind: 'done', value } satisfies FromRingThread);
     return new Promise(() => {});
@@ -120,6 +127,17 @@ const TASKS: Readonly<
     return new Promise(() => {});
   },
 };
+
+/** Counts its turns in `words`. */
+function openCounted(): NodeLoop {
+  const counted = open();
+  const turned = counted.turned.bind(counted);
+  counted.turned = () => {
+    Atomics.add(words, turnsWord, 1);
+    turned();
+  };
+  return counted;
+}
 
 function open(): NodeLoop {
   if (loop === 'best') return openNodeLoop();
@@ -137,7 +155,7 @@ async function main(port: MessagePort): Promise<void> {
     send({ kind: 'unavailable', reason: error.message });
     return;
   }
-  engine.own(() => {}, open());
+  engine.own(() => {}, openCounted());
   send({ kind: 'started', scheme: engine.loopScheme });
   // From here on the ring has the thread.
   await ringSync(engine);
