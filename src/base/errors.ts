@@ -1,6 +1,7 @@
 // Errors for operators: thrown in the control path only, never on the I/O path.
 
 import { Status } from './status.ts';
+import { reasonOf } from './system-error.ts';
 
 /**
  * A refusal of something an operator asked for. `message` names the target or field, what was found
@@ -20,6 +21,7 @@ export function invalid(message: string): DmError {
   return new DmError(Status.Invalid, message);
 }
 
+/** What is wrong, to stand behind the name of what it is wrong with. */
 export function errorText(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
+  return error instanceof Error ? reasonOf(error) : String(error);
 }

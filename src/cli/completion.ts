@@ -1,6 +1,7 @@
 // lamina completion: what a shell needs to complete commands and options.
 
 import { Argument, type Command } from 'commander';
+import { print } from './output.ts';
 
 export function addCompletion(program: Command): void {
   program
@@ -16,7 +17,7 @@ export function addCompletion(program: Command): void {
         ].filter((w) => w !== ''),
         about: c.summary() || c.description(),
       }));
-      process.stdout.write(shell === 'fish' ? fish(commands) : bash(commands, shell === 'zsh'));
+      print(shell === 'fish' ? fish(commands) : bash(commands, shell === 'zsh'));
     });
 }
 

@@ -20,6 +20,7 @@ import {
 } from '../testing/index.ts';
 import { EXIT_FAILED } from './errors.ts';
 import { positive, repeated } from './option-values.ts';
+import { print } from './output.ts';
 
 interface ConformanceOptions {
   readonly table: string[];
@@ -105,7 +106,7 @@ function list(isJson: boolean): void {
     const line = isJson
       ? JSON.stringify({ name, about, needs })
       : `${name.padEnd(width)}  ${about}${where}`;
-    process.stdout.write(`${line}\n`);
+    print(`${line}\n`);
   }
 }
 
@@ -229,27 +230,27 @@ class Printer {
 
   begin(subject: Subject): void {
     this.#subject = subject;
-    if (!this.#isJson) process.stdout.write(`${pc.bold(subject.name)}: ${subject.description}\n`);
+    if (!this.#isJson) print(`${pc.bold(subject.name)}: ${subject.description}\n`);
   }
 
   outcome(outcome: Outcome): void {
     this.#counts[outcome.result]++;
     if (this.#isJson) {
       const device = this.#subject?.description;
-      process.stdout.write(`${JSON.stringify({ ...outcome, device })}\n`);
+      print(`${JSON.stringify({ ...outcome, device })}\n`);
       return;
     }
     const about = CHECKS.find((c) => c.name === outcome.check)?.about ?? '';
     if (outcome.result === 'passed') {
-      process.stdout.write(`  ${pc.green('ok')}      ${outcome.check}\n`);
+      print(`  ${pc.green('ok')}      ${outcome.check}\n`);
     } else if (outcome.result === 'failed') {
-      process.stdout.write(
+      print(
         `  ${pc.red('FAILED')}  ${outcome.check}: ${about}\n` +
           `          ${outcome.failure ?? ''}\n` +
           `          again with: --seed ${outcome.seed} --only ${outcome.check}\n`,
       );
       const load = outcome.load ?? [];
-      if (load.length > 0) process.stdout.write(`          load: ${load.join('; ')}\n`);
+      if (load.length > 0) print(`          load: ${load.join('; ')}\n`);
     }
   }
 
@@ -259,14 +260,12 @@ class Printer {
     const seconds = (performance.now() - this.#started) / 1000;
     if (this.#isJson) {
       const summary = { summary: true, passed, failed, seed: this.#seed, seconds };
-      process.stdout.write(`${JSON.stringify(summary)}\n`);
+      print(`${JSON.stringify(summary)}\n`);
     } else {
       const skipped = this.#counts['not applicable'];
       const more = skipped > 0 ? `, ${skipped} not possible from outside (--list tells why)` : '';
       const what = failed > 0 ? pc.red(`${failed} failed`) : pc.green('none failed');
-      process.stdout.write(
-        `${passed} passed, ${what}${more}; ${seconds.toFixed(1)} s, seed ${this.#seed}\n`,
-      );
+      print(`${passed} passed, ${what}${more}; ${seconds.toFixed(1)} s, seed ${this.#seed}\n`);
     }
     return failed === 0;
   }

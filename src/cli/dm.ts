@@ -11,6 +11,7 @@ import { parseConcise, printLine } from '../dm/table-text.ts';
 import { call } from './daemon-call.ts';
 import { EXIT_FAILED } from './errors.ts';
 import { notNegative, repeated } from './option-values.ts';
+import { printLine as print } from './output.ts';
 import { withAbsolutePaths } from './table-paths.ts';
 
 /** Device numbers are shown as the kernel would; nothing is behind the major. */
@@ -26,10 +27,6 @@ async function fromHere(table: string): Promise<string> {
     table,
     devices.map((d) => d.name),
   );
-}
-
-function print(text: string): void {
-  process.stdout.write(text === '' || text.endsWith('\n') ? text : `${text}\n`);
 }
 
 function printJson(value: unknown): void {

@@ -3,7 +3,9 @@
 import { BugError } from '../base/assert.ts';
 import { DmError, errorText } from '../base/errors.ts';
 import { Status } from '../base/status.ts';
+import { isSystemError, systemErrorText } from '../base/system-error.ts';
 import { WrongPassphrase } from '../tools/luks/luks-error.ts';
+import { tell } from './output.ts';
 
 export const EXIT_FAILED = 1;
 export const EXIT_USAGE = 2;
@@ -33,8 +35,9 @@ export function exitStatusOf(error: unknown): number {
 
 /** An error in words; with LAMINA_TRACE=1, or for a bug, where it came from too, a line each. */
 export function errorLines(error: unknown): string[] {
-  const lines = [errorText(error)];
-  const isExpected = error instanceof DmError && !(error instanceof BugError);
+  const isSystem = isSystemError(error);
+  const lines = [isSystem ? systemErrorText(error) : errorText(error)];
+  const isExpected = isSystem || (error instanceof DmError && !(error instanceof BugError));
   if ((!isExpected || process.env['LAMINA_TRACE'] === '1') && error instanceof Error) {
     lines.push(...(error.stack ?? '').split('\n'));
   }
@@ -44,5 +47,5 @@ export function errorLines(error: unknown): string[] {
 /** Prints an error for people. */
 export function reportError(error: unknown): void {
   const [first = '', ...more] = errorLines(error);
-  process.stderr.write(`lamina: ${first}\n${more.map((line) => `${line}\n`).join('')}`);
+  tell(`lamina: ${first}\n${more.map((line) => `${line}\n`).join('')}`);
 }

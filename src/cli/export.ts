@@ -5,6 +5,7 @@ import { printable } from '../base/names.ts';
 import type { ListedExport } from '../daemon/answers.ts';
 import { VERBS } from '../daemon/verbs.ts';
 import { call } from './daemon-call.ts';
+import { print } from './output.ts';
 
 interface AddFlags {
   readonly device?: string;
@@ -46,13 +47,13 @@ export function addExport(program: Command): void {
     .action(async (o: { readonly json?: boolean }) => {
       const all = await call('listExports');
       if (o.json === true) {
-        process.stdout.write(`${JSON.stringify(all, null, 2)}\n`);
+        print(`${JSON.stringify(all, null, 2)}\n`);
         return;
       }
       for (const e of all) {
         const mode = e.isReadOnly ? 'ro' : 'rw';
         const shown = e.name === '' ? "''" : e.name;
-        process.stdout.write(
+        print(
           `${shown}\t${e.device}\t${mode}\t${e.sizeBytes}\t${e.connections} connections${whyMissing(e)}\n`,
         );
       }

@@ -16,6 +16,7 @@ import type { LuksVolume } from '../tools/luks/luks-volume.ts';
 import { openLuks } from '../tools/luks/open-luks.ts';
 import { call } from './daemon-call.ts';
 import type { HeaderFlags } from './luks-options.ts';
+import { tell } from './output.ts';
 
 type Volume = ReturnType<typeof openLuks>;
 
@@ -43,7 +44,7 @@ export async function withVolume<T>(
   try {
     // Who only looks need not be told that a header is meant for another device.
     const volume = openLuks(file, { isDetached: flags.header !== undefined || isReadOnly });
-    for (const note of volume.notes) process.stderr.write(`note: ${note}\n`);
+    for (const note of volume.notes) tell(`note: ${note}\n`);
     return await use(volume, file);
   } finally {
     file.close();

@@ -18,6 +18,7 @@ import {
   withLimits,
 } from './luks-options.ts';
 import { confirm, withSecret } from './luks-secret.ts';
+import { print } from './output.ts';
 
 export function addLuksHeader(luks: Command): void {
   addDump(luks);
@@ -44,10 +45,10 @@ function addDump(luks: Command): void {
         const key = flags.volumeKey === true ? await keyHex(volume, flags) : undefined;
         if (flags.json === true) {
           const all = { ...volume.describe(), ...(key === undefined ? {} : { volumeKey: key }) };
-          process.stdout.write(`${JSON.stringify(all, null, 2)}\n`);
+          print(`${JSON.stringify(all, null, 2)}\n`);
         } else {
-          process.stdout.write(volume.dump());
-          if (key !== undefined) process.stdout.write(`Volume key: ${key}\n`);
+          print(volume.dump());
+          if (key !== undefined) print(`Volume key: ${key}\n`);
         }
       });
     });

@@ -28,6 +28,7 @@ import {
 } from './luks-secret.ts';
 import { withVolume } from './luks-file.ts';
 import { notNegative, positive } from './option-values.ts';
+import { print } from './output.ts';
 
 type Volume = ReturnType<typeof openLuks>;
 
@@ -64,7 +65,7 @@ function addTest(luks: Command): void {
       await withVolume(image, flags, { isReadOnly: true }, async (volume) => {
         const { slot, volumeKey } = await unlockVolume(volume, flags);
         volumeKey.fill(0);
-        process.stdout.write(`key slot ${slot} opens\n`);
+        print(`key slot ${slot} opens\n`);
       });
     },
   );
@@ -84,7 +85,7 @@ function addAdd(luks: Command): void {
           const slot = await withNewKey(volume, flags, flags.newKeySlot, (passphrase, options) =>
             volume.addKey(volumeKey, passphrase, options),
           );
-          process.stdout.write(`key slot ${slot} added\n`);
+          print(`key slot ${slot} added\n`);
         } finally {
           volumeKey.fill(0);
         }
@@ -104,7 +105,7 @@ function addChange(luks: Command): void {
           const slot = await withNewKey(volume, flags, undefined, (passphrase, options) =>
             volume.changeKey(old.slot, old.volumeKey, passphrase, options),
           );
-          process.stdout.write(`key slot ${slot} changed\n`);
+          print(`key slot ${slot} changed\n`);
         } finally {
           old.volumeKey.fill(0);
         }
@@ -160,7 +161,7 @@ function addRemove(luks: Command): void {
         volumeKey.fill(0);
         await confirmLast(volume, slot, flags);
         await volume.removeKey(slot);
-        process.stdout.write(`key slot ${slot} removed\n`);
+        print(`key slot ${slot} removed\n`);
       });
     });
 }
@@ -176,7 +177,7 @@ function addKill(luks: Command): void {
         if (flags.batchMode !== true || isGiven) await proveOther(volume, slot, flags);
         await confirmLast(volume, slot, flags);
         await volume.removeKey(slot);
-        process.stdout.write(`key slot ${slot} removed\n`);
+        print(`key slot ${slot} removed\n`);
       });
     });
 }

@@ -24,6 +24,7 @@ import {
 } from './luks-options.ts';
 import { withSecret } from './luks-secret.ts';
 import { positive } from './option-values.ts';
+import { print } from './output.ts';
 
 /** Of mapped devices that this command makes. */
 const UUID_PREFIX = 'CRYPT-LUKS';
@@ -83,7 +84,7 @@ async function openVolume(image: string, name: string | undefined, flags: MapFla
   await withVolume(image, flags, { isReadOnly: true }, async (volume) => {
     checkAttached(volume, flags);
     if (flags.table === true && flags.showKeys !== true) {
-      process.stdout.write(`${tableOf(volume, image, flags, HIDDEN_KEY)}\n`);
+      print(`${tableOf(volume, image, flags, HIDDEN_KEY)}\n`);
       return;
     }
     if (flags.table !== true) await refuseOpen(volume, name);
@@ -92,7 +93,7 @@ async function openVolume(image: string, name: string | undefined, flags: MapFla
     const { volumeKey } = await unlockVolume(volume, flags);
     try {
       const table = tableOf(volume, image, flags, volumeKey.toString('hex'));
-      if (flags.table === true) process.stdout.write(`${table}\n`);
+      if (flags.table === true) print(`${table}\n`);
       else await create(volume, name ?? '', table, flags);
     } finally {
       volumeKey.fill(0);

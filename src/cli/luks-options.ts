@@ -21,6 +21,7 @@ import {
 import { WrongPassphrase } from '../tools/luks/luks-error.ts';
 import type { LuksVolume, Unlocked } from '../tools/luks/luks-volume.ts';
 import { notNegative, positive } from './option-values.ts';
+import { tell } from './output.ts';
 import { Progress } from './progress.ts';
 import { isTyped, readSecret, type SecretFlags } from './luks-secret.ts';
 
@@ -175,7 +176,7 @@ export async function unlockVolume(
       return await unlockWith(volume, passphrase, flags);
     } catch (error) {
       if (!(error instanceof WrongPassphrase) || left <= 1) throw error;
-      process.stderr.write(`${error.message}\n`);
+      tell(`${error.message}\n`);
     } finally {
       passphrase.fill(0);
     }

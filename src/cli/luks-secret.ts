@@ -9,6 +9,7 @@ import { DmError, errorText, invalid } from '../base/errors.ts';
 import { statusOfError } from '../base/status.ts';
 import { MIB } from '../base/units.ts';
 import { notNegative, positive } from './option-values.ts';
+import { tell } from './output.ts';
 
 /** Of a key file, and of a line of standard input. */
 const SECRET_BYTES_MAX = 8 * MIB;
@@ -194,8 +195,8 @@ const ENDS: ReadonlySet<number> = new Set([0x0a, 0x0d, CTRL_D]);
 
 /** Without showing it. Control-C ends the program. */
 async function typedLine(prompt: string): Promise<Buffer> {
-  const { stdin, stderr } = process;
-  stderr.write(prompt);
+  const { stdin } = process;
+  tell(prompt);
   stdin.setRawMode(true);
   const typed = Buffer.alloc(TYPED_BYTES_MAX);
   let length = 0;
@@ -225,7 +226,7 @@ async function typedLine(prompt: string): Promise<Buffer> {
     stdin.removeAllListeners('data');
     stdin.setRawMode(false);
     stdin.pause();
-    stderr.write('\n');
+    tell('\n');
   }
 }
 
@@ -239,7 +240,7 @@ function withoutLast(typed: Buffer, length: number): number {
 /** Asks for the word YES; without a terminal there is nobody to ask, and it throws DmError. */
 export async function confirm(what: string): Promise<void> {
   if (!process.stdin.isTTY) throw invalid(`${what}; give --batch-mode to do that unasked`);
-  process.stderr.write(`${what}\nAre you sure? (Type YES): `);
+  tell(`${what}\nAre you sure? (Type YES): `);
   const answer = await new Promise<string>((resolve) => {
     process.stdin.once('data', (data: Buffer) => resolve(data.toString()));
     process.stdin.once('end', () => resolve(''));

@@ -2,6 +2,7 @@
 
 import { CommanderError } from 'commander';
 import { EXIT_USAGE, exitStatusOf, reportError } from './errors.ts';
+import { EXIT_PIPE, OutputGone } from './output.ts';
 import { makeProgram } from './program.ts';
 
 async function main(): Promise<void> {
@@ -10,10 +11,12 @@ async function main(): Promise<void> {
   } catch (error) {
     if (error instanceof CommanderError) {
       process.exitCode = error.exitCode === 0 ? 0 : EXIT_USAGE;
-      return;
+    } else if (error instanceof OutputGone) {
+      process.exitCode = EXIT_PIPE;
+    } else {
+      reportError(error);
+      process.exitCode = exitStatusOf(error);
     }
-    reportError(error);
-    process.exitCode = exitStatusOf(error);
   }
 }
 

@@ -13,7 +13,7 @@ import { restorePool } from '../tools/thin/restore.ts';
 import { METADATA_BLOCK_BYTES } from '../persistent-data/block-kind.ts';
 import { EXIT_FAILED } from './errors.ts';
 import { notNegative, positive } from './option-values.ts';
-import { printAll } from './text-out.ts';
+import { print, printAll, tell } from './output.ts';
 
 /** Repaired, but not all could be saved. */
 const EXIT_LOST = 3;
@@ -57,22 +57,22 @@ async function check(file: MetadataFile, flags: CheckFlags): Promise<void> {
   if (!isGood) process.exitCode = EXIT_FAILED;
   if (flags.json === true) {
     const needsCheck = result.needsCheck && !clears;
-    process.stdout.write(`${JSON.stringify({ ...result, isGood, needsCheck }, null, 2)}\n`);
+    print(`${JSON.stringify({ ...result, isGood, needsCheck }, null, 2)}\n`);
     return;
   }
   for (const { severity, text } of result.findings) {
-    process.stderr.write(`${severity}: ${text}\n`);
+    tell(`${severity}: ${text}\n`);
   }
   const { errorCount, noteCount, devices, mappedBlocks } = result;
   const left = errorCount + noteCount - result.findings.length;
-  if (left > 0) process.stderr.write(`and ${left} more\n`);
+  if (left > 0) tell(`and ${left} more\n`);
   const counts = `${errorCount} errors, ${noteCount} notes`;
-  process.stdout.write(
+  print(
     `${isGood ? 'good' : 'bad'}: ${counts}; ${devices} devices, ${mappedBlocks} mapped blocks, ` +
       `${result.metadataBlocksUsed} metadata blocks and ${result.dataBlocksUsed} data blocks in use\n`,
   );
-  if (clears) process.stdout.write('the needs-check flag is cleared\n');
-  else if (result.needsCheck) process.stdout.write('the needs-check flag is set\n');
+  if (clears) print('the needs-check flag is cleared\n');
+  else if (result.needsCheck) print('the needs-check flag is set\n');
 }
 
 function addDump(pool: Command): void {
@@ -113,7 +113,7 @@ function addRestore(pool: Command): void {
       await withMetadata(meta, { isReadOnly: false }, async (file) => {
         if (flags.force !== true) await refuseUsed(file);
         const { devices, mappedBlocks } = await restorePool(file, text);
-        process.stdout.write(`restored ${devices} devices, ${mappedBlocks} mapped blocks\n`);
+        print(`restored ${devices} devices, ${mappedBlocks} mapped blocks\n`);
       });
     });
 }
@@ -157,13 +157,13 @@ async function repair(from: MetadataFile, to: MetadataFile, flags: RepairFlags):
   const { devices, mappedBlocks, losses, notes } = result;
   if (losses.length > 0) process.exitCode = EXIT_LOST;
   if (flags.json === true) {
-    process.stdout.write(`${JSON.stringify(result, null, 2)}\n`);
+    print(`${JSON.stringify(result, null, 2)}\n`);
     return;
   }
-  for (const text of notes) process.stderr.write(`note: ${text}\n`);
-  for (const text of losses) process.stderr.write(`lost: ${text}\n`);
+  for (const text of notes) tell(`note: ${text}\n`);
+  for (const text of losses) tell(`lost: ${text}\n`);
   const end = losses.length === 0 ? 'nothing is lost' : 'some is lost, see above';
-  process.stdout.write(`repaired ${devices} devices, ${mappedBlocks} mapped blocks; ${end}\n`);
+  print(`repaired ${devices} devices, ${mappedBlocks} mapped blocks; ${end}\n`);
 }
 
 /** Opened before anything is overwritten. */

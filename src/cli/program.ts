@@ -8,6 +8,7 @@ import { addDaemon } from './daemon.ts';
 import { addDeviceCommands } from './dm.ts';
 import { addExport } from './export.ts';
 import { addLuks } from './luks.ts';
+import { print, tell } from './output.ts';
 import { addPool } from './pool.ts';
 import { addReplay } from './replay.ts';
 import { addServe } from './serve.ts';
@@ -40,7 +41,13 @@ function version(): string {
 /** All of lamina's commands, with help and options; nothing is run. */
 export function makeProgram(): Command {
   const program = new Command('lamina').description(ABOUT).version(version());
+  // Commands that are added below inherit this.
   program.exitOverride().showSuggestionAfterError().showHelpAfterError('(--help tells more)');
+  program.configureOutput({
+    writeOut: print,
+    writeErr: tell,
+    outputError: (text, write) => write(text.replace(/^error: /, 'lamina: ')),
+  });
   addServe(program);
   addDaemon(program);
   addUp(program);
@@ -53,9 +60,5 @@ export function makeProgram(): Command {
   addThin(program);
   addVerity(program);
   addCompletion(program);
-  for (const command of program.commands) {
-    command.exitOverride();
-    for (const sub of command.commands) sub.exitOverride();
-  }
   return program;
 }

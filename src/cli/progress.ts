@@ -1,19 +1,16 @@
 // A progress bar on stderr, for people only: nothing when stderr is no terminal.
 
+import { isatty } from 'node:tty';
+import { tell } from './output.ts';
+
 const BAR_CELLS = 30;
 /** Not more often than a terminal shows. */
 const DRAW_EVERY_MS = 100;
 
 export class Progress {
-  readonly #stream: NodeJS.WriteStream;
-  readonly #isShown: boolean;
+  readonly #isShown = isatty(2);
   #drawnAtMs = 0;
   #isDrawn = false;
-
-  constructor(stream: NodeJS.WriteStream = process.stderr) {
-    this.#stream = stream;
-    this.#isShown = stream.isTTY;
-  }
 
   /** `done` of `total`, and what is being done. */
   show(done: number, total: number, what: string): void {
@@ -25,12 +22,12 @@ export class Progress {
     const part = total === 0 ? 1 : Math.min(1, done / total);
     const filled = Math.round(part * BAR_CELLS);
     const bar = `${'#'.repeat(filled)}${'.'.repeat(BAR_CELLS - filled)}`;
-    this.#stream.write(`\r\x1b[K[${bar}] ${Math.floor(part * 100)}% ${what}`);
+    tell(`\r\x1b[K[${bar}] ${Math.floor(part * 100)}% ${what}`);
   }
 
   /** Takes the bar away, so that a line can be printed. */
   clear(): void {
-    if (this.#isDrawn) this.#stream.write('\r\x1b[K');
+    if (this.#isDrawn) tell('\r\x1b[K');
     this.#isDrawn = false;
   }
 }

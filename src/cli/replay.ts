@@ -19,6 +19,7 @@ import {
 import { runCheck } from './check-command.ts';
 import { EXIT_FAILED, reportError } from './errors.ts';
 import { notNegative, positive } from './option-values.ts';
+import { print, tell } from './output.ts';
 import { Progress } from './progress.ts';
 
 const EXIT_BAD_LOG = 3;
@@ -193,7 +194,7 @@ class LineWriter {
   }
 
   end(): void {
-    process.stdout.write(this.#text);
+    print(this.#text);
     this.#text = '';
   }
 }
@@ -259,12 +260,12 @@ async function replayOnto(
   });
   progress.clear();
   if (flags.json === true) {
-    process.stdout.write(`${JSON.stringify({ ...result, seed, failures }, null, 2)}\n`);
+    print(`${JSON.stringify({ ...result, seed, failures }, null, 2)}\n`);
   } else {
     const checked =
       flags.check === undefined ? '' : `, ${result.states} states checked, ${failures.length} bad`;
     const { entries, flushes } = result;
-    process.stdout.write(`replayed ${entries} entries, ${flushes} flushes${checked}\n`);
+    print(`replayed ${entries} entries, ${flushes} flushes${checked}\n`);
   }
   if (failures.length > 0) process.exitCode = EXIT_FAILED;
 }
@@ -292,7 +293,7 @@ function tellFailure(
   if (lines.length > SHOWN_LINES_MAX)
     lines.splice(SHOWN_LINES_MAX, Number.POSITIVE_INFINITY, '...');
   const output = lines.map((line) => `    ${line}`).join('\n');
-  process.stderr.write(
+  tell(
     `lamina: check failed (${outcome.ending}) at entry ${entry.index}${what}\n${output}\n` +
       `  this state again: ${again}\n`,
   );

@@ -6,7 +6,7 @@ import { THIN_ID_MAX } from '../targets/thin/metadata.format.ts';
 import { type DiffRange, diffTrees } from '../tools/thin/diff.ts';
 import { PoolReader } from '../tools/thin/pool-reader.ts';
 import { withMetadata } from './pool-tools.ts';
-import { printAll } from './text-out.ts';
+import { printAll } from './output.ts';
 
 interface DiffFlags {
   readonly json?: true;

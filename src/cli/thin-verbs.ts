@@ -9,6 +9,7 @@ import { formatSize, KIB, MIB, parseSize, SECTOR_BYTES } from '../base/units.ts'
 import type { TargetLine } from '../dm/control.ts';
 import { escapeArg, splitArgs } from '../dm/table-text.ts';
 import { call } from './daemon-call.ts';
+import { print } from './output.ts';
 
 function size(text: string): number {
   const bytes = parseSize(text);
@@ -72,7 +73,7 @@ export function addPoolVerbs(pool: Command): void {
       for (const pool of name === undefined ? await poolNames() : [name]) {
         reports.push(await reportPool(pool));
       }
-      if (o.json === true) process.stdout.write(`${JSON.stringify(reports, null, 2)}\n`);
+      if (o.json === true) print(`${JSON.stringify(reports, null, 2)}\n`);
       else for (const report of reports) printReport(report);
     });
 }
@@ -238,7 +239,7 @@ function printReport(r: PoolReport): void {
       return `  ${v.name ?? '-'} (id ${v.id})  ${what}, ${uses}, exclusive ${formatSize(v.exclusiveBytes)}`;
     }),
   ];
-  process.stdout.write(`${lines.join('\n')}\n`);
+  print(`${lines.join('\n')}\n`);
 }
 
 /** Adds create, snapshot, delete, list and resize to `lamina thin`. */
@@ -276,11 +277,11 @@ export function addThinVerbs(thin: Command): void {
     .option('--json', 'as JSON')
     .action(async (pool: string, o: { readonly json?: boolean }) => {
       const volumes = await volumesOf(pool);
-      if (o.json === true) process.stdout.write(`${JSON.stringify(volumes, null, 2)}\n`);
+      if (o.json === true) print(`${JSON.stringify(volumes, null, 2)}\n`);
       else {
         for (const v of volumes) {
           const sizes = `${formatSize(v.sizeBytes)}\t${formatSize(v.mappedBytes)} mapped`;
-          process.stdout.write(`${v.name}\tid ${v.id}\t${sizes}\n`);
+          print(`${v.name}\tid ${v.id}\t${sizes}\n`);
         }
       }
     });

@@ -4,6 +4,7 @@ import type { Command } from 'commander';
 import { loadStackFile } from '../daemon/stack-file.ts';
 import { joinArgs, parseTable, type ConciseDevice } from '../dm/table-text.ts';
 import { call } from './daemon-call.ts';
+import { print } from './output.ts';
 import { withAbsolutePaths } from './table-paths.ts';
 
 export function addUp(program: Command): void {
@@ -61,7 +62,7 @@ async function up(file: string, isPruning: boolean): Promise<void> {
 }
 
 function say(text: string): void {
-  process.stdout.write(`${text}\n`);
+  print(`${text}\n`);
 }
 
 async function create(device: ConciseDevice): Promise<void> {

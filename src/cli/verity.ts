@@ -12,6 +12,7 @@ import { formatVolume, readSuper, treeStart, verifyVolume } from '../tools/verit
 import { call } from './daemon-call.ts';
 import { EXIT_FAILED } from './errors.ts';
 import { notNegative, positive, repeated } from './option-values.ts';
+import { print } from './output.ts';
 import { Progress } from './progress.ts';
 
 interface Flags {
@@ -236,13 +237,13 @@ async function verify(
       ...(level < 0 ? {} : { level }),
       block,
     }));
-    process.stdout.write(`${JSON.stringify({ isGood: found.length === 0, corruptions })}\n`);
+    print(`${JSON.stringify({ isGood: found.length === 0, corruptions })}\n`);
   } else {
     for (const { level, block } of found) {
       const where = level < 0 ? `data block ${block}` : `hash block ${block} of level ${level}`;
-      process.stdout.write(`${where} is corrupted\n`);
+      print(`${where} is corrupted\n`);
     }
-    if (found.length === 0) process.stdout.write(`${volume.dataBlocks} data blocks are good\n`);
+    if (found.length === 0) print(`${volume.dataBlocks} data blocks are good\n`);
   }
   if (found.length > 0) process.exitCode = EXIT_FAILED;
 }
@@ -279,7 +280,7 @@ function printVolume(
   const saltText = saltWord(format);
   if (isJson) {
     const { salt: _, ...rest } = format;
-    process.stdout.write(`${JSON.stringify({ ...more, ...rest, salt: saltText })}\n`);
+    print(`${JSON.stringify({ ...more, ...rest, salt: saltText })}\n`);
     return;
   }
   const lines: [string, string | number | undefined][] = [
@@ -293,6 +294,6 @@ function printVolume(
     ['Root hash', more.root],
   ];
   for (const [name, value] of lines) {
-    if (value !== undefined) process.stdout.write(`${`${name}:`.padEnd(18)}${value}\n`);
+    if (value !== undefined) print(`${`${name}:`.padEnd(18)}${value}\n`);
   }
 }

@@ -262,7 +262,7 @@ const WRONG: readonly (readonly [args: readonly string[], status: number, messag
   [['LOG', 'DEV', '--check', 'true', '--in-place', '--subsets', '1'], 2, /--in-place does not go/],
   [['LOG', 'LOG'], 1, /is the log itself/],
   [['LOG', 'NONE'], 1, /no such file; make it as large/],
-  [['NONE', 'DEV'], 1, /ENOENT/],
+  [['NONE', 'DEV'], 1, /none: No such file or directory/],
   [['LOG', 'SMALL'], 1, /has 512 bytes; the log writes up to byte 1024/],
 ];
 

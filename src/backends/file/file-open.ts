@@ -10,9 +10,9 @@ import {
   statfsSync,
   statSync,
 } from 'node:fs';
-import { getSystemErrorMap } from 'node:util';
 import { DmError, invalid } from '../../base/errors.ts';
-import { Status, statusName, statusOfError } from '../../base/status.ts';
+import { Status, statusOfError } from '../../base/status.ts';
+import { errnoText } from '../../base/system-error.ts';
 import { SECTOR_BYTES } from '../../base/units.ts';
 import type { IoFile } from '../../io/engine.ts';
 import {
@@ -85,15 +85,9 @@ function tryStat(path: string): Stats | undefined {
     return statSync(path, { throwIfNoEntry: false });
   } catch (error) {
     const status = statusOfError(error);
-    const text = `device ${path}: cannot open: ${statusText(status)}`;
+    const text = `device ${path}: cannot open: ${errnoText(status)}`;
     throw new DmError(status, text, { cause: error });
   }
-}
-
-/** `5` becomes `i/o error (EIO)`. */
-export function statusText(status: Status): string {
-  const [name, text] = getSystemErrorMap().get(-status) ?? [statusName(status), 'error'];
-  return `${text} (${name})`;
 }
 
 function isDirectory(path: string): DmError {
@@ -122,7 +116,7 @@ function openFd(options: FileOptions, found: Stats | undefined): number {
     if (status === Status.Busy) throw busy(options);
     const hint =
       isDirect && status === Status.Invalid ? ': the file system there refuses direct=1' : '';
-    const text = `device ${path}: cannot open: ${statusText(status)}${hint}`;
+    const text = `device ${path}: cannot open: ${errnoText(status)}${hint}`;
     throw new DmError(status, text, { cause: error });
   }
 }
@@ -139,7 +133,7 @@ function lockFile(fd: number, options: FileOptions): void {
   if (e === Status.Again) throw busy(options);
   throw new DmError(
     e,
-    `device ${options.path}: cannot lock: ${statusText(e)} (file:PATH?lock=0 goes without)`,
+    `device ${options.path}: cannot lock: ${errnoText(e)} (file:PATH?lock=0 goes without)`,
   );
 }
 
@@ -181,7 +175,7 @@ function grow(fd: number, path: string, sizeBytes: number): void {
     ftruncateSync(fd, sizeBytes);
   } catch (error) {
     const status = statusOfError(error);
-    const text = `device ${path}: cannot grow to ${sizeBytes} bytes: ${statusText(status)}`;
+    const text = `device ${path}: cannot grow to ${sizeBytes} bytes: ${errnoText(status)}`;
     throw new DmError(status, text, { cause: error });
   }
 }
@@ -223,7 +217,7 @@ function blockDevice(fd: number, stat: Stats, options: FileOptions): OpenedFile 
     const out = new Uint32Array(2);
     if (ioctlPtr(fd, request, new Uint8Array(out.buffer)) === 0) return out;
     const e = errno();
-    throw new DmError(e, `device ${path}: cannot read its ${what}: ${statusText(e)}`);
+    throw new DmError(e, `device ${path}: cannot read its ${what}: ${errnoText(e)}`);
   };
   const [low = 0, high = 0] = ask(BLKGETSIZE64, 'size');
   const [logicalBlockBytes = 0] = ask(BLKSSZGET, 'logical block size');

@@ -12,6 +12,7 @@ import { resolve } from 'node:path';
 import { DmError, invalid } from '../../base/errors.ts';
 import { spawn } from '../../base/spawn.ts';
 import { Status } from '../../base/status.ts';
+import { errnoText } from '../../base/system-error.ts';
 import { bytesToSectors, SECTOR_BYTES } from '../../base/units.ts';
 import { type Bio, BioFlag, Op } from '../../bio/bio.ts';
 import type { Extent } from '../../bio/device.ts';
@@ -31,7 +32,7 @@ import { BounceBuffers } from './bounce.ts';
 import { discardLimits, isUnsupported } from './file-discard.ts';
 import { fileExtents } from './file-extents.ts';
 import { FileOp, type FileOpHost, FileStep } from './file-op.ts';
-import { type OpenedFile, openFile, statusText } from './file-open.ts';
+import { type OpenedFile, openFile } from './file-open.ts';
 import { FileSync } from './file-sync.ts';
 import type { OpenContext } from '../open.ts';
 import { ReferenceOptions } from '../reference.ts';
@@ -119,7 +120,7 @@ export class FileDevice implements BackendDevice, FileOpHost {
     if (status === Status.Ok) return;
     throw new DmError(
       status,
-      `device ${this.name}: what was written may not be on the medium: ${statusText(status)}`,
+      `device ${this.name}: what was written may not be on the medium: ${errnoText(status)}`,
     );
   }
 

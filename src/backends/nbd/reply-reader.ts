@@ -6,7 +6,7 @@
 // with what was found.
 
 import { assert } from '../../base/assert.ts';
-import { errnoText } from './errno-text.ts';
+import { errnoText } from '../../base/system-error.ts';
 import { Status } from '../../base/status.ts';
 import {
   Chunk,

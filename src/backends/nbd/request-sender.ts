@@ -5,7 +5,7 @@
 import { Cmd } from '../../format/nbd.ts';
 import type { Arena } from '../../io/arena.ts';
 import { type IoDone, type IoStream, IovList } from '../../io/engine.ts';
-import { errnoText } from './errno-text.ts';
+import { errnoText } from '../../base/system-error.ts';
 import { type NbdRequest, RequestQueue } from './request.ts';
 import { putRequest, REQUEST_BYTES } from './wire.format.ts';
 

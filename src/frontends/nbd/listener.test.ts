@@ -505,7 +505,7 @@ describe('nbd listener: where it listens', () => {
     await listen({ address: { kind: 'tcp', host: '127.0.0.1', port: 0 } });
     const { address } = listener;
     const opening = NbdListener.open({ address, catalog, transmission, log: () => {} });
-    await assert.rejects(opening, /listen 127\.0\.0\.1:\d+: .*EADDRINUSE/);
+    await assert.rejects(opening, /listen 127\.0\.0\.1:\d+: Address already in use/);
   });
 
   it('names a host that does not resolve', async () => {

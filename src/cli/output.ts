@@ -1,0 +1,69 @@
+// What a command prints. Every byte gets out, or the command fails: a disk that is full is no reason to exit
+// with 0. A reader that goes away (`| head`) ends the command without a word, with the status that the shell
+// gives to a program that SIGPIPE has ended.
+//
+// Node's streams take a short write for a whole one where stdout is a file, and throw from nowhere where it is a
+// pipe; descriptors are written to here, and waited for.
+
+import { writeSync } from 'node:fs';
+import { DmError, errorText } from '../base/errors.ts';
+import { Status, statusOfError } from '../base/status.ts';
+import { waitWritable } from '../io/output-calls.ts';
+
+/** 128 + SIGPIPE. */
+export const EXIT_PIPE = 141;
+
+/** Nobody reads what a command prints any more. */
+export class OutputGone extends Error {
+  override readonly name = 'OutputGone';
+}
+
+/** Text to stdout, all of it. Throws OutputGone, or DmError when it cannot be written. */
+export function print(text: string): void {
+  try {
+    writeAll(1, Buffer.from(text));
+  } catch (error) {
+    if (statusOfError(error) === Status.BrokenPipe) throw new OutputGone('stdout');
+    throw new DmError(statusOfError(error), `cannot write to stdout: ${errorText(error)}`);
+  }
+}
+
+/** A line, whose end is added where it is missing. */
+export function printLine(text: string): void {
+  print(text === '' || text.endsWith('\n') ? text : `${text}\n`);
+}
+
+/** Text to stderr, as far as somebody reads it. */
+export function tell(text: string): void {
+  try {
+    writeAll(2, Buffer.from(text));
+  } catch {
+    // There is no third place.
+  }
+}
+
+/** Long text at the speed of its reader, so that it is never all in memory. */
+export async function printAll(pieces: AsyncIterable<string>): Promise<void> {
+  let text = '';
+  for await (const piece of pieces) {
+    text += piece;
+    if (text.length < PIECE_CHARS) continue;
+    print(text);
+    text = '';
+  }
+  print(text);
+}
+
+const PIECE_CHARS = 65536;
+
+function writeAll(fd: number, bytes: Uint8Array): void {
+  for (let rest = bytes; rest.length > 0; ) {
+    try {
+      rest = rest.subarray(writeSync(fd, rest));
+    } catch (error) {
+      // Whoever shares the descriptor may have made it non-blocking.
+      if (statusOfError(error) !== Status.Again) throw error;
+      waitWritable(fd);
+    }
+  }
+}
