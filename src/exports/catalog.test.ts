@@ -168,6 +168,22 @@ test('at the end every device is let go, also behind one that fails', async () =
   assert.equal(devices.held.get('d'), 0, 'what was opened for the late one is closed');
 });
 
+test('a flush of a client that failed is an error at the end, whatever became of its export', async () => {
+  for (const isRemoved of [false, true]) {
+    const { catalog } = make();
+    await catalog.create({ name: 'x', device: 'd' });
+    await catalog.create({ name: 'y', device: 'e' });
+    catalog.find('x')?.flushFailed(Status.NoSpace);
+    catalog.find('x')?.flushFailed(Status.Io);
+    if (isRemoved) await catalog.remove('x');
+    await refused(
+      catalog.close(),
+      Status.NoSpace,
+      /^device d: a flush by a client of export 'x' failed \(No space left on device\)/,
+    );
+  }
+});
+
 test('the buffer of a gate is taken with its first export and given back with its last', async () => {
   const { catalog, devices, arena } = make();
   await catalog.create({ name: 'a', device: 'd' });

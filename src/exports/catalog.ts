@@ -5,6 +5,7 @@ import { assert } from '../base/assert.ts';
 import { DmError, invalid } from '../base/errors.ts';
 import { nameFault, printable } from '../base/names.ts';
 import { Status } from '../base/status.ts';
+import { errnoText } from '../base/system-error.ts';
 import type { BlockDevice } from '../bio/device.ts';
 import type { Arena } from '../io/arena.ts';
 import type { ExportOptions, ExportStatus } from './control.ts';
@@ -34,6 +35,8 @@ export class ExportCatalog {
   readonly #beingCreated = new Set<string>();
   readonly #gates = new Map<BlockDevice, SharedGate>();
   #isClosed = false;
+  /** The first flush that failed of an export that is gone. */
+  #unflushed: DmError | undefined;
 
   constructor(options: ExportCatalogOptions) {
     this.#options = options;
@@ -93,7 +96,10 @@ export class ExportCatalog {
     await this.#close(found);
   }
 
-  /** Closes every export; one that fails does not keep the others open. Throws the first error. */
+  /**
+   * Closes every export; one that fails does not keep the others open. Throws the first error. A
+   * flush that failed while an export was there is one, also when it has been removed since.
+   */
   async close(): Promise<void> {
     this.#isClosed = true;
     const all = this.list();
@@ -101,14 +107,25 @@ export class ExportCatalog {
     const results = await Promise.allSettled(all.map((found) => this.#close(found)));
     const failed = results.find((result) => result.status === 'rejected');
     if (failed !== undefined) throw failed.reason;
+    if (this.#unflushed !== undefined) throw this.#unflushed;
   }
 
   async #close(found: Export): Promise<void> {
     try {
       await found.close();
     } finally {
+      this.#noteFailure(found);
       this.#giveGate(found.device);
     }
+  }
+
+  #noteFailure({ name, device, flushFailure }: Export): void {
+    if (flushFailure === Status.Ok) return;
+    this.#unflushed ??= new DmError(
+      flushFailure,
+      `device ${device.name}: a flush by a client of export '${name}' failed ` +
+        `(${errnoText(flushFailure)}): what was written before may not be on the medium`,
+    );
   }
 
   /** Undefined: no memory for a new one. */

@@ -6,6 +6,7 @@
 // `sizeBytes`, whatever its client was told when it came.
 
 import { assert } from '../base/assert.ts';
+import { Status } from '../base/status.ts';
 import { sectorsToBytes } from '../base/units.ts';
 import type { BlockDevice } from '../bio/device.ts';
 import type { ExportInfo, ExportStatus } from './control.ts';
@@ -45,6 +46,7 @@ export class Export {
   readonly #open: OpenDevice;
   readonly #users = new Set<ExportUser>();
   #isClosed = false;
+  #flushFailure: Status = Status.Ok;
 
   constructor(settings: ExportSettings, open: OpenDevice, gate: WriteGate) {
     this.name = settings.name;
@@ -79,6 +81,16 @@ export class Export {
   /** Legal when nothing that the user sent to the device is in flight. */
   detach(user: ExportUser): void {
     this.#users.delete(user);
+  }
+
+  /** A client asked for a flush, and it failed. The client knows; whoever ends the server must know as well. */
+  flushFailed(status: Status): void {
+    if (this.#flushFailure === Status.Ok) this.#flushFailure = status;
+  }
+
+  /** The first flush of a client that failed; Ok when none did. */
+  get flushFailure(): Status {
+    return this.#flushFailure;
   }
 
   info(): ExportInfo {

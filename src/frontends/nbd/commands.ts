@@ -231,7 +231,10 @@ export class Commands implements PieceHost, RepliesHost {
       this.#connection.export.gate.leave();
     }
     const isDone = --request.pending === 0;
-    if (status !== Status.Ok) request.fail(status);
+    if (status !== Status.Ok) {
+      request.fail(status);
+      if (request.type === Cmd.Flush) this.#connection.export.flushFailed(status);
+    }
     const { isStreamed } = request;
     if (isStreamed && isDone) this.#connection.streamEnded(request);
     if (request.type !== Cmd.Read || status !== Status.Ok) {
