@@ -1,8 +1,9 @@
 // Copies and zeroes ranges of devices for targets, on the account of whoever caused it.
 //
-// A job goes through buffers of the arena in pieces, several of them under way at a time and in no order.
-// One buffer is kept back, so that a job goes on, a piece at a time, when others have all the memory. A job
-// may outlive the bio that it was started for: it has a reference to the context of its own.
+// A job goes through buffers of the arena in pieces, several of them under way at a time and in no
+// order. One buffer is kept back, so that a job goes on, a piece at a time, when others have all
+// the memory. A job may outlive the bio that it was started for: it has a reference to the context
+// of its own.
 
 import { Status } from '../base/status.ts';
 import { KIB, SECTOR_BYTES } from '../base/units.ts';

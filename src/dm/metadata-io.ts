@@ -1,7 +1,8 @@
-// The metadata device as the persistent-data library wants it: 4096-byte blocks over a block device.
+// The metadata device as the persistent-data library wants it: 4096-byte blocks over a block
+// device.
 //
-// Blocks go through buffers of the arena, one of which is kept back: metadata moves also when clients hold
-// all the memory, because they may be waiting for just that.
+// Blocks go through buffers of the arena, one of which is kept back: metadata moves also when
+// clients hold all the memory, because they may be waiting for just that.
 
 import { DmError } from '../base/errors.ts';
 import { Status, statusName } from '../base/status.ts';

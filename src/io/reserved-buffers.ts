@@ -1,10 +1,11 @@
 // Buffers of the arena for somebody who must go on when others hold all of it: one is kept back.
 //
-// While the arena has memory, buffers come from there. When it is spent, the reserve stands in; and who
-// finds that taken as well waits. There is one rule for those who wait: whatever comes back, to the arena or
-// here, is handed to the one who has waited longest, if it is large enough; the reserve goes to nobody else
-// while somebody waits. So each who waits gets a buffer as soon as the one who has the reserve is done, if
-// nothing else: an owner's users may not wait for each other while they hold a buffer.
+// While the arena has memory, buffers come from there. When it is spent, the reserve stands in; and
+// who finds that taken as well waits. There is one rule for those who wait: whatever comes back, to
+// the arena or here, is handed to the one who has waited longest, if it is large enough; the
+// reserve goes to nobody else while somebody waits. So each who waits gets a buffer as soon as the
+// one who has the reserve is done, if nothing else: an owner's users may not wait for each other
+// while they hold a buffer.
 
 import { DmError } from '../base/errors.ts';
 import { Status } from '../base/status.ts';
@@ -33,7 +34,9 @@ export class ReservedBuffers {
     this.#serve();
   };
 
-  /** `what` is named in the error. Throws DmError (ENOMEM) when there is no memory for the reserve. */
+  /**
+   * `what` is named in the error. Throws DmError (ENOMEM) when there is no memory for the reserve.
+   */
   constructor(arena: Arena, reserveBytes: number, what: string) {
     this.#arena = arena;
     this.#reserveBytes = reserveBytes;
@@ -50,8 +53,8 @@ export class ReservedBuffers {
   }
 
   /**
-   * A buffer of `bytes`, or the reserve, which may have fewer: `lengthOf` tells. NONE: the reserve is taken
-   * as well; `wait` for one.
+   * A buffer of `bytes`, or the reserve, which may have fewer: `lengthOf` tells. NONE: the reserve
+   * is taken as well; `wait` for one.
    */
   tryTake(bytes: number): number {
     const mem = this.#arena.tryAlloc(bytes);

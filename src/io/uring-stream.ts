@@ -1,6 +1,7 @@
-// A socket in the ring. Gathered sends go out as one SENDMSG each; the message header and its vector are
-// in memory of the stream's own, because the kernel reads them later than the call. That memory is no part
-// of the arena: replies are what gives the arena's memory back, so sending them may need none of it.
+// A socket in the ring. Gathered sends go out as one SENDMSG each; the message header and its
+// vector are in memory of the stream's own, because the kernel reads them later than the call. That
+// memory is no part of the arena: replies are what gives the arena's memory back, so sending them
+// may need none of it.
 
 import { assert } from '../base/assert.ts';
 import { Status } from '../base/status.ts';

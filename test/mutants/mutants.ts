@@ -347,9 +347,9 @@ export const MUTANTS: readonly Mutant[] = [
   },
   {
     name: 'thin: a cell is let go while its block is being filled',
-    file: 'targets/thin/thin-volume.js',
-    find: 'if (!keepsCell) this.release(cell);',
-    replace: 'this.release(cell);',
+    file: 'targets/thin/provisioner.js',
+    find: 'if (!keepsCell) mappings.release(cell);',
+    replace: 'mappings.release(cell);',
   },
   {
     name: 'thin: blocks that others refer to are passed down',
@@ -389,7 +389,7 @@ export const MUTANTS: readonly Mutant[] = [
   },
   {
     name: 'thin: FUA does not wait for the mapping to be durable',
-    file: 'targets/thin/thin-volume.js',
+    file: 'targets/thin/provisioner.js',
     find: '(bio.flags & BioFlag.Fua) !== 0 && pool.metadata.hasChanged) {',
     replace: 'false) {',
   },
@@ -408,18 +408,18 @@ export const MUTANTS: readonly Mutant[] = [
   {
     name: 'thin: a run is mapped before its data is there',
     file: 'targets/thin/run-writes.js',
-    find: 'this.#mapsFirst = isNew && this.#volume.mayProvision(bio);',
+    find: 'this.#mapsFirst = isNew && mappings.mayMapFirst(bio);',
     replace: 'this.#mapsFirst = isNew;',
   },
   {
     name: 'thin: a run is not kept from others while its blocks are made',
     file: 'targets/thin/run-writes.js',
-    find: 'const cell = space.tryHold(begin, end);',
-    replace: 'const cell = space.tryHold(begin + 1e9, end + 1e9);',
+    find: 'const cell = device.space.tryHold(begin, end);',
+    replace: 'const cell = device.space.tryHold(begin + 1e9, end + 1e9);',
   },
   {
     name: 'thin: a flush does not commit',
-    file: 'targets/thin/thin-volume.js',
+    file: 'targets/thin/thin-path.js',
     find: 'if (!this.pool.metadata.hasChanged && !this.device.hasLostChanges) {',
     replace: 'if (true) {',
   },

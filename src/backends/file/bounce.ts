@@ -1,8 +1,8 @@
 // Bounce buffers: direct I/O for bios whose buffers lie where O_DIRECT cannot use them.
 //
-// Such a bio is copied through an aligned buffer, one piece after the other. It has the buffer until it
-// ends. The device keeps one in reserve (src/io/reserved-buffers.ts), so a bio ends even when everything
-// else in memory waits for it.
+// Such a bio is copied through an aligned buffer, one piece after the other. It has the buffer
+// until it ends. The device keeps one in reserve (src/io/reserved-buffers.ts), so a bio ends even
+// when everything else in memory waits for it.
 
 import { Status } from '../../base/status.ts';
 import { SECTOR_BYTES } from '../../base/units.ts';

@@ -1,13 +1,15 @@
 // The data path of crypt: what is written is encrypted into a buffer of its own, because its vector
-// belongs to somebody else; a clone with that buffer goes down. What is read is decrypted where it lies.
+// belongs to somebody else; a clone with that buffer goes down. What is read is decrypted where it
+// lies.
 //
-// Small I/O is done where it is; large in pieces by compute threads, if those have time: the way to a
-// thread and back costs as much as encrypting 4 to 12 KiB.
+// Small I/O is done where it is; large in pieces by compute threads, if those have time: the way to
+// a thread and back costs as much as encrypting 4 to 12 KiB.
 //
-// Writes that are ready leave at the end of a batch in the order of their sectors. A flush needs no care:
-// it goes to the lower device at once, where everything is that was complete before it.
+// Writes that are ready leave at the end of a batch in the order of their sectors. A flush needs no
+// care: it goes to the lower device at once, where everything is that was complete before it.
 //
-// One buffer is kept back, so that a write goes on, a piece at a time, when others have all the memory.
+// One buffer is kept back, so that a write goes on, a piece at a time, when others have all the
+// memory.
 
 import { assert } from '../../base/assert.ts';
 import { DmError } from '../../base/errors.ts';
@@ -138,7 +140,9 @@ export class CryptPath implements BioOwner, IoDone, BatchTask, BufferWaiter {
     this.#stalledTail = bio;
   }
 
-  /** Zeroes have to be encrypted, too; a few at a time, because whoever asks for them asks for many. */
+  /**
+   * Zeroes have to be encrypted, too; a few at a time, because whoever asks for them asks for many.
+   */
   writeZeroes(bio: Bio): void {
     if ((bio.flags & BioFlag.FastOnly) !== 0) endBio(bio, Status.NotSupported);
     else if (this.#zeroesRunning >= ZEROES_MAX) this.#zeroes.push(bio);

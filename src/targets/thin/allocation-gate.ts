@@ -1,5 +1,5 @@
-// Keeps commits and half-made allocations apart: a commit with a block that is allocated and not mapped
-// would leak it in a crash.
+// Keeps commits and half-made allocations apart: a commit with a block that is allocated and not
+// mapped would leak it in a crash.
 
 export class AllocationGate {
   /** Blocks allocated and neither mapped nor given back. */

@@ -1,5 +1,5 @@
-// What a new data block holds where the write that it is for does not cover it: a copy of the shared block
-// that it replaces, the external origin's data, or zeroes.
+// What a new data block holds where the write that it is for does not cover it: a copy of the
+// shared block that it replaces, the external origin's data, or zeroes.
 
 import { Status } from '../../base/status.ts';
 import type { IoContext } from '../../bio/context.ts';
@@ -17,7 +17,10 @@ export class BlockFiller {
     this.#origin = origin;
   }
 
-  /** Fills `dataBlock`, which thin block `block` will be in; `shared` is where it is mapped now, if anywhere. */
+  /**
+   * Fills `dataBlock`, which thin block `block` will be in; `shared` is where it is mapped now, if
+   * anywhere.
+   */
   async fill(
     { block, dataBlock }: { readonly block: number; readonly dataBlock: number },
     shared: FoundMapping | null,

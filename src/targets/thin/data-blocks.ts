@@ -1,5 +1,5 @@
-// Who gets the free data blocks of a pool. A block that is allocated and not yet mapped keeps commits
-// waiting; blocks can be promised, so that a write of many never stops half way.
+// Who gets the free data blocks of a pool. A block that is allocated and not yet mapped keeps
+// commits waiting; blocks can be promised, so that a write of many never stops half way.
 
 import { bug } from '../../base/assert.ts';
 import { DmError } from '../../base/errors.ts';
@@ -68,7 +68,9 @@ export class DataBlocks {
     return false;
   }
 
-  /** So many will be there for `allocatePromised` or `tryProvision`; false if that cannot be said. */
+  /**
+   * So many will be there for `allocatePromised` or `tryProvision`; false if that cannot be said.
+   */
   promise(blocks: number): boolean {
     if (this.left < blocks) return false;
     this.#promised += blocks;
@@ -82,8 +84,9 @@ export class DataBlocks {
   }
 
   /**
-   * Adds so many to `blocks`, each of which keeps a promise. The caller has none that is not settled.
-   * Throws DmError for errors of the metadata; what is in `blocks` then is the caller's all the same.
+   * Adds so many to `blocks`, each of which keeps a promise. The caller has none that is not
+   * settled. Throws DmError for errors of the metadata; what is in `blocks` then is the caller's
+   * all the same.
    */
   async allocatePromised(count: number, blocks: number[]): Promise<void> {
     const pool = this.#pool;

@@ -1,5 +1,6 @@
-// The thin metadata as one transaction sees it: the superblock's fields, the trees and the space maps.
-// A store lives until its transaction is aborted; then the metadata opens another from the disk.
+// The thin metadata as one transaction sees it: the superblock's fields, the trees and the space
+// maps. A store lives until its transaction is aborted; then the metadata opens another from the
+// disk.
 
 import { DmError, invalid } from '../../base/errors.ts';
 import { Status } from '../../base/status.ts';

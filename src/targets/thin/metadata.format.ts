@@ -1,5 +1,6 @@
-// Thin provisioning metadata, version 2, as Linux's dm-thin keeps it on disk (drivers/md/dm-thin-metadata.c).
-// Block 0 is the superblock; the rest is trees and space maps of the persistent-data library.
+// Thin provisioning metadata, version 2, as Linux's dm-thin keeps it on disk
+// (drivers/md/dm-thin-metadata.c). Block 0 is the superblock; the rest is trees and space maps of
+// the persistent-data library.
 
 import { bytes, struct, u32, u64 } from '../../format/struct.ts';
 import { type BlockKind, METADATA_BLOCK_BYTES, Salt } from '../../persistent-data/block-kind.ts';
@@ -136,7 +137,9 @@ export function mappingValue(dataMap: SpaceMap): ValueType<Mapping> {
   };
 }
 
-/** The data blocks of adjacent mappings as runs [begin, end). Read first: the maps may move things. */
+/**
+ * The data blocks of adjacent mappings as runs [begin, end). Read first: the maps may move things.
+ */
 function runs(view: DataView, offset: number, count: number): [number, number][] {
   const found: [number, number][] = [];
   for (let i = 0; i < count; i++) {

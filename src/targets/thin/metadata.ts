@@ -238,11 +238,11 @@ export class ThinMetadata {
     });
   }
 
-  /** The highest mapped thin block. */
-  async highestMapped(device: ThinDevice): Promise<number | undefined> {
-    return await this.#read(async ({ mappings, state }) => {
+  /** Brings `device.highestMapped` up to date: when it is opened, and when blocks were unmapped. */
+  async findHighest(device: ThinDevice): Promise<void> {
+    device.highestMapped = await this.#read(async ({ mappings, state }) => {
       const subtree = await mappings.outer.lookup(state.mappingRoot, device.id);
-      return subtree === undefined ? undefined : await mappings.inner.highestKey(subtree);
+      return (subtree === undefined ? undefined : await mappings.inner.highestKey(subtree)) ?? -1;
     });
   }
 

@@ -1,7 +1,7 @@
 // What each device of a pool uses: blocks it maps, and which of them others map, too.
 //
-// Reference counts do not tell: devices share whole subtrees, whose blocks are counted once. So every
-// mapping is looked at, device by device, while I/O goes on; the answer is as of about now.
+// Reference counts do not tell: devices share whole subtrees, whose blocks are counted once. So
+// every mapping is looked at, device by device, while I/O goes on; the answer is as of about now.
 
 import { invalid } from '../../base/errors.ts';
 import type { Pool } from './pool.ts';

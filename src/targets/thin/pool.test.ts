@@ -10,7 +10,7 @@ import { Pool } from './pool.ts';
 import type { PoolBinding } from './pool-binding.ts';
 import { parsePoolOptions } from './pool-options.ts';
 import type { ThinDevice } from './thin-device.ts';
-import { ThinVolume } from './thin-volume.ts';
+import { ThinPath } from './thin-path.ts';
 
 const CACHE_BLOCKS = 40;
 const LEAVES = 60;
@@ -49,7 +49,8 @@ test('what was to run behind a commit never runs behind a later one', async () =
     runs++;
     return Promise.resolve();
   };
-  // Those who only want what is there to be durable have what they want; who changed something has not.
+  // Those who only want what is there to be durable have what they want; who changed something has
+  // not.
   assert.equal(await settle(pool.commit()), Status.Ok);
   assert.equal(await settle(pool.commit(count)), Status.Io);
   await settle(pool.bind(binding()));
@@ -84,8 +85,11 @@ test('a thin device whose open fails late is not left open', async (t) => {
   await settle(pool.bind(binding));
   await settle(pool.change(async () => await pool.metadata.createThin(1)));
   const unreadable = new DmError(Status.Io, 'metadata: read of block 7');
-  t.mock.method(pool.metadata, 'highestMapped', () => Promise.reject(unreadable));
-  await assert.rejects(settle(ThinVolume.open(pool, 1, 128, null)), unreadable);
+  t.mock.method(pool.metadata, 'findHighest', () => Promise.reject(unreadable));
+  await assert.rejects(
+    settle(ThinPath.open(pool, { id: 1, lenSectors: 128, origin: null })),
+    unreadable,
+  );
   await settle(pool.change(async () => await pool.metadata.deleteThin(1)));
   await settle(pool.close());
 });

@@ -1,5 +1,6 @@
-// The one lock of a pool's metadata. Changes exclude each other and every reader. A commit is prepared
-// like a change, but while it is being written nothing changes any more, so readers may go on.
+// The one lock of a pool's metadata. Changes exclude each other and every reader. A commit is
+// prepared like a change, but while it is being written nothing changes any more, so readers may go
+// on.
 
 export class RootLock {
   #isExclusive = false;
@@ -42,7 +43,9 @@ export class RootLock {
     }
   }
 
-  /** `prepare` runs as a change; if it answers true, `write` follows, with readers but no changes. */
+  /**
+   * `prepare` runs as a change; if it answers true, `write` follows, with readers but no changes.
+   */
   async commit(prepare: () => Promise<boolean>, write: () => Promise<void>): Promise<void> {
     if (this.#isTaken) await this.#turn();
     this.#isTaken = true;

@@ -1,10 +1,10 @@
-// Writes of several blocks at once that need new data blocks: as one request, where the free data blocks
-// are adjacent.
+// Writes of several blocks at once that need new data blocks: as one request, where the free data
+// blocks are adjacent.
 //
-// `map` takes the cell over all of them in the turn in which it finds them new (or shared, and written
-// entirely), so they stay that way; and it has the data blocks promised, so that nothing stops half way
-// for want of space. New blocks that may hold anything are mapped before the write is sent, as
-// the kernel does it; all others when it has ended.
+// `map` takes the cell over all of them in the turn in which it finds them new (or shared, and
+// written entirely), so they stay that way; and it has the data blocks promised, so that nothing
+// stops half way for want of space. New blocks that may hold anything are mapped before the write
+// is sent, as the kernel does it; all others when it has ended.
 
 import { assert } from '../../base/assert.ts';
 import { DmError } from '../../base/errors.ts';
@@ -16,10 +16,10 @@ import { endBio } from '../../bio/submit.ts';
 import type { Cell } from '../../dm/bio-prison.ts';
 import { submitMapped } from '../../dm/target.ts';
 import { Lookup } from '../../persistent-data/btree-read.ts';
-import { FoundMapping, mappedTo } from './found-mapping.ts';
+import { FoundMapping } from './found-mapping.ts';
 import type { Deferred } from './no-space-queue.ts';
-import { statusOf } from './thin-ranges.ts';
-import type { ThinVolume } from './thin-volume.ts';
+import { statusOf } from './status-of.ts';
+import type { ThinParts } from './thin-parts.ts';
 
 /** Most blocks of one write. */
 const BLOCKS_MAX = 256;
@@ -36,26 +36,27 @@ interface DataRun {
 }
 
 export class RunWrites {
-  readonly #volume: ThinVolume;
+  readonly #parts: ThinParts;
   /** The first one is being worked on. */
   readonly #taken: Taken[] = [];
   readonly #found = new FoundMapping();
   /** As `fit` has found last. */
   #mapsFirst = false;
 
-  constructor(volume: ThinVolume) {
-    this.#volume = volume;
+  constructor(parts: ThinParts) {
+    this.#parts = parts;
   }
 
   /**
-   * Thin blocks that the first `sectors` of a write may have in one piece, whose first block is not mapped
-   * (`isNew`) or shared. If they are not mapped then, and more than one, they are for `take`.
+   * Thin blocks that the first `sectors` of a write may have in one piece, whose first block is not
+   * mapped (`isNew`) or shared. If they are not mapped then, and more than one, they are for
+   * `take`.
    */
   fit(bio: Bio, sectors: number, isNew: boolean): number {
-    const { pool, device } = this.#volume;
+    const { pool, device, mappings } = this.#parts;
     const first = Math.floor(bio.sector / pool.metadata.dataBlockSectors);
     const found = this.#found;
-    this.#mapsFirst = isNew && this.#volume.mayProvision(bio);
+    this.#mapsFirst = isNew && mappings.mayMapFirst(bio);
     const max = Math.min(BLOCKS_MAX, this.#blocks(bio.sector, sectors));
     let blocks = 0;
     while (blocks < max) {
@@ -65,15 +66,17 @@ export class RunWrites {
       blocks += found.blocks;
     }
     if (this.#mapsFirst) {
-      const done = this.#volume.provision(first, blocks);
+      const done = mappings.tryProvision(first, blocks, found);
       if (done > 0) return done;
     }
     return Math.max(1, Math.min(blocks, pool.blocks.left));
   }
 
-  /** Blocks that it touches; if that is not enough, those that it covers. */
+  /**
+   * Blocks that a write touches, if it may map first; otherwise only those that it covers entirely.
+   */
   #blocks(sector: number, sectors: number): number {
-    const size = this.#volume.pool.metadata.dataBlockSectors;
+    const size = this.#parts.pool.metadata.dataBlockSectors;
     const inBlock = sector % size;
     if (this.#mapsFirst) return Math.ceil((inBlock + sectors) / size);
     return inBlock === 0 ? Math.floor(sectors / size) : 0;
@@ -81,8 +84,8 @@ export class RunWrites {
 
   /** Takes a write of thin blocks [begin, end), as `fit` has just answered. */
   take(bio: Bio, begin: number, end: number): void {
-    const { pool, space } = this.#volume;
-    const cell = space.tryHold(begin, end);
+    const { pool, device } = this.#parts;
+    const cell = device.space.tryHold(begin, end);
     assert(cell !== null && pool.blocks.promise(end - begin), 'thin: a run that did not fit');
     this.#taken.push({ bio, cell, mapsFirst: this.#mapsFirst });
     // No work for the pool's worker: stopping the pool waits for jobs that may wait for this cell.
@@ -100,16 +103,17 @@ export class RunWrites {
   }
 
   async #start(taken: Taken): Promise<void> {
+    const { pool } = this.#parts;
     const { begin, end } = taken.cell;
     const dataBlocks: number[] = [];
     try {
-      if (!(await this.#volume.pool.blocks.hasMetadataSpace())) {
+      if (!(await pool.blocks.hasMetadataSpace())) {
         throw new DmError(Status.NoSpace, 'thin pool: no metadata space');
       }
       if (taken.mapsFirst) await this.#provision(begin, end, dataBlocks);
-      else await this.#volume.pool.blocks.allocatePromised(end - begin, dataBlocks);
+      else await pool.blocks.allocatePromised(end - begin, dataBlocks);
     } catch (error) {
-      this.#volume.pool.blocks.unpromise(end - begin - dataBlocks.length);
+      pool.blocks.unpromise(end - begin - dataBlocks.length);
       if (taken.mapsFirst) dataBlocks.length = 0;
       await this.#fail(taken, dataBlocks, statusOf(error));
       return;
@@ -118,50 +122,51 @@ export class RunWrites {
   }
 
   async #fail({ bio, cell }: Taken, dataBlocks: readonly number[], status: Status): Promise<void> {
-    for (const dataBlock of dataBlocks) await this.#volume.giveBack(dataBlock, status);
-    this.#volume.release(cell);
+    const { mappings } = this.#parts;
+    for (const dataBlock of dataBlocks) await mappings.giveBack(dataBlock, status);
+    mappings.release(cell);
     endBio(bio, status);
   }
 
   /** Maps the blocks; those that are there when it throws stay mapped, and may hold anything. */
   async #provision(begin: number, end: number, dataBlocks: number[]): Promise<void> {
-    const { pool, device } = this.#volume;
+    const { pool, device, mappings } = this.#parts;
     for (let at = begin; at < end; ) {
       const rest = { block: at, count: end - at, isPromised: true };
       const done = pool.blocks.tryProvision(device, rest, this.#found);
       if (done === 0) {
         await pool.blocks.allocatePromised(1, dataBlocks);
-        await this.#volume.insert(at++, dataBlocks[dataBlocks.length - 1] as number);
+        await mappings.insert(at++, dataBlocks[dataBlocks.length - 1] as number);
         continue;
       }
       for (let i = 0; i < done; i++) dataBlocks.push(this.#found.dataBlock + i);
       at += done;
     }
-    this.#volume.noteMapped(end - 1);
+    device.noteMapped(end - 1);
   }
 
   #send({ bio, cell, mapsFirst }: Taken, dataBlocks: readonly number[]): void {
-    const volume = this.#volume;
+    const { pool, aim, mappings, overwrites } = this.#parts;
     const block = cell.begin;
     const runs = runsOf(dataBlocks);
     if (runs.length > 1) {
-      volume.pool.job(async () => {
+      pool.job(async () => {
         const written = await this.#sendRuns(bio, block, runs);
         const status = mapsFirst
           ? written
-          : await volume.settle(bio, { block, dataBlocks, cell }, written);
-        volume.release(cell);
+          : await mappings.settle(bio, { block, dataBlocks }, written);
+        mappings.release(cell);
         endBio(bio, status);
       });
     } else if (mapsFirst) {
-      volume.aim(bio, block, mappedTo(dataBlocks[0] as number));
-      volume.release(cell);
+      aim.aim(bio, block, dataBlocks[0] as number);
+      mappings.release(cell);
       submitMapped(bio);
-    } else volume.overwrite(bio, { block, dataBlocks, cell });
+    } else overwrites.start(bio, { block, dataBlocks, cell });
   }
 
   async #sendRuns(bio: Bio, block: number, runs: readonly DataRun[]): Promise<Status> {
-    const { pool } = this.#volume;
+    const { pool } = this.#parts;
     const size = pool.metadata.dataBlockSectors;
     let status: Status = Status.Ok;
     let from = block;

@@ -1,5 +1,5 @@
-// Thin devices as the metadata knows them: one object for each that is open or has changed, with the
-// details that the details tree gets at the next commit.
+// Thin devices as the metadata knows them: one object for each that is open or has changed, with
+// the details that the details tree gets at the next commit.
 
 import { DmError, invalid } from '../../base/errors.ts';
 import { Status } from '../../base/status.ts';
@@ -18,6 +18,8 @@ export class ThinDevice {
   /** Mappings older than this are shared. */
   snapshottedTime = 0;
   openCount = 0;
+  /** The highest block that may be mapped; -1: none. Known while the device is open. */
+  highestMapped = -1;
   /** Its details are newer than those in the tree. */
   isChanged = false;
   /** An abort took away changes of it. */
@@ -29,6 +31,10 @@ export class ThinDevice {
 
   constructor(id: number) {
     this.id = id;
+  }
+
+  noteMapped(block: number): void {
+    this.highestMapped = Math.max(this.highestMapped, block);
   }
 }
 

@@ -1,8 +1,8 @@
 // thin-pool: data blocks and metadata that thin devices take what they need from.
 //
-// The pool outlives its table: a new table of the same mapped device takes it over at its resume, with its
-// options and length. So it grows while thin devices are in use. No other mapped device gets the pool, and no
-// other pool gets the mapped device while the pool is live.
+// The pool outlives its table: a new table of the same mapped device takes it over at its resume,
+// with its options and length. So it grows while thin devices are in use. No other mapped device
+// gets the pool, and no other pool gets the mapped device while the pool is live.
 
 import { DmError, errorText, invalid } from '../../base/errors.ts';
 import { Status } from '../../base/status.ts';

@@ -1,34 +1,35 @@
-// Discards and write-zeroes of a thin device. They take their time, so each is a job beside the worker,
-// under a cell over its blocks.
+// Discards and write-zeroes of a thin device. They take their time, so each is a job beside the
+// worker, under a cell over its blocks.
 
-import { DmError, errorText } from '../../base/errors.ts';
 import { Status } from '../../base/status.ts';
 import { SECTOR_BYTES } from '../../base/units.ts';
 import { type Bio, BioFlag, Op } from '../../bio/bio.ts';
 import { sendBio } from '../../bio/send.ts';
 import { endBio } from '../../bio/submit.ts';
-import { CorruptBlockError } from '../../persistent-data/block-kind.ts';
 import { FoundMapping } from './found-mapping.ts';
 import { findMappedRange, type MappedRange } from './mapped-range.ts';
-import type { ThinVolume } from './thin-volume.ts';
+import { statusOf } from './status-of.ts';
+import type { ThinParts } from './thin-parts.ts';
 
 export class ThinRanges {
-  readonly #volume: ThinVolume;
+  readonly #parts: ThinParts;
+  readonly #lenSectors: number;
   readonly #blockSectors: number;
 
-  constructor(volume: ThinVolume) {
-    this.#volume = volume;
-    this.#blockSectors = volume.pool.metadata.dataBlockSectors;
+  constructor(parts: ThinParts, lenSectors: number) {
+    this.#parts = parts;
+    this.#lenSectors = lenSectors;
+    this.#blockSectors = parts.pool.metadata.dataBlockSectors;
   }
 
   /** Takes a discard or a write-zeroes, and ends it. */
   start(bio: Bio): void {
-    this.#volume.pool.job(async () => {
+    this.#parts.pool.job(async () => {
       let status: Status;
       try {
         status = bio.op === Op.Discard ? await this.#discard(bio) : await this.#writeZeroes(bio);
         const isFua = (bio.flags & BioFlag.Fua) !== 0;
-        if (status === Status.Ok && isFua) status = await this.#volume.pool.commit();
+        if (status === Status.Ok && isFua) status = await this.#parts.pool.commit();
       } catch (error) {
         status = statusOf(error);
       }
@@ -41,32 +42,29 @@ export class ThinRanges {
     const size = this.#blockSectors;
     const begin = Math.ceil(bio.sector / size);
     const bioEnd = bio.sector + bio.lenSectors;
-    const atEnd = bioEnd === this.#volume.lenSectors;
+    const atEnd = bioEnd === this.#lenSectors;
     const end = atEnd ? Math.ceil(bioEnd / size) : Math.floor(bioEnd / size);
     if (end <= begin) return Status.Ok;
     return await this.#unmap(begin, end);
   }
 
   async #unmap(begin: number, end: number): Promise<Status> {
-    const { pool } = this.#volume;
+    const { pool, device, mappings } = this.#parts;
     if (!pool.mayChange) return Status.Io;
-    const cell = await this.#volume.space.hold(begin, end);
+    const cell = await device.space.hold(begin, end);
     try {
       // What was sent before the cell was taken may still be going to these blocks.
       await pool.allIo.drained();
       for (let from = begin; from < end; ) {
-        const range = await findMappedRange(pool.metadata, this.#volume.device, {
-          begin: from,
-          end,
-        });
+        const range = await findMappedRange(pool.metadata, device, { begin: from, end });
         if (range === undefined) break;
         await this.#unmapRange(range);
         from = range.end;
       }
-      await this.#volume.findHighest();
+      await pool.metadata.findHighest(device);
       return Status.Ok;
     } finally {
-      this.#volume.release(cell);
+      mappings.release(cell);
     }
   }
 
@@ -75,11 +73,8 @@ export class ThinRanges {
    * until that is done, nobody gets these blocks.
    */
   async #unmapRange(range: MappedRange): Promise<void> {
-    const { pool } = this.#volume;
-    const { metadata } = pool;
-    await pool.change(
-      async () => await metadata.removeRange(this.#volume.device, range.begin, range.end),
-    );
+    const { pool, device } = this.#parts;
+    await pool.change(async () => await pool.metadata.removeRange(device, range.begin, range.end));
     if (!pool.passesDiscards) return;
     const first = range.dataBegin;
     const count = range.end - range.begin;
@@ -107,7 +102,7 @@ export class ThinRanges {
   }
 
   async #letGo(begin: number, end: number): Promise<void> {
-    const { pool } = this.#volume;
+    const { pool } = this.#parts;
     try {
       await pool.change(async () => await pool.metadata.decData(begin, end));
     } finally {
@@ -116,7 +111,7 @@ export class ThinRanges {
   }
 
   async #passDownRun(begin: number, end: number): Promise<void> {
-    const { pool } = this.#volume;
+    const { pool } = this.#parts;
     const cell = await pool.dataSpace.hold(begin, end);
     const size = this.#blockSectors;
     const max = Math.min(pool.data.limits.maxDiscardSectors, (end - begin) * size);
@@ -128,13 +123,15 @@ export class ThinRanges {
     pool.dataSpace.release(cell);
   }
 
-  /** Whole blocks are unmapped when they may be; what is left is written, where something is mapped. */
+  /**
+   * Whole blocks are unmapped when they may be; what is left is written, where something is mapped.
+   */
   async #writeZeroes(bio: Bio): Promise<Status> {
     if ((bio.flags & BioFlag.FastOnly) !== 0) return Status.NotSupported;
     const size = this.#blockSectors;
     const { sector } = bio;
     const end = sector + bio.lenSectors;
-    const mayUnmap = (bio.flags & BioFlag.NoUnmap) === 0 && !this.#volume.hasOrigin;
+    const mayUnmap = (bio.flags & BioFlag.NoUnmap) === 0 && !this.#parts.hasOrigin;
     const begin = Math.ceil(sector / size);
     const blocksEnd = Math.floor(end / size);
     if (mayUnmap && blocksEnd > begin) {
@@ -162,36 +159,29 @@ export class ThinRanges {
   }
 
   async #zeroIn(bio: Bio, block: number, sector: number, lenSectors: number): Promise<Status> {
-    const { pool } = this.#volume;
+    const { pool, device, mappings, filler, hasOrigin } = this.#parts;
     const size = this.#blockSectors;
-    const mayUnmap = (bio.flags & BioFlag.NoUnmap) === 0 && !this.#volume.hasOrigin;
-    const cell = await this.#volume.space.hold(block, block + 1);
+    const mayUnmap = (bio.flags & BioFlag.NoUnmap) === 0 && !hasOrigin;
+    const cell = await device.space.hold(block, block + 1);
     try {
       const found = new FoundMapping();
-      const isMapped = await pool.metadata.lookup(this.#volume.device, block, found);
+      const isMapped = await pool.metadata.lookup(device, block, found);
       if (!isMapped && mayUnmap) return Status.Ok;
       if (!isMapped || found.isShared) {
         if (!pool.mayChange) return Status.Io;
         const dataBlock = await pool.blocks.allocate();
         if (typeof dataBlock === 'string') return Status.NoSpace;
         const shared = isMapped ? found : null;
-        const { filler } = this.#volume;
         const filled = await filler.fill({ block, dataBlock }, shared, bio.ctx);
-        if (filled !== Status.Ok) return await this.#volume.giveBack(dataBlock, filled);
+        if (filled !== Status.Ok) return await mappings.giveBack(dataBlock, filled);
         if (isMapped) await pool.sharedReads.drained();
-        await this.#volume.insert(block, dataBlock);
+        await mappings.insert(block, dataBlock);
         found.dataBlock = dataBlock;
       }
       const at = found.dataBlock * size + (sector - block * size);
       return await pool.kcopyd.zero({ device: pool.data, sector: at }, lenSectors, bio.ctx);
     } finally {
-      this.#volume.release(cell);
+      mappings.release(cell);
     }
   }
-}
-
-/** What a bio ends with when metadata throws. Other errors are bugs. */
-export function statusOf(error: unknown): Status {
-  if (error instanceof DmError || error instanceof CorruptBlockError) return error.status;
-  throw new Error(`thin: ${errorText(error)}`, { cause: error });
 }

@@ -17,7 +17,7 @@ import type {
   TargetType,
 } from '../../dm/target.ts';
 import { POOL, type Pool } from './pool.ts';
-import { ThinVolume } from './thin-volume.ts';
+import { ThinPath } from './thin-path.ts';
 
 function whole(device: BlockDevice): DeviceRange {
   return { device, startSector: 0, lenSectors: device.lenSectors };
@@ -28,33 +28,33 @@ const DISCARD_BLOCKS_MAX = 1024;
 
 class Thin implements Target {
   readonly traits: TargetTraits;
-  readonly #volume: ThinVolume;
+  readonly #path: ThinPath;
   readonly #poolDevice: BlockDevice;
   readonly #origin: BlockDevice | null;
   readonly #ranges: readonly DeviceRange[];
 
-  constructor(volume: ThinVolume, poolDevice: BlockDevice, origin: BlockDevice | null) {
-    this.#volume = volume;
+  constructor(path: ThinPath, poolDevice: BlockDevice, origin: BlockDevice | null) {
+    this.#path = path;
     this.#poolDevice = poolDevice;
     this.#origin = origin;
-    this.traits = { flush: 'map', boundarySectors: volume.pool.metadata.dataBlockSectors };
+    this.traits = { flush: 'map', boundarySectors: path.pool.metadata.dataBlockSectors };
     this.#ranges = origin === null ? [whole(poolDevice)] : [whole(poolDevice), whole(origin)];
   }
 
   map(bio: Bio): MapResult {
-    return this.#volume.map(bio);
+    return this.#path.map(bio);
   }
 
   fit(bio: Bio, maxSectors: number): number {
-    return this.#volume.fit(bio, maxSectors);
+    return this.#path.fit(bio, maxSectors);
   }
 
   endIo(bio: Bio): EndIoResult {
-    return this.#volume.endIo(bio);
+    return this.#path.endIo(bio);
   }
 
   status(kind: 'info' | 'table'): string {
-    const { device, pool, mappedSectors, highestSector } = this.#volume;
+    const { device, pool, mappedSectors, highestSector } = this.#path;
     if (kind === 'info') {
       return pool.mode === 'fail' ? 'Fail' : `${mappedSectors} ${highestSector ?? '-'}`;
     }
@@ -67,7 +67,7 @@ class Thin implements Target {
   }
 
   limits(stacked: QueueLimits): QueueLimits {
-    const { metadata, options } = this.#volume.pool;
+    const { metadata, options } = this.#path.pool;
     const blockSectors = metadata.dataBlockSectors;
     return {
       ...stacked,
@@ -79,21 +79,23 @@ class Thin implements Target {
   }
 
   extents(sector: number, lenSectors: number, maxExtents: number): Promise<Extent[]> {
-    return this.#volume.extents(sector, lenSectors, maxExtents);
+    return this.#path.extents(sector, lenSectors, maxExtents);
   }
 
-  /** With a flush, a suspend waits for writes that wait for space: until it is there, or a minute. */
+  /**
+   * With a flush, a suspend waits for writes that wait for space: until it is there, or a minute.
+   */
   async presuspend(requeues: boolean): Promise<void> {
-    if (requeues) await this.#volume.startRequeueing();
+    if (requeues) await this.#path.startRequeueing();
   }
 
   presuspendUndo(): void {
-    this.#volume.stopRequeueing();
+    this.#path.stopRequeueing();
   }
 
   async postsuspend(noflush: boolean): Promise<void> {
-    const { pool, device } = this.#volume;
-    this.#volume.stopRequeueing();
+    const { pool, device } = this.#path;
+    this.#path.stopRequeueing();
     const status = await pool.commit();
     const isDurable = status === Status.Ok && !device.hasLostChanges;
     if (isDurable || noflush) return;
@@ -102,7 +104,7 @@ class Thin implements Target {
   }
 
   close(): Promise<void> {
-    this.#volume.close();
+    this.#path.close();
     return Promise.resolve();
   }
 }
@@ -123,8 +125,9 @@ async function create(args: readonly string[], host: TargetHost): Promise<Target
   const origin =
     originWord === undefined ? null : await open(host, originWord, 'Error opening origin device');
   try {
-    const volume = await ThinVolume.open(pool, id, host.lenSectors, origin);
-    return new Thin(volume, poolDevice, origin);
+    const { lenSectors } = host;
+    const path = await ThinPath.open(pool, { id, lenSectors, origin });
+    return new Thin(path, poolDevice, origin);
   } catch (error) {
     if (!(error instanceof DmError)) throw error;
     throw new DmError(error.status, `Couldn't open thin internal device: ${error.message}`);
