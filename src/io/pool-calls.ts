@@ -21,6 +21,7 @@ interface Call {
 
 const libc = koffi.load(null);
 const fallocate = bind('int fallocate(int fd, int mode, long off, long len)');
+const seek = bind('long lseek(int fd, long off, int whence)');
 const ioctlRange = bind('int ioctl(int fd, ulong request, void *range)');
 
 let running = 0;
@@ -51,6 +52,16 @@ export function ioctlRangeAsync(
   call(ioctlRange, [fd, request, range], done);
 }
 
+/** lseek(2); `done` gets the offset found or a negative errno. */
+export function lseekAsync(
+  fd: number,
+  offBytes: number,
+  whence: number,
+  done: (result: number) => void,
+): void {
+  call(seek, [fd, offBytes, whence], done);
+}
+
 function bind(prototype: string): AsyncFn | undefined {
   try {
     const fn = libc.func(prototype) as unknown as { async: AsyncFn };
@@ -79,7 +90,7 @@ function startWaiting(): void {
     if (next === undefined) return;
     running++;
     // `next` is held by the callback, and with it a range that the kernel reads meanwhile.
-    next.fn(...next.args, (error, result) => ended(next, error, result < 0 ? -errno() : 0));
+    next.fn(...next.args, (error, result) => ended(next, error, result < 0 ? -errno() : result));
   }
 }
 

@@ -30,7 +30,7 @@ import {
 } from '../../io/posix.ts';
 import { BounceBuffers } from './bounce.ts';
 import { discardLimits, isUnsupported } from './file-discard.ts';
-import { fileExtents } from './file-extents.ts';
+import { fileExtents, fileSeeker, type Seeker } from './file-extents.ts';
 import { FileOp, type FileOpHost, FileStep } from './file-op.ts';
 import { type OpenedFile, openFile } from './file-open.ts';
 import { FileSync } from './file-sync.ts';
@@ -58,6 +58,10 @@ export class FileDevice implements BackendDevice, FileOpHost {
   readonly #free: FileOp[] = [];
   #canPunch = true;
   #canZeroRange = true;
+  readonly #seeker: Seeker;
+  /** About extents, under way. */
+  readonly #answers = new Set<Promise<Extent[]>>();
+  #isClosing = false;
   /** A chunk of zeroes, made when it is first needed. */
   #zeroes = NONE;
 
@@ -65,6 +69,7 @@ export class FileDevice implements BackendDevice, FileOpHost {
     this.name = name;
     this.#file = file;
     this.#engine = engine;
+    this.#seeker = fileSeeker(file.fd);
     this.isReadOnly = isReadOnly;
     this.#sync = new FileSync(engine, file, (op, status) => this.#synced(op, status));
     this.#bounce = file.isDirect && file.memAlignBytes > 1 ? new BounceBuffers(engine, file) : null;
@@ -107,11 +112,17 @@ export class FileDevice implements BackendDevice, FileOpHost {
   }
 
   extents(sector: number, lenSectors: number, maxExtents: number): Promise<Extent[]> {
-    return Promise.resolve(fileExtents(this.#file.fd, sector, lenSectors, maxExtents));
+    const range = { sector, lenSectors };
+    const answer = fileExtents(this.#seeker, range, maxExtents, () => this.#isClosing);
+    this.#answers.add(answer);
+    return answer.finally(() => this.#answers.delete(answer));
   }
 
   async close(): Promise<void> {
     const { arena } = this.#engine;
+    // Whoever still seeks must not do so on a descriptor that is somebody else's by then.
+    this.#isClosing = true;
+    await Promise.allSettled(this.#answers);
     if (this.#zeroes !== NONE) arena.free(this.#zeroes, ZERO_BYTES);
     this.#bounce?.close();
     let status = this.#sync.error;
