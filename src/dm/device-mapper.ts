@@ -15,7 +15,8 @@ import type { OpenDevice } from './holdings.ts';
 import { MappedDevice } from './mapped-device.ts';
 import type { Table } from './table.ts';
 import { TableBuilder, type TableBuilderOptions } from './table-builder.ts';
-import { hideKeys, splitArgs } from './table-text.ts';
+import { hideKeys } from './hide-keys.ts';
+import { splitArgs } from './table-text.ts';
 
 export interface DeviceMapperOptions extends TableBuilderOptions {
   listTargetTypes(): readonly string[];

@@ -5,6 +5,7 @@
 // form a backslash does the same for `,`, `;` and itself; other pairs are left for the line.
 
 import { invalid } from '../base/errors.ts';
+import { hideKeys } from './hide-keys.ts';
 
 export interface TableLine {
   readonly startSector: number;
@@ -20,11 +21,6 @@ export interface ConciseDevice {
   readonly isReadOnly: boolean;
   /** Table text, one line a target. */
   readonly table: string;
-}
-
-/** Text for an error message: long hexadecimal words may be keys. */
-export function hideKeys(text: string): string {
-  return text.replaceAll(/\b[0-9a-fA-F]{16,}\b/g, '...');
 }
 
 /** Splits at white space; `\ ` is a space within a word. */

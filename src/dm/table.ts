@@ -8,7 +8,8 @@ import type { BlockDevice } from '../bio/device.ts';
 import { DEFAULT_LIMITS, type QueueLimits, stackLimits } from '../bio/limits.ts';
 import type { Holdings } from './holdings.ts';
 import type { Target, TargetType } from './target.ts';
-import { hideKeys, joinArgs, type TableLine } from './table-text.ts';
+import { hideKeys, hideKeysOf } from './hide-keys.ts';
+import { joinArgs, type TableLine } from './table-text.ts';
 
 /** A target in its place, with what the hot path asks of it worked out before. */
 export interface TableEntry {
@@ -131,8 +132,10 @@ export async function makeEntry(
     };
   } catch (error) {
     const status = error instanceof DmError ? error.status : statusOfError(error);
-    const shown = `${line.startSector} ${line.lenSectors} ${type.name} ${hideKeys(joinArgs(line.args))}`;
-    throw new DmError(status, `table: ${type.name}: ${errorText(error)} (in '${shown.trim()}')`, {
+    const words = `${line.startSector} ${line.lenSectors} ${type.name} ${joinArgs(line.args)}`;
+    const shown = hideKeys(words);
+    const reason = hideKeysOf(type.name, line.args, errorText(error));
+    throw new DmError(status, `table: ${type.name}: ${reason} (in '${shown.trim()}')`, {
       cause: error,
     });
   }
