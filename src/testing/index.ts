@@ -28,8 +28,10 @@ export {
 } from './conformance/suite.ts';
 export { type LabServer, serveLab } from './lab-server.ts';
 export { shrink } from './shrink.ts';
+export { type NbdStormOptions, runNbdStorm } from './sim/nbd-storm.ts';
 export { type DiskFaults, SimDisk, type SimDiskOptions } from './sim/disk.ts';
 export { builtInTargets, type Lab, type LabOptions, makeLab } from './sim/lab.ts';
+export { SimSocket } from './sim/socket.ts';
 export { Scheduler, StallError } from './sim/scheduler.ts';
 export { checkDataCounts } from './thin-counts.ts';
 export { MetadataDisk } from './metadata-disk.ts';

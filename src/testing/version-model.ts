@@ -3,17 +3,15 @@
 //
 // Every write has a number, and every sector written says the number and its own place, with a pattern that
 // follows from both. So a sector found on a device says which write it is from, and whether it is whole.
-// Number 0 is zeroes.
+// Number 0 is zeroes. Instead of sectors a model may have smaller pieces, with a stamp of their own.
 //
 // Per sector the model keeps the writes that may be there. A completed write rules out those that had
 // completed before it was sent; a flush or FUA makes that true for what is durable, too. What was sent and
 // has not completed, or has failed, or was a discard (old or zeroes), may be there or not.
 
 import { assert } from '../base/assert.ts';
-import { SECTOR_BYTES } from '../base/units.ts';
+import { SECTOR_STAMP, type Stamp } from './stamp.ts';
 
-const WORDS = SECTOR_BYTES / 4;
-const MAGIC = 0x4c414d49;
 const NEVER = Number.POSITIVE_INFINITY;
 /** Among the numbers a read may find, where new blocks are not zeroed. */
 const ANYTHING = -1;
@@ -55,13 +53,20 @@ export class VersionModel {
   readonly lenSectors: number;
   /** A sector may hold anything while a write to it is under way: new blocks are not zeroed. */
   readonly mayBeStale: boolean;
+  readonly #stamp: Stamp;
   readonly #sectors: Version[][];
   readonly #reads = new Set<ModelRead>();
   #time = 0;
   /** Numbers given out; shared with copies, so that each write has its own. */
   readonly #numbers: { last: number };
 
-  constructor(lenSectors: number, numbers = { last: 0 }, mayBeStale = false) {
+  constructor(
+    lenSectors: number,
+    numbers = { last: 0 },
+    mayBeStale = false,
+    stamp: Stamp = SECTOR_STAMP,
+  ) {
+    this.#stamp = stamp;
     this.lenSectors = lenSectors;
     this.mayBeStale = mayBeStale;
     this.#numbers = numbers;
@@ -73,7 +78,7 @@ export class VersionModel {
    * come later.
    */
   snapshot(): VersionModel {
-    const copy = new VersionModel(this.lenSectors, this.#numbers, this.mayBeStale);
+    const copy = new VersionModel(this.lenSectors, this.#numbers, this.mayBeStale, this.#stamp);
     for (let s = 0; s < this.lenSectors; s++) {
       const versions = this.#at(s);
       copy.#sectors[s] = versions
@@ -85,7 +90,7 @@ export class VersionModel {
 
   /** What holds either what this model or the other one may hold. Both are of snapshots. */
   merged(other: VersionModel): VersionModel {
-    const copy = new VersionModel(this.lenSectors, this.#numbers, this.mayBeStale);
+    const copy = new VersionModel(this.lenSectors, this.#numbers, this.mayBeStale, this.#stamp);
     for (let s = 0; s < this.lenSectors; s++) {
       const all = [...this.#at(s), ...other.#at(s)];
       const isSame = all.every((v) => v.number === all[0]?.number);
@@ -98,10 +103,14 @@ export class VersionModel {
   }
 
   /** The data of write `number` for `lenSectors` sectors from `sector` on. */
-  static data(number: number, sector: number, lenSectors: number): Uint8Array {
-    const words = new Uint32Array(lenSectors * WORDS);
-    if (number === 0) return new Uint8Array(words.buffer);
-    for (let i = 0; i < lenSectors; i++) stamp(words, i * WORDS, number, sector + i);
+  static data(
+    number: number,
+    sector: number,
+    lenSectors: number,
+    stamp: Stamp = SECTOR_STAMP,
+  ): Uint8Array {
+    const words = new Uint32Array((lenSectors * stamp.bytes) / 4);
+    if (number !== 0) stamp.put(words, number, sector, lenSectors);
     return new Uint8Array(words.buffer);
   }
 
@@ -166,7 +175,7 @@ export class VersionModel {
     this.#reads.delete(read);
     for (let i = 0; i < read.lenSectors; i++) {
       const sector = read.sector + i;
-      const found = identify(data, i, sector);
+      const found = this.#stamp.identify(data, i, sector);
       const allowed = [...(read.before[i] as readonly number[])];
       for (const write of read.during) {
         if (sector >= write.sector && sector < write.sector + write.lenSectors) {
@@ -206,7 +215,7 @@ export class VersionModel {
    */
   checkAfterCut(data: Uint8Array): string | undefined {
     for (let sector = 0; sector < this.lenSectors; sector++) {
-      const found = identify(data, sector, sector);
+      const found = this.#stamp.identify(data, sector, sector);
       const versions = this.#at(sector);
       const allowed = versions.map((v) => v.number);
       const isOne = typeof found === 'number' && allowed.includes(found);
@@ -272,40 +281,6 @@ export class VersionModel {
 
 function original(number: number): Version {
   return { number, sentAt: -1, endedAt: 0, isSure: true, durableAt: 0 };
-}
-
-function stamp(words: Uint32Array, at: number, number: number, sector: number): void {
-  words[at] = MAGIC;
-  words[at + 1] = number;
-  words[at + 2] = sector;
-  let x = (Math.imul(number, 0x9e3779b1) ^ Math.imul(sector + 1, 0x85ebca77)) | 1;
-  for (let i = 3; i < WORDS; i++) {
-    x ^= x << 13;
-    x ^= x >>> 17;
-    x ^= x << 5;
-    words[at + i] = x;
-  }
-}
-
-const expected = new Uint32Array(WORDS);
-const expectedBytes = new Uint8Array(expected.buffer);
-const ZERO_SECTOR = new Uint8Array(SECTOR_BYTES);
-
-/** The number of the write that sector `i` of `data` is from, or what it is instead. */
-function identify(data: Uint8Array, i: number, sector: number): number | string {
-  const bytes = data.subarray(i * SECTOR_BYTES, (i + 1) * SECTOR_BYTES);
-  if (bytes.length < SECTOR_BYTES) return `only ${bytes.length} bytes`;
-  if (Buffer.compare(bytes, ZERO_SECTOR) === 0) return 0;
-  const view = new DataView(bytes.buffer, bytes.byteOffset, SECTOR_BYTES);
-  if (view.getUint32(0, true) !== MAGIC) {
-    return `garbage (${Buffer.from(bytes.subarray(0, 16)).toString('hex')}...)`;
-  }
-  const number = view.getUint32(4, true);
-  const place = view.getUint32(8, true);
-  stamp(expected, 0, number, place);
-  const isWhole = Buffer.compare(bytes, expectedBytes) === 0;
-  if (place !== sector) return `sector ${place} of write ${number}${isWhole ? '' : ', damaged'}`;
-  return isWhole ? number : `write ${number}, damaged`;
 }
 
 function name(number: number): string {

@@ -211,9 +211,9 @@ export class Commands implements PieceHost, RepliesHost {
     this.#releasePiece(piece);
   }
 
-  /** The rest of a request will never be issued: the connection is gone. */
+  /** The rest of a request will never be issued: the connection is gone, or the server ends. */
   cutOff(request: Request): void {
-    request.fail(Status.Io);
+    request.fail(Status.ShuttingDown);
     // All issued: the last piece has taken over the count that stood for the issuing.
     if (request.issuedBytes === request.lenBytes) return;
     if (--request.pending === 0) this.finish(request);

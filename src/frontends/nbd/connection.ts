@@ -101,16 +101,21 @@ export class NbdConnection implements IoDone, BatchTask, ExportUser, MemoryUser 
   pump(): void {
     if (this.#isPumping) return;
     this.#isPumping = true;
-    while (this.#state === 'open' && this.#step());
+    while (this.#mayStep() && this.#step());
     this.#isPumping = false;
     if (this.#state !== 'open') this.#maybeFinish();
   }
 
-  /** The largest piece, up to `bytes`, that memory allows just now; never less than PIECE_BYTES_MIN. */
+  /**
+   * The largest piece, up to `bytes`, that memory allows just now: all of `bytes`, or a multiple of
+   * PIECE_BYTES_MIN, which is no smaller than any block. A piece that ended inside a block would
+   * make two partial writes of one whole block.
+   */
   pieceBytes(bytes: number): number {
     let size = Math.min(bytes, CHUNK_BYTES_MAX);
     while (size > PIECE_BYTES_MIN && !this.#memory.mayHold(this.heldBytes, size)) {
-      size = Math.max(PIECE_BYTES_MIN, size >> 2);
+      const quarter = size >> 2;
+      size = Math.max(PIECE_BYTES_MIN, quarter - (quarter % PIECE_BYTES_MIN));
     }
     return size;
   }
@@ -236,8 +241,12 @@ export class NbdConnection implements IoDone, BatchTask, ExportUser, MemoryUser 
   /** A request is over, its reply sent. */
   requestDone(): void {
     this.progress++;
-    if (this.#state === 'open') this.pump();
-    else this.#maybeFinish();
+    this.pump();
+  }
+
+  /** A read that was begun is answered whole, also when the server is ending. */
+  #mayStep(): boolean {
+    return this.#state === 'open' || (this.#state === 'draining' && this.#issuing !== null);
   }
 
   /** One step of progress; false when something has to come first. */
@@ -424,7 +433,7 @@ export class NbdConnection implements IoDone, BatchTask, ExportUser, MemoryUser 
 
   /** A request cut off in the middle by the end of the connection; its pieces on the way still end. */
   #dropIncoming(): void {
-    if (this.#issuing !== null) {
+    if (this.#issuing !== null && this.#state === 'closing') {
       const request = this.#issuing;
       this.#issuing = null;
       this.#commands.cutOff(request);

@@ -1,9 +1,10 @@
-// The I/O engine of a simulation: a clock and an arena. There are no files and sockets in it; simulated
-// disks are what a stack stands on.
+// The I/O engine of a simulation: a clock, an arena, and simulated sockets. There are no files in it;
+// simulated disks are what a stack stands on.
 
 import { bug } from '../../base/assert.ts';
 import { Prng } from '../../base/prng.ts';
 import type { Arena } from '../../io/arena.ts';
+import type { Duplex } from 'node:stream';
 import type { BatchTask, IoEngine, IoStream } from '../../io/engine.ts';
 import { SimCompute } from './compute.ts';
 import type { Scheduler } from './scheduler.ts';
@@ -13,6 +14,8 @@ export class SimEngine implements IoEngine {
   readonly arena: Arena;
   readonly clock: Scheduler;
   readonly compute: SimCompute;
+  readonly #sockets = new Map<number, IoStream>();
+  #lastFd = 2;
 
   constructor(arena: Arena, clock: Scheduler, seed: number) {
     this.arena = arena;
@@ -36,8 +39,17 @@ export class SimEngine implements IoEngine {
     bug('simulation: a file was allocated');
   }
 
-  openStream(): IoStream {
-    return bug('simulation: a stream was opened');
+  /** The descriptor by which `openStream` finds a socket, once. */
+  addSocket(socket: IoStream): number {
+    this.#sockets.set(++this.#lastFd, socket);
+    return this.#lastFd;
+  }
+
+  openStream(source: number | Duplex): IoStream {
+    if (typeof source !== 'number') return bug('simulation: a real stream was opened');
+    const socket = this.#sockets.get(source);
+    this.#sockets.delete(source);
+    return socket ?? bug(`simulation: no socket ${source}`);
   }
 
   atBatchEnd(task: BatchTask): void {

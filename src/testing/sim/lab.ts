@@ -30,6 +30,7 @@ export interface Lab {
   readonly rng: Prng;
   readonly scheduler: Scheduler;
   readonly arena: Arena;
+  readonly engine: SimEngine;
   readonly dm: DeviceMapper;
   readonly disks: ReadonlyMap<string, SimDisk>;
   /** Broken rules that the disks saw. */
@@ -77,8 +78,9 @@ export function makeLab(options: LabOptions): Lab {
       else statuses.push(status);
     },
   };
+  const engine = new SimEngine(arena, scheduler, seed);
   const dm = new DeviceMapper({
-    engine: new SimEngine(arena, scheduler, seed),
+    engine,
     clock: options.clock ?? scheduler,
     random: () => rng.unit(),
     ...(options.clonesMax === undefined ? {} : { clonesMax: options.clonesMax }),
@@ -103,6 +105,7 @@ export function makeLab(options: LabOptions): Lab {
     rng,
     scheduler,
     arena,
+    engine,
     dm,
     disks,
     violations,

@@ -113,6 +113,8 @@ export class Scheduler implements Clock {
       return;
     }
     if (this.#heap.length === 0 && this.#waiters.size === 0) return;
+    // Whoever fired may have woken it: one turn is enough.
+    if (this.#isAwake) return;
     this.#isAwake = true;
     setImmediate(this.#turn);
   };

@@ -1,0 +1,281 @@
+// The NBD server's transmission, whole, in virtual time: random clients on simulated sockets over exports of a
+// stack on simulated disks. What is looked at in the end: every request was answered once or its connection is
+// gone, what was read and what a power cut leaves is what the model allows, every buffer is back, nobody is
+// inside a gate, and the server could be stopped within the time it promises.
+
+import { errorText } from '../../base/errors.ts';
+import { Prng } from '../../base/prng.ts';
+import { Status } from '../../base/status.ts';
+import { MIB } from '../../base/units.ts';
+import { ExportCatalog } from '../../exports/catalog.ts';
+import { NBD_FRONT_END } from '../../frontends/nbd/negotiated.ts';
+import { TransmissionServer } from '../../frontends/nbd/transmission.ts';
+import { Arena, NONE } from '../../io/arena.ts';
+import { WORD_STAMP } from '../stamp.ts';
+import { VersionModel } from '../version-model.ts';
+import { type Lab, makeLab } from './lab.ts';
+import { type NbdCounts, NbdSimClient, type NbdWorld } from './nbd-client.ts';
+import { SimSocket } from './socket.ts';
+
+const ENDS = [
+  'leaves',
+  'resets',
+  'half-closes',
+  'stays',
+  'stops reading',
+  'talks nonsense',
+] as const;
+const LANE_BYTES = 307;
+const GRACE_MS = 2000;
+/** What a stop may take longer: connections are cut off, and their devices answer. */
+const CUT_OFF_MS = 3000;
+
+export interface NbdStormOptions {
+  readonly seed: number;
+  /** Requests of each client at most; 40 if not given. */
+  readonly requests?: number;
+}
+
+/** Runs one storm. Throws what was found first, with the seed. */
+export async function runNbdStorm(options: NbdStormOptions): Promise<NbdCounts> {
+  const storm = new NbdStorm(options);
+  try {
+    return await storm.run();
+  } catch (error) {
+    throw new Error(`nbd storm, LAMINA_SEED=${options.seed}: ${errorText(error)}`, {
+      cause: error,
+    });
+  }
+}
+
+/** The larger ones are kept: making one costs more than a storm. */
+const arenas = new Map<number, Arena>();
+
+function takeArena(mib: number): Arena {
+  const arena = arenas.get(mib) ?? new Arena(mib * MIB);
+  // Given back when nothing is left of it.
+  arenas.delete(mib);
+  return arena;
+}
+
+class NbdStorm {
+  readonly counts: NbdCounts = {
+    requests: 0,
+    answered: 0,
+    refused: 0,
+    failed: 0,
+    partial: 0,
+    streamed: 0,
+    cut: 0,
+  };
+  readonly #rng: Prng;
+  readonly #arenaMib: number;
+  readonly #lab: Lab;
+  readonly #requests: number;
+  readonly #blockBytes: number;
+  readonly #sizeBytes: number;
+  readonly #modelStart: number;
+  readonly #clients: NbdSimClient[] = [];
+  readonly #failures: string[] = [];
+  readonly #model: VersionModel;
+  /** From here on the device is disk b. */
+  #splitBytes = 0;
+  #ended = 0;
+  #isEnding = false;
+  #hasFaults = false;
+
+  constructor({ seed, requests = 40 }: NbdStormOptions) {
+    const rng = new Prng(seed ^ 0xbd);
+    this.#rng = rng;
+    this.#requests = requests;
+    this.#arenaMib = rng.pick([5, 6, 8, 16]);
+    this.#lab = makeLab({
+      seed,
+      clonesMax: rng.pick([1, 4, 256]),
+      arena: takeArena(this.#arenaMib),
+    });
+    this.#blockBytes = rng.pick([512, 512, 4096]);
+    this.#modelStart = 4096;
+    this.#sizeBytes = 4096 * rng.pick([6, 12, 40]);
+    this.#model = new VersionModel(
+      (this.#sizeBytes - this.#modelStart) / WORD_STAMP.bytes,
+      undefined,
+      false,
+      WORD_STAMP,
+    );
+  }
+
+  async run(): Promise<NbdCounts> {
+    const { scheduler, dm, arena, engine } = this.#lab;
+    await this.#makeDevice();
+    const used = arena.usedBytes;
+    const exports = new ExportCatalog({ arena, openDevice: (name) => dm.openDevice(name) });
+    await exports.create({ name: 'disk', device: 'top' });
+    await exports.create({ name: 'look', device: 'top', isReadOnly: true });
+    const server = new TransmissionServer(engine, exports);
+    const release = this.#hogMemory();
+    const clients = this.#rng.between(1, 8);
+    for (let i = 0; i < clients; i++) this.#connectSoon(server, i);
+    this.#breakDisks();
+    await this.#passes(this.#rng.pick([20, 300, 5000]));
+    this.#throwFirst();
+    this.#isEnding = true;
+    const isCut = this.#rng.chance(0.4);
+    if (isCut) this.#checkCut();
+    else this.#mendDisks();
+    release();
+    const before = scheduler.nowMs();
+    await scheduler.settle(server.stop(GRACE_MS), () => `stop hangs: ${this.#describe()}`);
+    const took = scheduler.nowMs() - before;
+    if (took > GRACE_MS + CUT_OFF_MS) this.#fail(`stopping took ${took} ms`);
+    // After a power cut flushes fail, and closing may say so.
+    const closed = exports.close().then(() => dm.close());
+    const settled = isCut ? closed.catch(() => undefined) : closed;
+    await scheduler.settle(settled, () => `closing hangs: ${this.#describe()}`);
+    await this.#passes(100);
+    if (this.#ended !== this.#clients.length) {
+      this.#fail(`${this.#clients.length} connections, ${this.#ended} ended`);
+    }
+    if (arena.usedBytes !== used) this.#fail(`${arena.usedBytes - used} bytes are not back`);
+    this.#failures.push(...this.#lab.violations);
+    this.#throwFirst();
+    if (arena.usedBytes === 0) arenas.set(this.#arenaMib, arena);
+    return this.counts;
+  }
+
+  /** A disk, or halves of two. */
+  async #makeDevice(): Promise<void> {
+    const sectors = this.#sizeBytes / 512;
+    const limits = { logicalBlockBytes: this.#blockBytes };
+    const isHalved = this.#rng.chance(0.5);
+    const half = isHalved ? Math.floor(sectors / 16) * 8 : sectors;
+    this.#splitBytes = half * 512;
+    this.#lab.disk('a', sectors, { ...limits, maxDiscardSectors: this.#rng.pick([0, 8, 1 << 20]) });
+    this.#lab.disk('b', sectors, limits);
+    const rest = isHalved ? `\n${half} ${sectors - half} linear test:b ${half}` : '';
+    const table = `0 ${half} linear test:a 0${rest}`;
+    await this.#lab.dm.create({ name: 'top', table });
+  }
+
+  /** Sometimes there is hardly any memory, until the server is to end. */
+  #hogMemory(): () => void {
+    const { arena } = this.#lab;
+    if (this.#rng.chance(0.5)) return () => undefined;
+    const sizes = [1 << 20, 1 << 18, 1 << 16];
+    const taken: (readonly [mem: number, bytes: number])[] = [];
+    const leave = this.#rng.pick([1, 2, 3]) * MIB;
+    for (const bytes of sizes) {
+      while (arena.availableBytes(4096) > leave) {
+        const mem = arena.tryAlloc(bytes);
+        if (mem === NONE) break;
+        taken.push([mem, bytes]);
+      }
+    }
+    return () => {
+      for (const [mem, bytes] of taken) arena.free(mem, bytes);
+    };
+  }
+
+  #connectSoon(server: TransmissionServer, index: number): void {
+    const rng = new Prng(this.#rng.u32());
+    const { scheduler, arena, engine } = this.#lab;
+    const violation = (what: string): void => this.#fail(what);
+    const socket = new SimSocket(arena, scheduler, rng, violation);
+    const isStructured = rng.chance(0.6);
+    const isReadOnly = rng.chance(0.15);
+    const contextId = isStructured && rng.chance(0.7) ? rng.between(0, 9) : -1;
+    const client = new NbdSimClient(this.#world(), socket, rng, {
+      name: `client ${index}`,
+      isStructured,
+      contextId,
+      isReadOnly,
+      lane: { at: index * LANE_BYTES, lenBytes: LANE_BYTES },
+      requestsMax: rng.between(1, this.#requests),
+      depth: rng.pick([1, 4, 16]),
+      lenBytesMax: rng.pick([100, 8192, 1 << 20]),
+      ends: rng.pick(ENDS),
+    });
+    this.#clients.push(client);
+    const negotiated = {
+      frontEnd: NBD_FRONT_END,
+      exportName: isReadOnly && rng.chance(0.5) ? 'look' : 'disk',
+      isReadOnly,
+      hasStructuredReplies: isStructured,
+      allocationContextId: contextId,
+      peer: `sim:${index}`,
+    };
+    scheduler.after(rng.unit() * rng.pick([0, 100]), () => {
+      const rest = client.start(rng.pick([0, 0, 10, 200]));
+      // What the server has sent may still be on its way to the client then.
+      server.connect(engine.addSocket(socket), negotiated, rest, () => this.#ended++);
+    });
+    if (rng.chance(0.15)) {
+      scheduler.after(rng.unit() * 200, () => {
+        socket.reset();
+        client.over();
+      });
+    }
+  }
+
+  #world(): NbdWorld {
+    return {
+      scheduler: this.#lab.scheduler,
+      model: this.#model,
+      sizeBytes: this.#sizeBytes,
+      modelStart: this.#modelStart,
+      mayFail: () => this.#hasFaults,
+      isEnding: () => this.#isEnding,
+      counts: this.counts,
+      fail: (what) => this.#fail(what),
+    };
+  }
+
+  #breakDisks(): void {
+    const rng = this.#rng;
+    if (rng.chance(0.5)) return;
+    this.#hasFaults = true;
+    for (const { faults } of this.#lab.disks.values()) {
+      faults.readErrorRate = rng.pick([0, 0.1]);
+      faults.writeErrorRate = rng.pick([0, 0.1]);
+      faults.flushErrorRate = rng.pick([0, 0.3]);
+      faults.status = rng.pick([Status.Io, Status.NoSpace, Status.TimedOut]);
+      faults.stallRate = rng.pick([0, 0.05]);
+      faults.stallMs = 800;
+    }
+  }
+
+  #mendDisks(): void {
+    for (const { faults } of this.#lab.disks.values()) {
+      Object.assign(faults, { readErrorRate: 0, writeErrorRate: 0, flushErrorRate: 0 });
+    }
+  }
+
+  /** The power goes: what the disks hold is what flushes and FUA have promised the clients. */
+  #checkCut(): void {
+    this.#hasFaults = true;
+    const images = this.#lab.powerCut(this.#rng, this.#rng.pick([0, 0.5, 1]), 0.3);
+    const [a, b] = [images.get('test:a') as Uint8Array, images.get('test:b') as Uint8Array];
+    const image = Buffer.concat([a.subarray(0, this.#splitBytes), b.subarray(this.#splitBytes)]);
+    const wrong = this.#model.checkAfterCut(image.subarray(this.#modelStart));
+    if (wrong !== undefined) this.#fail(wrong);
+  }
+
+  async #passes(ms: number): Promise<void> {
+    const { scheduler } = this.#lab;
+    await scheduler.settle(new Promise<void>((resolve) => void scheduler.after(ms, resolve)));
+  }
+
+  #fail(what: string): void {
+    this.#failures.push(what);
+  }
+
+  #throwFirst(): void {
+    const [first] = this.#failures;
+    if (first !== undefined) throw new Error(first);
+  }
+
+  #describe(): string {
+    const waiting = this.#clients.map((c, i) => `${i}: ${c.isOver ? 'over' : c.unanswered}`);
+    return `${this.#ended} of ${this.#clients.length} ended; unanswered ${waiting.join(', ')}`;
+  }
+}
