@@ -14,6 +14,7 @@ import { DeviceNode, withDevice } from './device-node.ts';
 import type { OpenDevice } from './holdings.ts';
 import { MappedDevice } from './mapped-device.ts';
 import type { Table } from './table.ts';
+import type { TableSlots } from './table-slots.ts';
 import { TableBuilder, type TableBuilderOptions } from './table-builder.ts';
 import { hideKeys } from './hide-keys.ts';
 import { splitArgs } from './table-text.ts';
@@ -52,17 +53,19 @@ export class DeviceMapper implements DmControl {
     this.#names.checkName(name);
     this.#names.checkUuid(uuid);
     const minor = this.#names.chooseMinor(options.minor);
-    const device = new MappedDevice(name, this.#options.clock, this.#options.clonesMax);
+    const device = new MappedDevice(name, this.#options.clonesMax);
     const node = new DeviceNode(device, minor, uuid, isReadOnly);
     this.#names.add(node);
     const { table } = options;
     if (table === undefined) return node.info();
+    node.isMaking = true;
     return await node.exclusively(async () => {
       try {
         await node.slots.setInactive(await this.#build(node, table, isReadOnly, until));
         await node.slots.resume(until);
+        node.isMaking = false;
       } catch (error) {
-        await this.#end(node, true).catch(() => undefined);
+        await this.#end(node, { isForced: true, flushes: false }).catch(() => undefined);
         throw withDevice(name, error);
       }
       return node.info();
@@ -126,7 +129,7 @@ export class DeviceMapper implements DmControl {
     await node.exclusively(async () => {
       if (node.openCount > 0 && isForced) await this.#replaceByError(node, until);
       if (node.openCount === 0) {
-        await this.#end(node, isForced, until);
+        await this.#end(node, { isForced, signal: until });
         return;
       }
       if (options.deferred !== true) throw this.#busy(node);
@@ -135,20 +138,18 @@ export class DeviceMapper implements DmControl {
   }
 
   async rename(name: string, newName: string): Promise<void> {
-    const node = this.#names.find(name);
+    const node = await this.#made(name);
     if (node.isEnding) throw this.#ending(node);
     this.#names.rename(node, newName);
-    await Promise.resolve();
   }
 
   async setUuid(name: string, uuid: string): Promise<void> {
-    const node = this.#names.find(name);
+    const node = await this.#made(name);
     if (node.uuid !== '') {
       throw invalid(`device ${name}: has UUID '${node.uuid}' already; it cannot be changed`);
     }
     this.#names.checkUuid(uuid);
     node.uuid = uuid;
-    await Promise.resolve();
   }
 
   list(): Promise<DeviceInfo[]> {
@@ -243,6 +244,7 @@ export class DeviceMapper implements DmControl {
    */
   async close(signal?: AbortSignal): Promise<void> {
     this.#closing.abort();
+    await Promise.all(this.#names.all.map(async (node) => await this.#letGo(node, signal)));
     const closers: (() => Promise<void>)[] = [];
     const left = new Set(this.#names.all);
     while (left.size > 0) {
@@ -264,17 +266,30 @@ export class DeviceMapper implements DmControl {
 
   // ---- devices ----
 
+  async #letGo(node: DeviceNode, signal: AbortSignal | undefined): Promise<void> {
+    const letGo = async (): Promise<void> => await node.slots.giveUpWaiting(signal);
+    // A device that has been removed, or that has no turn before the signal, is left to `#closeNode`.
+    await node.exclusively(letGo, signal).catch(() => undefined);
+  }
+
   async #closeNode(node: DeviceNode, signal: AbortSignal | undefined): Promise<void> {
     let isMine = false;
     try {
       await node.exclusively(async () => {
         isMine = true;
-        await this.#end(node, true, signal);
+        await this.#end(node, { isForced: true, signal });
       }, signal);
     } catch (error) {
       // A verb before this one may have removed the device.
       if (isMine || this.#names.all.includes(node)) throw error;
     }
+  }
+
+  /** The device of this name; one that is being made is waited for. */
+  async #made(name: string): Promise<DeviceNode> {
+    const node = this.#names.find(name);
+    if (node.isMaking) await node.whenMade(this.#closing.signal);
+    return node;
   }
 
   /** The end of a wait: the caller gives it up, or the device mapper is closed. */
@@ -288,11 +303,11 @@ export class DeviceMapper implements DmControl {
    * Takes a device out of use, in a verb of its own. Throws before anything has happened, or
    * after all.
    */
-  async #end(node: DeviceNode, isForced: boolean, signal?: AbortSignal): Promise<void> {
+  async #end(node: DeviceNode, how: Parameters<TableSlots['halt']>[0]): Promise<void> {
     node.isEnding = true;
     let failure: unknown;
     try {
-      failure = await node.slots.halt({ isForced, signal });
+      failure = await node.slots.halt(how);
     } catch (error) {
       node.isEnding = false;
       throw error;
@@ -329,9 +344,16 @@ export class DeviceMapper implements DmControl {
     const sectors = node.device.lenSectors;
     if (sectors === 0) return;
     const table = await this.#build(node, `0 ${sectors} error`, node.isReadOnly, signal);
-    await node.slots.setInactive(table);
-    const failure = await node.slots.halt({ isForced: true, signal });
-    await node.slots.resume(signal);
+    let failure: unknown;
+    const note = (error: unknown): void => void (failure ??= error);
+    await node.slots.setInactive(table).catch(note);
+    try {
+      note(await node.slots.halt({ isForced: true, signal }));
+    } catch (error) {
+      await node.slots.setInactive(null);
+      throw error;
+    }
+    await node.slots.resume().catch(note);
     if (failure !== undefined) throw withDevice(node.name, failure);
   }
 
@@ -356,7 +378,7 @@ export class DeviceMapper implements DmControl {
     try {
       await node.exclusively(async () => {
         isMine = node.openCount === 0;
-        if (isMine) await this.#end(node, false);
+        if (isMine) await this.#end(node, { isForced: false });
       });
     } catch (error) {
       // Another verb may have removed the device first.

@@ -23,6 +23,8 @@ export class DeviceNode {
   openCount = 0;
   isDeferredRemove = false;
   eventNr = 0;
+  /** Being made: whether there will be a device is not known yet. */
+  isMaking = false;
   /** On its way out: nobody can begin to use the device. */
   isEnding = false;
   #isRemoved = false;
@@ -74,6 +76,11 @@ export class DeviceNode {
     // Also behind a verb that was given up while it waited, whoever comes next waits for those before.
     this.#verbs = before.then(async () => await ended);
     return await result;
+  }
+
+  /** Rejects when the device could not be made. */
+  async whenMade(signal: AbortSignal): Promise<void> {
+    await this.exclusively(async () => await Promise.resolve(), signal);
   }
 
   async #inTurn<T>(

@@ -31,7 +31,7 @@ async function assertNothingOpen(rig: DmRig): Promise<void> {
   assert.deepEqual(await rig.dm.list(), []);
   assert.equal(rig.backends.size, 0, [...rig.backends.keys()].join(' '));
   assert.equal(rig.shared.size, 0);
-  assert.equal(rig.targets, 0);
+  assert.equal(rig.targets.size, 0);
   assert.equal(rig.dm.openCount, 0);
   assert.deepEqual(rig.violations, []);
 }
@@ -120,9 +120,10 @@ test('a device suspended without flush is flushed by the next suspend', async ()
   await rig.settle(rig.dm.create({ name: 'd', table: OTHER }));
   assert.equal(await write(rig, 'd'), Status.Ok);
   await rig.settle(rig.dm.suspend('d', { noflush: true }));
-  assert.equal(rig.backends.get('mem:c')?.isDirty, true);
+  const backend = rig.backends.get('mem:c');
+  assert.deepEqual([backend?.written, backend?.durable], [1, 0]);
   await rig.settle(rig.dm.suspend('d'));
-  assert.equal(rig.backends.get('mem:c')?.isDirty, false);
+  assert.deepEqual([backend?.written, backend?.durable], [1, 1]);
   await rig.settle(rig.dm.close());
   await assertNothingOpen(rig);
 });
@@ -218,11 +219,12 @@ test('a late failure of create takes away its own device only', async () => {
   const rig = makeRig();
   failOnce(rig, 'preresume');
   const creating = rig.dm.create({ name: 'd', table: OTHER });
-  // The name is taken while the device is being made, and moves with it.
+  // The name is taken while the device is being made; whether it can be changed shows then.
   await assert.rejects(rig.dm.create({ name: 'd' }), { status: Status.Exists });
-  await rig.dm.rename('d', 'moved');
-  await rig.dm.create({ name: 'd', uuid: 'mine' });
+  const behind = Promise.allSettled([rig.dm.rename('d', 'moved'), rig.dm.setUuid('d', 'theirs')]);
   await assert.rejects(rig.settle(creating), /fails on order/);
+  for (const { status } of await behind) assert.equal(status, 'rejected');
+  await rig.dm.create({ name: 'd', uuid: 'mine' });
   const left = await rig.dm.list();
   assert.deepEqual(
     left.map(({ name, uuid }) => [name, uuid]),
@@ -303,6 +305,22 @@ test('close gives up what waits: verbs, events, tables that are being made', asy
   await rig.settle(rig.dm.close());
   for (const { status } of await ended) assert.equal(status, 'rejected');
   await assert.rejects(rig.dm.create({ name: 'f' }), { status: Status.ShuttingDown });
+  await assertNothingOpen(rig);
+});
+
+test('close does not wait for devices that are suspended below others', async () => {
+  const rig = makeRig();
+  await rig.settle(rig.dm.create({ name: 'low', table: OTHER }));
+  await rig.settle(rig.dm.create({ name: 'top', table: '0 64 rig low' }));
+  assert.equal(await write(rig, 'top'), Status.Ok);
+  await rig.settle(rig.dm.suspend('low', { noflush: true }));
+  const open = await rig.dm.openDevice('top');
+  const writing = new BioDriver(open.device, rig.arena).write(0, new Uint8Array(512));
+  // What was answered is flushed, so all is well; what waits has an error.
+  const backend = rig.backends.get('mem:c');
+  await rig.settle(rig.dm.close());
+  assert.notEqual(await rig.settle(writing), Status.Ok);
+  assert.deepEqual([backend?.written, backend?.durable], [1, 1]);
   await assertNothingOpen(rig);
 });
 

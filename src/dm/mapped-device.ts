@@ -1,16 +1,15 @@
 // A mapped device: the data path of a table.
 //
-// A bio that comes in gets a frame, which brings it back on its way up with the iterator it came with.
-// What fits one target is mapped in place. What does not is split: the front, a chained clone from the
-// device's own set, goes down first; the rest is submitted to this device again and runs when the front
-// has gone down. When the set is spent, the bio is parked until a clone comes back: nothing that has been
-// queued is ever waited for.
+// A bio that comes in gets a frame, which brings it back on its way up with the iterator it came
+// with. What fits one target is mapped in place. What does not is split: the front, a chained
+// clone from the device's own set, goes down first; the rest is submitted to this device again
+// and runs when the front has gone down. When the set is spent, the bio is parked until a clone
+// comes back: nothing that has been queued is ever waited for.
 //
-// While suspended, new bios wait in order; what a target pushes back waits as well. See control.ts for
-// the verbs, table-slots.ts for suspending and resuming.
+// While suspended, new bios wait in order; what a target pushes back waits as well. See
+// control.ts for the verbs, table-slots.ts for suspending and resuming.
 
 import { bug, debugBuild, assert } from '../base/assert.ts';
-import type { Clock } from '../base/clock.ts';
 import { DmError } from '../base/errors.ts';
 import { unlessGivenUp } from '../base/give-up.ts';
 import { Status } from '../base/status.ts';
@@ -32,16 +31,21 @@ const EXTENTS_MAX = 4096;
 export class MappedDevice implements BlockDevice, FrameHook {
   name: string;
   readonly set: BioSet;
-  /** Of its own: such a flush takes from `set` what it sends down, and may not hold one of these itself. */
+  /**
+   * Of its own: such a flush takes from `set` what it sends down, and may not hold one of
+   * these itself.
+   */
   readonly #preflushes: BioSet;
-  /** Writes that wait for one of these. */
-  #waitingToFlush = 0;
   #live: Table | null = null;
+  /** The table of a device that refuses I/O: see `refuse`. */
+  #retired: Table | null = null;
   #isSuspended = true;
-  /** Frames of this device on bios: what suspending waits for. */
-  #inFlight = 0;
+  /** Bios and pieces that a target or a lower device has: what suspending waits for. */
+  #below = 0;
   /** Came while suspended, in order. */
   #deferred: Bio[] = [];
+  /** Set when nothing waits any more: how flushes end; the rest ends with EIO. */
+  #flushAnswer: Status | null = null;
   /** Pushed back by a target; mapped again at the resume. */
   #requeued: Bio[] = [];
   /** Waiting for a clone, in order. */
@@ -49,9 +53,9 @@ export class MappedDevice implements BlockDevice, FrameHook {
   /** Parked before and called back: first in line for the clone that came back. */
   readonly #woken = new Set<Bio>();
   #onIdle: (() => void) | null = null;
-  #idleIgnoresRequeued = false;
-  #isLooking = false;
-  readonly #clock: Clock;
+  readonly #checkIdle = (): void => {
+    if (this.#below === 0) this.#onIdle?.();
+  };
   readonly #unpark = (): void => {
     const bio = this.#parked.shift();
     if (bio === undefined) return;
@@ -59,15 +63,14 @@ export class MappedDevice implements BlockDevice, FrameHook {
     submitBio(bio);
   };
 
-  constructor(name: string, clock: Clock, clonesMax: number = CLONES_MAX) {
+  constructor(name: string, clonesMax: number = CLONES_MAX) {
     this.name = name;
-    this.#clock = clock;
     this.set = new BioSet({ name, reserve: 1, max: clonesMax });
     this.#preflushes = new BioSet({ name: `${name} preflush`, reserve: 1, max: clonesMax });
   }
 
   get live(): Table | null {
-    return this.#live;
+    return this.#live ?? this.#retired;
   }
 
   /** What it takes clones from: all of them are back when nothing is in flight. */
@@ -79,35 +82,32 @@ export class MappedDevice implements BlockDevice, FrameHook {
     return this.#isSuspended;
   }
 
+  /** Bios and pieces that a target or a lower device has. */
   get inFlight(): number {
-    return this.#inFlight;
-  }
-
-  /** Those of them that do not just wait for what a target has pushed back. */
-  get busy(): number {
-    return this.#inFlight - this.#stuck();
+    return this.#below;
   }
 
   get lenSectors(): number {
-    return this.#live?.lenSectors ?? 0;
+    return this.live?.lenSectors ?? 0;
   }
 
   get isReadOnly(): boolean {
-    return this.#live?.isReadOnly ?? false;
+    return this.live?.isReadOnly ?? false;
   }
 
   get limits(): QueueLimits {
-    return this.#live?.limits ?? DEFAULT_LIMITS;
+    return this.live?.limits ?? DEFAULT_LIMITS;
   }
 
   submit(bio: Bio): void {
     let frame = bio.topFrame;
     if (frame === null || frame.hook !== this || frame.target !== null) {
       if (this.#isSuspended) {
-        this.#deferred.push(bio);
+        if (this.#flushAnswer === null) this.#deferred.push(bio);
+        else endBio(bio, bio.op === Op.Flush ? this.#flushAnswer : Status.Io);
         return;
       }
-      frame = this.#enter(bio);
+      frame = bio.pushFrame(this);
     }
     const table = this.#live;
     if (table === null) endBio(bio, Status.Io);
@@ -117,11 +117,11 @@ export class MappedDevice implements BlockDevice, FrameHook {
   }
 
   bioPopped(bio: Bio, frame: Frame): boolean {
-    this.#inFlight--;
     const entry = frame.target as TableEntry | null;
-    if (entry !== null && entry.hasEndIo && !this.#endIo(bio, entry, frame.word)) return false;
-    if (this.#onIdle !== null) this.#checkIdle();
-    return true;
+    // One that only waited for its pieces.
+    if (entry === null) return true;
+    this.#returned();
+    return !entry.hasEndIo || this.#endIo(bio, entry, frame.word);
   }
 
   async extents(sector: number, lenSectors: number, maxExtents: number): Promise<Extent[]> {
@@ -158,13 +158,13 @@ export class MappedDevice implements BlockDevice, FrameHook {
   }
 
   /**
-   * Resolves when nothing is in flight. `ignoresRequeued`: bios that a target pushed back, and those
-   * that only wait for these, do not count. Rejects with ECANCELED when `signal` is aborted.
+   * Resolves when no target and no lower device has anything of this device's. What is left
+   * then waits for what a target has pushed back, at any depth: for its pieces, for a clone,
+   * for a flush. Rejects with ECANCELED when `signal` is aborted.
    */
-  async idle(ignoresRequeued: boolean, signal?: AbortSignal): Promise<void> {
+  async idle(signal?: AbortSignal): Promise<void> {
     const isIdle = new Promise<void>((resolve) => {
       this.#onIdle = resolve;
-      this.#idleIgnoresRequeued = ignoresRequeued;
       this.#checkIdle();
     });
     try {
@@ -174,32 +174,48 @@ export class MappedDevice implements BlockDevice, FrameHook {
     }
   }
 
-  /** Puts a table in place. Legal while suspended with nothing in flight. The old one is returned. */
+  /**
+   * Puts a table in place. Legal while suspended with nothing in flight. The old one is
+   * returned.
+   */
   swap(table: Table | null): Table | null {
-    if (debugBuild) assert(this.#isSuspended, `${this.name}: table swapped under running I/O`);
-    const old = this.#live;
+    if (debugBuild) {
+      const isQuiet = this.#isSuspended && this.#below === 0;
+      assert(isQuiet, `${this.name}: table swapped under running I/O`);
+    }
+    const old = this.live;
     this.#live = table;
+    this.#retired = null;
     return old;
+  }
+
+  /**
+   * Suspended for good, with a table that stays as it is: what waits ends, and what comes does
+   * not wait. `flushAnswer` tells whether what was written before is durable.
+   */
+  refuse(flushAnswer: Status): void {
+    this.#flushAnswer = flushAnswer;
+    this.#retired = this.live;
+    this.#live = null;
+    this.#submitWaiting();
   }
 
   /** Lets I/O go: first what a target pushed back, then what waited, both in order. */
   start(): void {
     this.#isSuspended = false;
+    this.#submitWaiting();
+  }
+
+  #submitWaiting(): void {
     const requeued = this.#requeued;
     const deferred = this.#deferred;
     this.#requeued = [];
     this.#deferred = [];
-    this.#inFlight += requeued.length;
     for (const bio of requeued) submitBio(bio);
     for (const bio of deferred) submitBio(bio);
   }
 
   // ---- the data path ----
-
-  #enter(bio: Bio): Frame {
-    this.#inFlight++;
-    return bio.pushFrame(this);
-  }
 
   #mapAny(bio: Bio, frame: Frame, table: Table): void {
     switch (bio.op) {
@@ -246,7 +262,7 @@ export class MappedDevice implements BlockDevice, FrameHook {
       this.#park(bio);
       return;
     }
-    this.#map(piece, this.#enter(piece), entry);
+    this.#map(piece, piece.pushFrame(this), entry);
     if (isLast) endBio(bio, Status.Ok);
     else submitBio(bio);
   }
@@ -273,6 +289,7 @@ export class MappedDevice implements BlockDevice, FrameHook {
 
   #map(bio: Bio, frame: Frame, entry: TableEntry): void {
     frame.target = entry;
+    this.#below++;
     bio.sector -= entry.startSector;
     switch (entry.target.map(bio)) {
       case MapResult.Remapped:
@@ -287,6 +304,7 @@ export class MappedDevice implements BlockDevice, FrameHook {
         return;
       default:
         this.#hold(bio, frame);
+        this.#returned();
     }
   }
 
@@ -298,9 +316,7 @@ export class MappedDevice implements BlockDevice, FrameHook {
     bio.lenBytes = frame.lenBytes;
     bio.segment = frame.segment;
     bio.segmentDone = frame.segmentDone;
-    this.#inFlight--;
     this.#requeued.push(bio);
-    if (this.#onIdle !== null) this.#checkIdle();
   }
 
   #endIo(bio: Bio, entry: TableEntry, word: number): boolean {
@@ -315,9 +331,10 @@ export class MappedDevice implements BlockDevice, FrameHook {
     }
     // The target has it again, or it starts over; either way it is in flight here.
     bio.sector = sector;
-    const frame = this.#enter(bio);
+    const frame = bio.pushFrame(this);
     if (result === EndIoResult.Incomplete) {
       frame.target = entry;
+      this.#below++;
       bio.sector = sector - entry.startSector;
       return false;
     }
@@ -328,7 +345,10 @@ export class MappedDevice implements BlockDevice, FrameHook {
     return false;
   }
 
-  /** Discard and write-zeroes: a clone for each target, and for each piece that a target asks for. */
+  /**
+   * Discard and write-zeroes: a clone for each target, and for each piece that a target asks
+   * for.
+   */
   #mapRange(bio: Bio, frame: Frame, table: Table): void {
     if (table.isReadOnly || bio.sector + bio.lenSectors > table.lenSectors) {
       endBio(bio, table.isReadOnly ? Status.ReadOnly : Status.Io);
@@ -357,7 +377,7 @@ export class MappedDevice implements BlockDevice, FrameHook {
         }
         clone.lenBytes = sectors * SECTOR_BYTES;
         clone.targetWord = frame.step;
-        this.#map(clone, this.#enter(clone), entry);
+        this.#map(clone, clone.pushFrame(this), entry);
       }
       if (++frame.step >= pieces) {
         frame.step = 0;
@@ -384,6 +404,7 @@ export class MappedDevice implements BlockDevice, FrameHook {
       bio.sector = 0;
       // Not this device's any more, should it be queued again below.
       frame.target = devices;
+      this.#below++;
       submitBio(bio);
       return;
     }
@@ -397,11 +418,13 @@ export class MappedDevice implements BlockDevice, FrameHook {
       clone.sector = 0;
       if (step < devices.length) {
         clone.device = devices[step] as BlockDevice;
+        clone.pushFrame(this).target = devices;
+        this.#below++;
         submitBio(clone);
       } else {
         const entry = ownFlushers[step - devices.length] as TableEntry;
         clone.sector = entry.startSector;
-        this.#map(clone, this.#enter(clone), entry);
+        this.#map(clone, clone.pushFrame(this), entry);
       }
     }
     endBio(bio, Status.Ok);
@@ -420,11 +443,7 @@ export class MappedDevice implements BlockDevice, FrameHook {
     };
     const flush = this.#preflushes.tryClone(bio, owner, false);
     if (flush === null) {
-      this.#waitingToFlush++;
-      this.#preflushes.whenFree(() => {
-        this.#waitingToFlush--;
-        submitBio(bio);
-      });
+      this.#preflushes.whenFree(() => submitBio(bio));
       return;
     }
     flush.op = Op.Flush;
@@ -434,7 +453,7 @@ export class MappedDevice implements BlockDevice, FrameHook {
     flush.segmentDone = 0;
     flush.lenBytes = 0;
     // Straight in: it belongs to a bio that is already inside, also while the device is suspending.
-    this.#mapFlush(flush, this.#enter(flush), this.#live ?? bug('preflush without a table'));
+    this.#mapFlush(flush, flush.pushFrame(this), this.#live ?? bug('preflush without a table'));
   }
 
   /** Whoever needs a clone goes behind those who already wait for one. */
@@ -448,51 +467,8 @@ export class MappedDevice implements BlockDevice, FrameHook {
     this.set.whenFree(this.#unpark);
   }
 
-  #checkIdle(): void {
-    const busy = this.#idleIgnoresRequeued ? this.busy : this.#inFlight;
-    if (busy > 0) {
-      // A parent whose own piece ends while another one is held back tells nobody: look again.
-      const mustLook = this.#idleIgnoresRequeued && this.#requeued.length > 0;
-      if (mustLook && !this.#isLooking) {
-        this.#isLooking = true;
-        this.#clock.after(1, () => {
-          this.#isLooking = false;
-          if (this.#onIdle !== null) this.#checkIdle();
-        });
-      }
-      return;
-    }
-    const done = this.#onIdle;
-    this.#onIdle = null;
-    done?.();
-  }
-
-  /**
-   * Bios of this device that wait for nothing but pieces which a target pushed back: their
-   * parents, those that want one of the clones that such pieces are, and the writes whose flush is
-   * among these.
-   */
-  #stuck(): number {
-    if (this.#requeued.length === 0) return 0;
-    const waitsFor = new Map<Bio, number>();
-    let clonesHeld = 0;
-    for (const piece of this.#requeued) {
-      if (piece.owner === this.set) clonesHeld++;
-      const parent = piece.parent;
-      if (parent !== null) waitsFor.set(parent, (waitsFor.get(parent) ?? 0) + 1);
-    }
-    // A clone that is not held back comes back, perhaps right behind this, and somebody gets it.
-    let stuck = clonesHeld === this.set.outstanding ? this.#parked.length : 0;
-    if (stuck > 0) {
-      const flushes = this.#parked.filter((bio) => bio.source?.topFrame?.hook === this).length;
-      stuck += flushes;
-      if (flushes === this.#preflushes.outstanding) stuck += this.#waitingToFlush;
-    }
-    for (const [parent, pieces] of waitsFor) {
-      for (let d = 0; d < parent.depth; d++) {
-        if (parent.remaining === pieces && parent.frames[d]?.hook === this) stuck++;
-      }
-    }
-    return stuck;
+  /** One fewer with a target or below. Whoever waits looks when the submit loop is empty. */
+  #returned(): void {
+    if (--this.#below === 0 && this.#onIdle !== null) queueMicrotask(this.#checkIdle);
   }
 }

@@ -1,9 +1,11 @@
-// The two tables of a mapped device, and what goes on between them: suspend, resume, halting for good.
+// The two tables of a mapped device, and what goes on between them: suspend, resume, halting for
+// good.
 //
-// Each of these is a transaction. It is done; or it failed and everybody is told that it does not take
-// place, and I/O goes on as before; or, where targets have gone too far for that, the device stays
-// suspended and has a `failure`, until a later suspend or resume succeeds. A flush that failed is done
-// again by whoever wants one next, so nobody takes the silence of the second for the success of the first.
+// Each of these is a transaction. It is done; or it failed and everybody is told that it does
+// not take place, and I/O goes on as before; or, where targets have gone too far for that, the
+// device stays suspended and has a `failure`, until a later suspend or resume succeeds. A flush
+// that failed is done again by whoever wants one next, so nobody takes the silence of the second
+// for the success of the first.
 //
 // Suspending: new bios wait; `presuspend`; what is in flight ends; lower devices are flushed;
 // `postsuspend`. Resuming: `preresume`; the tables change places; `resume`; bios go on.
@@ -112,23 +114,42 @@ export class TableSlots {
   }
 
   /**
-   * Suspends for good. Throws DmError, and then nothing has happened. With `isForced` only a wait that
-   * is given up is an error: others are answered, and the device is halted all the same.
+   * Suspends for good. Throws DmError, and then nothing has happened. With `isForced` only a
+   * wait that is given up is thrown: other errors are answered, and the device is halted all
+   * the same.
    */
   async halt(options: {
     readonly isForced: boolean;
+    /** False for a device that nobody can have written to. */
+    readonly flushes?: boolean;
     readonly signal?: AbortSignal | undefined;
   }): Promise<unknown> {
-    const { signal } = options;
+    const { signal, flushes = true } = options;
     try {
-      await this.suspend({ requeues: true, flushes: true, signal });
+      await this.suspend({ requeues: true, flushes, signal });
       return undefined;
     } catch (error) {
-      if (!options.isForced) throw error;
+      if (!options.isForced || signal?.aborted === true) throw error;
       if (!this.#isQuiet) await this.#haltAnyway(signal);
       this.#failure = null;
       return error;
     }
+  }
+
+  /**
+   * Nobody will resume the device any more. One that is suspended lets go of what waits for
+   * it, with errors: devices above may be waiting for that. Never throws; what cannot be
+   * flushed is told by `halt`.
+   */
+  async giveUpWaiting(signal: AbortSignal | undefined): Promise<void> {
+    if (!this.#isQuiet || this.device.live === null) return;
+    let status: Status = Status.Ok;
+    try {
+      await this.suspend({ requeues: true, flushes: true, signal });
+    } catch (error) {
+      status = error instanceof DmError ? error.status : Status.Io;
+    }
+    this.device.refuse(status);
   }
 
   /** Halted: both tables are closed; what waits for them, or comes, ends with errors. */
@@ -153,7 +174,7 @@ export class TableSlots {
       told.push(entry);
       await entry.target.presuspend?.(requeues);
     }
-    await this.device.idle(requeues, signal);
+    await this.device.idle(signal);
   }
 
   #undoQuiet(told: readonly TableEntry[]): void {
@@ -218,7 +239,12 @@ export class TableSlots {
       await closeAll(entries.map((entry) => async () => await hook(entry))).catch(() => undefined);
     };
     await all(({ target }) => target.presuspend?.(true));
-    await this.device.idle(true, signal);
+    try {
+      await this.device.idle(signal);
+    } catch (error) {
+      this.#undoQuiet(entries);
+      throw error;
+    }
     await all(({ target }) => target.postsuspend?.(true));
     this.#isQuiet = true;
   }

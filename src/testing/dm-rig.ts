@@ -12,7 +12,14 @@ import { endBio } from '../bio/submit.ts';
 import type { BackendDevice } from '../dm/backend.ts';
 import { DeviceMapper } from '../dm/device-mapper.ts';
 import { type Shared, ShareKind } from '../dm/shares.ts';
-import { type DeviceRange, MapResult, type Target, type TargetHost } from '../dm/target.ts';
+import {
+  type DeviceRange,
+  EndIoResult,
+  MapResult,
+  type Target,
+  type TargetHost,
+} from '../dm/target.ts';
+import errorTarget from '../targets/error/error.target.ts';
 import { Arena } from '../io/arena.ts';
 import { SimEngine } from './sim/engine.ts';
 import { Scheduler } from './sim/scheduler.ts';
@@ -28,8 +35,9 @@ export class RigBackend implements BackendDevice {
   readonly isReadOnly = false;
   readonly limits = DEFAULT_LIMITS;
   isOpen = true;
-  /** Written and not flushed. */
-  isDirty = false;
+  /** Writes that have ended, and how many of them are durable. */
+  written = 0;
+  durable = 0;
   /** A flush has failed. */
   isLost = false;
   readonly #rig: DmRig;
@@ -42,9 +50,10 @@ export class RigBackend implements BackendDevice {
   submit(bio: Bio): void {
     if (!this.isOpen) this.#rig.violation(`${this.name}: used when it is closed`);
     const { op } = bio;
+    const covered = this.written;
     this.#rig.later(() => {
-      if (op === Op.Write) this.isDirty = true;
-      endBio(bio, op === Op.Flush ? this.#flush() : Status.Ok);
+      if (op === Op.Write) this.written++;
+      endBio(bio, op === Op.Flush ? this.#flush(covered) : Status.Ok);
     });
   }
 
@@ -56,13 +65,14 @@ export class RigBackend implements BackendDevice {
     await this.#rig.pause();
     if (!this.isOpen) this.#rig.violation(`${this.name}: closed twice`);
     this.isOpen = false;
-    const status = this.#flush();
+    const status = this.#flush(this.written);
+    if (status !== Status.Ok) this.#rig.losses++;
     if (status !== Status.Ok) throw new DmError(status, `${this.name}: close: data may be lost`);
   }
 
-  #flush(): Status {
+  #flush(covered: number): Status {
     if (this.#rig.fails('flush', this.name)) this.isLost = true;
-    else if (!this.isLost) this.isDirty = false;
+    else if (!this.isLost) this.durable = Math.max(this.durable, covered);
     return this.isLost ? Status.Io : Status.Ok;
   }
 }
@@ -95,12 +105,14 @@ class RigShared implements Shared {
 type RigState = 'loaded' | 'active' | 'stopping' | 'suspended' | 'ready' | 'closed';
 
 /** `rig <device>`: like linear, from the device's start. `rig <device> shared` shares an object there. */
-class RigTarget implements Target {
+export class RigTarget implements Target {
   state: RigState = 'loaded';
   readonly #rig: DmRig;
   readonly #device: BlockDevice;
   readonly #host: TargetHost;
   #before: RigState = 'loaded';
+  /** The device's count behind this target's last write. */
+  #lastWrite = 0;
 
   constructor(rig: DmRig, device: BlockDevice, host: TargetHost) {
     this.#rig = rig;
@@ -112,6 +124,22 @@ class RigTarget implements Target {
     this.#expect('map', 'active', 'stopping');
     bio.device = this.#device;
     return MapResult.Remapped;
+  }
+
+  endIo(bio: Bio): EndIoResult {
+    if (bio.op === Op.Write && this.#device instanceof RigBackend) {
+      this.#lastWrite = this.#device.written;
+    }
+    return EndIoResult.Done;
+  }
+
+  get deviceName(): string {
+    return this.#host.device.name;
+  }
+
+  /** All that was written through this target is on a medium, as far as its own device can tell. */
+  get isDurable(): boolean {
+    return !(this.#device instanceof RigBackend) || this.#lastWrite <= this.#device.durable;
   }
 
   status(): string {
@@ -136,7 +164,7 @@ class RigTarget implements Target {
   async postsuspend(noflush: boolean): Promise<void> {
     // A device that is halted by force goes on behind a presuspend that failed.
     this.#expect('postsuspend', 'stopping', 'suspended');
-    if (!noflush && this.#device instanceof RigBackend && this.#device.isDirty) {
+    if (!noflush && !this.isDurable) {
       this.#rig.violation(`${this.#device.name}: suspended as if it had been flushed`);
     }
     this.state = 'suspended';
@@ -164,7 +192,8 @@ class RigTarget implements Target {
   async close(): Promise<void> {
     this.#expect('close', 'loaded', 'suspended');
     this.state = 'closed';
-    this.#rig.targets--;
+    this.#rig.targets.delete(this);
+    if (!this.isDurable) this.#rig.closedUnflushed.push(this.deviceName);
     await this.#rig.hook('target close', this.#host.deviceName);
   }
 
@@ -188,7 +217,11 @@ export class DmRig {
   readonly backends = new Map<string, RigBackend>();
   readonly shared = new Set<BlockDevice>();
   /** Made and not closed. */
-  targets = 0;
+  readonly targets = new Set<RigTarget>();
+  /** Devices whose targets were closed with something written that no flush had made durable. */
+  readonly closedUnflushed: string[] = [];
+  /** Backends whose last flush, at their end, failed. */
+  losses = 0;
   /** Faults so far. */
   failures = 0;
   /** Which calls fail: `hook` is one of the names above, `who` a device or a backend. */
@@ -208,7 +241,7 @@ export class DmRig {
         await this.hook('load type', name);
         const create = async (args: readonly string[], host: TargetHost): Promise<Target> =>
           await this.#create(args, host);
-        if (name === 'error') return (await import('../targets/error/error.target.ts')).default;
+        if (name === 'error') return errorTarget;
         return { name, version: [1, 0, 0], create };
       },
       openBackend: async (reference) => {
@@ -260,7 +293,8 @@ export class DmRig {
       });
     }
     await this.hook('create', host.deviceName);
-    this.targets++;
-    return new RigTarget(this, device, host);
+    const target = new RigTarget(this, device, host);
+    this.targets.add(target);
+    return target;
   }
 }

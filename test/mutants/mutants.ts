@@ -208,8 +208,8 @@ export const MUTANTS: readonly Mutant[] = [
   {
     name: 'I/O goes on while suspended',
     file: 'dm/mapped-device.js',
-    find: 'if (this.#isSuspended) { this.#deferred.push(bio);',
-    replace: 'if (false) { this.#deferred.push(bio);',
+    find: 'if (this.#isSuspended) { if (this.#flushAnswer === null)',
+    replace: 'if (false) { if (this.#flushAnswer === null)',
   },
   {
     name: 'what came while suspended is lost',
@@ -220,14 +220,14 @@ export const MUTANTS: readonly Mutant[] = [
   {
     name: 'suspending does not wait for I/O in flight',
     file: 'dm/mapped-device.js',
-    find: 'if (busy > 0) {',
-    replace: 'if (false) {',
+    find: 'if (this.#below === 0) this.#onIdle?.();',
+    replace: 'this.#onIdle?.();',
   },
   {
     name: 'a bio that went through is still counted',
     file: 'dm/mapped-device.js',
-    find: 'bioPopped(bio, frame) { this.#inFlight--;',
-    replace: 'bioPopped(bio, frame) {',
+    find: 'this.#returned(); return !entry.hasEndIo',
+    replace: 'return !entry.hasEndIo',
   },
   {
     name: 'a split bio waits for its pieces in a lower device',
@@ -261,8 +261,8 @@ export const MUTANTS: readonly Mutant[] = [
   },
   {
     name: 'a suspend does not flush',
-    file: 'dm/device-node.js',
-    find: 'if (!noflush && live !== null) await this.#flush(live);',
+    file: 'dm/table-slots.js',
+    find: 'if (options.flushes && live !== null) await this.#flush(live, options.signal);',
     replace: '',
   },
 

@@ -238,8 +238,8 @@ class StackRig implements Rig {
     if (verb === 'reload') await dm.load(name, table);
     await dm.suspend(name, { noflush: rng.chance(0.3) });
     const device = this.#devices[this.#spec.devices.findIndex((d) => d.name === name)];
-    if (device !== undefined && device.busy > 0) {
-      this.lab.violations.push(`${name}: ${device.busy} bios in flight while suspended`);
+    if (device !== undefined && device.inFlight > 0) {
+      this.lab.violations.push(`${name}: ${device.inFlight} bios in flight while suspended`);
     }
     await dm.resume(name);
   }

@@ -422,7 +422,9 @@ export class SimDisk implements BackendDevice {
   #measureDepth(): void {
     const limit = Error.stackTraceLimit;
     Error.stackTraceLimit = Number.POSITIVE_INFINITY;
-    const frames = (new Error('depth').stack ?? '').split('\n').length;
+    // Functions that await something are shown as well, but are on no stack.
+    const lines = (new Error('depth').stack ?? '').split('\n');
+    const frames = lines.filter((line) => !line.includes(' at async ')).length;
     Error.stackTraceLimit = limit;
     this.callDepthMax = Math.max(this.callDepthMax, frames);
   }
