@@ -63,13 +63,13 @@ function onLines(socket: Socket, line: (text: string) => void): void {
 
 export class ControlServer {
   readonly #server: Server;
-  readonly #file: UnixSocketFile;
+  /** Undefined until it has its name. */
+  #file: UnixSocketFile | undefined;
   readonly #limits: ControlLimits;
   readonly #connections = new Set<ControlConnection>();
 
-  private constructor(server: Server, file: UnixSocketFile, limits: ControlLimits) {
+  private constructor(server: Server, limits: ControlLimits) {
     this.#server = server;
-    this.#file = file;
     this.#limits = limits;
   }
 
@@ -81,9 +81,10 @@ export class ControlServer {
   ): Promise<ControlServer> {
     mkdirSync(dirname(path), { recursive: true, mode: 0o700 });
     const server = createServer();
-    const file = await listenOnUnixSocket(server, path);
-    const control = new ControlServer(server, file, { ...LIMITS, ...limits });
+    const control = new ControlServer(server, { ...LIMITS, ...limits });
+    // Before the socket has its name: whoever connects to that at once is served too.
     server.on('connection', (socket) => control.#serve(socket, handler));
+    control.#file = await listenOnUnixSocket(server, path);
     return control;
   }
 
@@ -94,12 +95,12 @@ export class ControlServer {
   async close(): Promise<void> {
     this.#server.close();
     for (const connection of this.#connections) connection.close();
-    await this.#file.removeIfOurs();
+    await this.#file?.removeIfOurs();
   }
 
   /** For a process that ends at once. */
   abandon(): void {
-    this.#file.removeNow();
+    this.#file?.removeNow();
   }
 
   #serve(socket: Socket, handler: Handler): void {
