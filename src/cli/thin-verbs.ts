@@ -1,6 +1,7 @@
 // Daily work with thin pools over the daemon: pools from files, volumes and snapshots by name.
 
-import { closeSync, existsSync, ftruncateSync, openSync, statSync } from 'node:fs';
+import { statSync } from 'node:fs';
+import { open } from 'node:fs/promises';
 import { resolve } from 'node:path';
 import { type Command, InvalidArgumentError } from 'commander';
 import { DmError, invalid } from '../base/errors.ts';
@@ -8,6 +9,7 @@ import { Status } from '../base/status.ts';
 import { formatSize, KIB, MIB, parseSize, SECTOR_BYTES } from '../base/units.ts';
 import type { TargetLine } from '../dm/control.ts';
 import { escapeArg, splitArgs } from '../dm/table-text.ts';
+import { createDurably } from '../io/durable-file.ts';
 import { call } from './daemon-call.ts';
 import { print } from './output.ts';
 
@@ -26,13 +28,19 @@ function metadataBytes(dataBytes: number, blockBytes: number): number {
 }
 
 /** A sparse file of this size; one that is there is only made longer. */
-function sparseFile(path: string, bytes: number): void {
-  if (existsSync(path) && !statSync(path).isFile()) return;
-  const fd = openSync(path, existsSync(path) ? 'r+' : 'wx', 0o600);
+async function sparseFile(path: string, bytes: number): Promise<void> {
+  const found = statSync(path, { throwIfNoEntry: false });
+  if (found === undefined) {
+    await createDurably(path, bytes);
+    return;
+  }
+  if (!found.isFile() || found.size >= bytes) return;
+  const file = await open(path, 'r+');
   try {
-    if (statSync(path).size < bytes) ftruncateSync(fd, bytes);
+    await file.truncate(bytes);
+    await file.sync();
   } finally {
-    closeSync(fd);
+    await file.close();
   }
 }
 
@@ -83,8 +91,8 @@ async function createPool(name: string, o: CreatePool): Promise<void> {
   if (o.size % o.block !== 0) {
     throw invalid(`--size ${o.size}: not a multiple of the data block of ${o.block} bytes`);
   }
-  sparseFile(data, o.size);
-  sparseFile(metadata, metadataBytes(o.size, o.block));
+  await sparseFile(data, o.size);
+  await sparseFile(metadata, metadataBytes(o.size, o.block));
   const features = [
     ...(o.skipZeroing === true ? ['skip_block_zeroing'] : []),
     ...(o.errorIfNoSpace === true ? ['error_if_no_space'] : []),
@@ -119,8 +127,8 @@ async function growPool(name: string, bytes: number): Promise<void> {
   if (bytes % blockBytes !== 0) {
     throw invalid(`--size ${bytes}: not a multiple of the data block of ${blockBytes} bytes`);
   }
-  sparseFile(data, bytes);
-  sparseFile(metadata, metadataBytes(bytes, blockBytes));
+  await sparseFile(data, bytes);
+  await sparseFile(metadata, metadataBytes(bytes, blockBytes));
   const words = [escapeArg(metadata), escapeArg(data), block, ...rest].join(' ');
   await call('load', name, `0 ${bytes / SECTOR_BYTES} thin-pool ${words}`);
   await call('resume', name);

@@ -7,6 +7,7 @@ import { type Command, InvalidArgumentError } from 'commander';
 import { invalid } from '../base/errors.ts';
 import { SECTOR_BYTES } from '../base/units.ts';
 import { escapeArg } from '../dm/table-text.ts';
+import { createDurably } from '../io/durable-file.ts';
 import { findHash, type TreeFormat, VerityTree } from '../targets/verity/tree.ts';
 import { formatVolume, readSuper, treeStart, verifyVolume } from '../tools/verity/volume.ts';
 import { call } from './daemon-call.ts';
@@ -174,7 +175,7 @@ async function format(data: string, hash: string, flags: Flags): Promise<void> {
   if (!/^[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}$/i.test(uuid)) {
     throw invalid(`--uuid ${uuid}: expected 8-4-4-4-12 hexadecimal digits`);
   }
-  if (!existsSync(hash)) writeFileSync(hash, '');
+  if (!existsSync(hash)) await createDurably(hash, 0);
   const superblock = flags.superblock ? { uuid, offsetBytes: flags.hashOffset } : null;
   const progress = new Progress();
   const root = await formatVolume(data, hash, tree, superblock, (done, total) =>

@@ -14,6 +14,7 @@ import { DmError, invalid } from '../../base/errors.ts';
 import { Status, statusOfError } from '../../base/status.ts';
 import { errnoText } from '../../base/system-error.ts';
 import { SECTOR_BYTES } from '../../base/units.ts';
+import { createDurably } from '../../io/durable-file.ts';
 import type { IoFile } from '../../io/engine.ts';
 import {
   BLKGETSIZE64,
@@ -56,14 +57,30 @@ export interface OpenedFile extends IoFile {
   readonly memAlignBytes: number;
 }
 
+/** Makes the file if it is not there and should be, so that it outlasts a crash. Throws DmError. */
+export async function createMissing(options: FileOptions): Promise<void> {
+  const { path, isReadOnly, create, sizeBytes } = options;
+  if (!create || tryStat(path) !== undefined) return;
+  if (sizeBytes === undefined) {
+    throw invalid(`device ${path}: create=1 needs a size for the new file (size=SIZE)`);
+  }
+  if (isReadOnly) return;
+  try {
+    await createDurably(path, sizeBytes);
+  } catch (cause) {
+    const status = cause instanceof DmError ? cause.status : statusOfError(cause);
+    // Somebody else has made the file meanwhile.
+    if (status === Status.Exists) return;
+    const text = `device ${path}: cannot make it with ${sizeBytes} bytes: ${errnoText(status)}`;
+    throw new DmError(status, text, { cause });
+  }
+}
+
 /** Throws DmError. */
 export function openFile(options: FileOptions): OpenedFile {
   const { path } = options;
   const found = tryStat(path);
   if (found?.isDirectory()) throw isDirectory(path);
-  if (found === undefined && options.create && options.sizeBytes === undefined) {
-    throw invalid(`device ${path}: create=1 needs a size for the new file (size=SIZE)`);
-  }
   const fd = openFd(options, found);
   try {
     const stat = fstatSync(fd);
@@ -98,7 +115,7 @@ function isDirectory(path: string): DmError {
 }
 
 function openFd(options: FileOptions, found: Stats | undefined): number {
-  const { path, isReadOnly, isDirect, create } = options;
+  const { path, isReadOnly, isDirect } = options;
   if (isDirect && typeof constants.O_DIRECT !== 'number') {
     throw new DmError(Status.NotSupported, `device ${path}: direct=1: this system has no O_DIRECT`);
   }
@@ -106,11 +123,10 @@ function openFd(options: FileOptions, found: Stats | undefined): number {
   const isExclusive = !isReadOnly && options.lock && found?.isBlockDevice() === true;
   const flags =
     (isReadOnly ? constants.O_RDONLY : constants.O_RDWR) |
-    (create && !isReadOnly ? constants.O_CREAT : 0) |
     (isExclusive ? constants.O_EXCL : 0) |
     (isDirect ? constants.O_DIRECT : 0);
   try {
-    return openSync(path, flags, 0o600);
+    return openSync(path, flags);
   } catch (error) {
     const status = statusOfError(error);
     if (status === Status.Busy) throw busy(options);

@@ -32,7 +32,7 @@ import { BounceBuffers } from './bounce.ts';
 import { discardLimits, isUnsupported } from './file-discard.ts';
 import { fileExtents, fileSeeker, type Seeker } from './file-extents.ts';
 import { FileOp, type FileOpHost, FileStep } from './file-op.ts';
-import { type OpenedFile, openFile } from './file-open.ts';
+import { createMissing, type FileOptions, type OpenedFile, openFile } from './file-open.ts';
 import { FileSync } from './file-sync.ts';
 import type { OpenContext } from '../open.ts';
 import { ReferenceOptions } from '../reference.ts';
@@ -337,14 +337,16 @@ export async function open(reference: string, context: OpenContext): Promise<Fil
   const path = options === null ? reference : options.path;
   if (path === '') throw invalid(`device '${reference}': the path is empty`);
   const isReadOnly = context.readOnly || (options?.flag('readonly', false) ?? false);
-  const file = openFile({
+  const wanted: FileOptions = {
     path: resolve(path),
     isReadOnly,
     isDirect: options?.flag('direct', false) ?? false,
     create: options?.flag('create', false) ?? false,
     sizeBytes: options?.size('size'),
     lock: options?.flag('lock', true) ?? true,
-  });
+  };
+  await createMissing(wanted);
+  const file = openFile(wanted);
   try {
     const name = isPlain ? resolve(path) : reference;
     return await Promise.resolve(new FileDevice(name, file, isReadOnly, context.engine));

@@ -17,6 +17,7 @@ import {
 import { promisify } from 'node:util';
 import { DmError, errorText, invalid } from '../../base/errors.ts';
 import { Status, statusName, statusOfError } from '../../base/status.ts';
+import { syncFolderOf } from '../../io/durable-file.ts';
 import { errno, flock, LOCK_EX, LOCK_NB } from '../../io/posix.ts';
 import { fileSizeBytes } from '../../io/file-size.ts';
 import { damaged } from './luks-error.ts';
@@ -48,6 +49,8 @@ export class LuksFile implements LuksIo {
   readonly isBlockDevice: boolean;
   readonly #fd: number;
   #sizeBytes: number;
+  /** Made here, and its name not synced yet. */
+  #isNew = false;
 
   private constructor(path: string, fd: number, isBlockDevice: boolean) {
     this.path = path;
@@ -82,7 +85,9 @@ export class LuksFile implements LuksIo {
     try {
       lock(path, fd);
       ftruncateSync(fd, sizeBytes);
-      return new LuksFile(path, fd, false);
+      const file = new LuksFile(path, fd, false);
+      file.#isNew = true;
+      return file;
     } catch (error) {
       closeSync(fd);
       throw error;
@@ -122,6 +127,9 @@ export class LuksFile implements LuksIo {
   async flush(): Promise<void> {
     try {
       await sync(this.#fd);
+      // Its name as well, or a crash takes the backup that was reported as made.
+      if (this.#isNew) await syncFolderOf(this.path);
+      this.#isNew = false;
     } catch (error) {
       throw failed(this.path, 'flush', error);
     }
