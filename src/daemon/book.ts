@@ -55,6 +55,14 @@ export class Book {
     );
   }
 
+  /** Whether something that is missing names the device. */
+  isAwaited(device: string): boolean {
+    return (
+      this.usersOf(device).some((user) => isIncomplete(user)) ||
+      this.exportsOf(device).some(({ missing }) => missing !== undefined)
+    );
+  }
+
   putDevice(entry: DeviceEntry): Revert {
     return put(this.#devices, entry.saved.name, entry);
   }
@@ -75,8 +83,7 @@ export class Book {
   renameDevice(from: string, to: string): Revert {
     const reverts: Revert[] = [];
     for (const [name, entry] of this.#devices) {
-      const isMissing = entry.missing !== undefined || entry.missingInactive !== undefined;
-      const next = isMissing ? withWord(entry, from, to) : entry;
+      const next = isIncomplete(entry) ? withWord(entry, from, to) : entry;
       if (next !== entry) reverts.push(put(this.#devices, name, next));
     }
     for (const { saved, ...entry } of this.exportsOf(from)) {
@@ -108,6 +115,11 @@ export class Book {
       exports: this.exports().map(({ saved }) => saved),
     };
   }
+}
+
+/** Something of the device is missing. */
+export function isIncomplete(entry: DeviceEntry | undefined): boolean {
+  return entry?.missing !== undefined || entry?.missingInactive !== undefined;
 }
 
 function put<T>(map: Map<string, T>, name: string, entry: T): Revert {

@@ -18,6 +18,8 @@ import type { StateStore } from './state-store.ts';
 import type { PlaneVerb, VERBS, VerbArgs } from './verbs.ts';
 
 const UUID_BYTES_MAX = 128;
+/** A device that nobody has used can only wait for what is suspended below. */
+const UNDO_MS = 5000;
 
 export type ChangeVerb = {
   [N in PlaneVerb]: (typeof VERBS)[N]['kind'] extends 'change' ? N : never;
@@ -68,7 +70,8 @@ export class Changes implements Verbs {
       const info = await this.#plane.call('create', [{ ...options, minor }], signal);
       await this.#keep(
         async () => await this.#observed(name, { isVolatile }),
-        async () => await this.#plane.remove(name),
+        async () =>
+          await this.#plane.call('remove', [name, undefined], AbortSignal.timeout(UNDO_MS)),
         `device ${name} is there now`,
       );
       return info;
@@ -109,6 +112,12 @@ export class Changes implements Verbs {
 
   async resume([name]: VerbArgs<'resume'>, signal: Signal): Promise<void> {
     const entry = this.#present(name);
+    if (entry?.missingInactive !== undefined) {
+      throw new DmError(
+        Status.NoEntry,
+        `device ${name}: its inactive table is missing (${entry.missingInactive}): load another, or clear it`,
+      );
+    }
     await this.#intend(
       entry && resumed(entry),
       async () => await this.#plane.call('resume', [name], signal),
@@ -118,6 +127,12 @@ export class Changes implements Verbs {
   async remove([name, options]: VerbArgs<'remove'>, signal: Signal): Promise<void> {
     const entry = this.#book.device(name);
     const waiting = this.#book.exportsOf(name).find(({ missing }) => missing !== undefined);
+    if (entry !== undefined && options?.deferred === true && this.#book.isAwaited(name)) {
+      // The plane does not know of users that are missing.
+      const saved = { ...entry.saved, isDeferredRemove: true };
+      await this.#save(this.#book.putDevice({ ...entry, saved }));
+      return;
+    }
     if (entry !== undefined && waiting !== undefined) {
       const text = `device ${name}: Device or resource busy (export '${waiting.saved.name}' waits for it)`;
       throw new DmError(Status.Busy, text);
@@ -317,7 +332,9 @@ export class Changes implements Verbs {
     const was = this.#book.device(name);
     const isVolatile = known.isVolatile ?? was?.isVolatile ?? false;
     const saved = await observeDevice(this.#plane, name, known.isInactiveReadOnly ?? false);
-    return saved && { saved, isVolatile };
+    if (saved === undefined) return undefined;
+    const isDeferredRemove = saved.isDeferredRemove || was?.saved.isDeferredRemove === true;
+    return { saved: { ...saved, isDeferredRemove }, isVolatile };
   }
 
   /** What a device prints may have changed without a verb on it. */
@@ -371,8 +388,7 @@ function withoutInactive({ saved, isVolatile }: DeviceEntry): DeviceEntry {
 
 function resumed(entry: DeviceEntry): DeviceEntry {
   const { inactive, ...rest } = entry.saved;
-  // A table that could not be loaded again takes no part.
-  if (inactive === undefined || entry.missingInactive !== undefined) {
+  if (inactive === undefined) {
     return { ...entry, saved: { ...entry.saved, isSuspended: false } };
   }
   return { ...entry, saved: { ...rest, live: inactive, isSuspended: false } };

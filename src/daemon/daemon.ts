@@ -63,7 +63,14 @@ export class Daemon {
       unsaved: (error) => this.#saveLater(error),
       isEnding: () => this.#isEnding,
     });
-    this.#restorer = new Restorer({ plane, book: this.#book, turns: this.#turns, clock, look });
+    this.#restorer = new Restorer({
+      plane,
+      book: this.#book,
+      turns: this.#turns,
+      clock,
+      look,
+      changed: () => this.#saveAgain(),
+    });
   }
 
   /** Recreates what was saved. What cannot be is logged, and kept. Throws DmError on a bad state. */
@@ -167,7 +174,7 @@ export class Daemon {
     info: async ([name]) => {
       const entry = this.#book.device(name);
       if (entry?.missing !== undefined) return this.#missingDevice(entry, entry.missing);
-      return withReason(await this.#plane.info(name), entry);
+      return withBook(await this.#plane.info(name), entry);
     },
     deps: async ([name]) =>
       this.#book.device(name)?.missing === undefined ? await this.#plane.deps(name) : [],
@@ -222,7 +229,7 @@ export class Daemon {
       const info = there.get(entry.saved.name);
       there.delete(entry.saved.name);
       if (entry.missing !== undefined) all.push(this.#missingDevice(entry, entry.missing));
-      else if (info !== undefined) all.push(withReason(info, entry));
+      else if (info !== undefined) all.push(withBook(info, entry));
     }
     return [...all, ...there.values()];
   }
@@ -299,9 +306,16 @@ function isChange(verb: VerbName): boolean {
   return verbEntry(verb).kind === 'change';
 }
 
-function withReason(info: ListedDevice, entry: DeviceEntry | undefined): ListedDevice {
-  const reason = entry?.missingInactive;
-  return reason === undefined ? info : { ...info, reason: `inactive table: ${reason}` };
+/** What the plane says of a device, and what only the book knows. */
+function withBook(info: ListedDevice, entry: DeviceEntry | undefined): ListedDevice {
+  if (entry === undefined) return info;
+  const reason = entry.missingInactive;
+  return {
+    ...info,
+    // Until what is missing has come back, the plane has not been told.
+    isDeferredRemove: info.isDeferredRemove || entry.saved.isDeferredRemove,
+    ...(reason === undefined ? {} : { reason: `inactive table: ${reason}` }),
+  };
 }
 
 function missingExport({ saved, missing }: ExportEntry): ListedExport {

@@ -8,7 +8,7 @@ import type { Clock, Timer } from '../base/clock.ts';
 import { DmError, errorText } from '../base/errors.ts';
 import { Status, statusOfError } from '../base/status.ts';
 import type { Missing } from './answers.ts';
-import { type Book, type DeviceEntry, wordsOf } from './book.ts';
+import { type Book, type DeviceEntry, isIncomplete, wordsOf } from './book.ts';
 import type { Plane } from './plane.ts';
 import type { SavedTable } from './state-file.ts';
 import { deviceTurn, exportTurn, type Turns } from './turns.ts';
@@ -20,6 +20,8 @@ export interface RestorerOptions {
   readonly clock: Clock;
   /** What tells one state of a file from another without opening it. Never rejects. */
   readonly look: (path: string) => Promise<string>;
+  /** The book may have changed by itself. */
+  readonly changed: () => Promise<void>;
 }
 
 /** How often files are looked at. */
@@ -55,15 +57,17 @@ export class Restorer {
     const { book } = this.#options;
     const missing = book.devices().filter((entry) => isIncomplete(entry));
     const names = new Set(missing.map(({ saved }) => saved.name));
-    if (name === undefined) {
-      // The lowest first: the others follow when what they name is there.
-      const lowest = missing.filter((entry) => !usesAny(entry, names));
-      await Promise.all(lowest.map(({ saved }) => this.#try(saved.name)));
-    }
+    // The lowest first: the others follow when what they name is there.
+    const lowest = missing.filter((entry) => name === undefined && !usesAny(entry, names));
+    await this.#tryAll(lowest);
     // And whatever has not been reached, for its reason.
+    const tried = new Set(lowest.map(({ saved }) => saved.name));
     const rest = book.devices().filter((entry) => isIncomplete(entry));
-    const wanted = rest.filter(({ saved }) => name === undefined || saved.name === name);
-    await Promise.all(wanted.map(({ saved }) => this.#try(saved.name)));
+    await this.#tryAll(
+      rest.filter(({ saved }) =>
+        name === undefined ? !tried.has(saved.name) : saved.name === name,
+      ),
+    );
     const exports = book.exports().filter((entry) => entry.missing !== undefined);
     for (const { saved } of exports) {
       if (name === undefined || saved.name === name) await this.#tryExport(saved.name);
@@ -76,8 +80,15 @@ export class Restorer {
     for (const { saved, missing } of book.exportsOf(device)) {
       if (missing !== undefined) await this.#tryExport(saved.name);
     }
-    const users = book.usersOf(device).filter((entry) => isIncomplete(entry));
-    await Promise.all(users.map(({ saved }) => this.#try(saved.name)));
+    await this.#tryAll(book.usersOf(device).filter((entry) => isIncomplete(entry)));
+  }
+
+  /** A file that is first opened read-only could not be written to by another table. */
+  async #tryAll(entries: readonly DeviceEntry[]): Promise<void> {
+    for (const isReadOnly of [false, true]) {
+      const some = entries.filter(({ saved }) => (saved.live?.isReadOnly ?? false) === isReadOnly);
+      await Promise.all(some.map(({ saved }) => this.#try(saved.name)));
+    }
   }
 
   /**
@@ -85,8 +96,13 @@ export class Restorer {
    * nothing that is missing needs them.
    */
   async applyDeferred(): Promise<void> {
-    for (const { saved } of this.#options.book.devices()) {
-      if (saved.isDeferredRemove) await this.#applyDeferred(saved.name);
+    const { book } = this.#options;
+    // From the top down: whatever goes may have been the last user of another.
+    for (let before = -1; before !== book.devices().length; ) {
+      before = book.devices().length;
+      for (const { saved } of book.devices().toReversed()) {
+        if (saved.isDeferredRemove) await this.#applyDeferred(saved.name);
+      }
     }
   }
 
@@ -131,6 +147,8 @@ export class Restorer {
       const mayPass = PASSING.has(last?.status ?? 0) && this.#looks % LOOKS_PER_TRY === 0;
       if (mayPass || last?.looks !== (await this.#lookAt(entry))) await this.#try(name);
     }
+    await this.applyDeferred();
+    await this.#options.changed();
   }
 
   async #lookAt({ saved }: DeviceEntry): Promise<string> {
@@ -148,9 +166,9 @@ export class Restorer {
       const looks = await this.#lookAt(entry);
       const status = await this.#recreate(entry);
       this.#tries.set(name, { looks, status });
-      if (isIncomplete(book.device(name))) return false;
-      this.#tries.delete(name);
-      return true;
+      const now = book.device(name);
+      if (!isIncomplete(now)) this.#tries.delete(name);
+      return entry.missing !== undefined && now?.missing === undefined;
     });
     if (isBack) await this.appeared(name);
   }
@@ -224,22 +242,19 @@ export class Restorer {
     const { plane, book, turns } = this.#options;
     await turns.take([deviceTurn(name)], async () => {
       const entry = book.device(name);
-      if (entry?.saved.isDeferredRemove !== true || entry.missing !== undefined) return;
-      if (this.#isEnded) return;
-      const isWanted =
-        book.usersOf(name).some((user) => isIncomplete(user)) ||
-        book.exportsOf(name).some(({ missing }) => missing !== undefined);
+      if (entry?.saved.isDeferredRemove !== true || this.#isEnded) return;
+      const isAwaited = book.isAwaited(name);
+      if (entry.missing !== undefined) {
+        if (!isAwaited) book.dropDevice(name);
+        return;
+      }
       const found = (await plane.list()).find((device) => device.name === name);
-      if (found !== undefined && (found.isDeferredRemove || isWanted)) return;
+      if (found !== undefined && (found.isDeferredRemove || isAwaited)) return;
       if (found !== undefined) await plane.remove(name, { deferred: true });
       const isThere = (await plane.list()).some((device) => device.name === name);
       if (!isThere) book.dropDevice(name);
     });
   }
-}
-
-function isIncomplete(entry: DeviceEntry | undefined): boolean {
-  return entry?.missing !== undefined || entry?.missingInactive !== undefined;
 }
 
 function usesAny({ saved }: DeviceEntry, names: ReadonlySet<string>): boolean {
