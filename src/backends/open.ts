@@ -9,6 +9,8 @@ import type { IoEngine } from '../io/engine.ts';
 export interface OpenContext {
   readonly engine: IoEngine;
   readonly readOnly: boolean;
+  /** Hears what goes wrong with the device while it is open, a line each. */
+  readonly log?: ((line: string) => void) | undefined;
 }
 
 /** What each backend file exports as `open`. Throws DmError. */
@@ -36,6 +38,7 @@ export async function openBackend(
   reference: string,
   options: { readonly readOnly: boolean },
   engine: IoEngine,
+  log: (line: string) => void = () => {},
 ): Promise<BackendDevice> {
   const scheme = /^([a-z][a-z0-9+-]*):/.exec(reference)?.[1] ?? 'file';
   const file = backendFile(scheme);
@@ -45,5 +48,5 @@ export async function openBackend(
       `device ${reference}: unknown scheme '${scheme}:'; a path with a colon needs './' in front`,
     );
   }
-  return await module.open(reference, { engine, readOnly: options.readOnly });
+  return await module.open(reference, { engine, readOnly: options.readOnly, log });
 }

@@ -3,6 +3,7 @@
 
 import type { Duplex } from 'node:stream';
 import { assert } from '../base/assert.ts';
+import { LineLog } from '../base/line-log.ts';
 import { printable } from '../base/names.ts';
 import { openBackend } from '../backends/open.ts';
 import type { DmControl } from '../dm/control.ts';
@@ -37,6 +38,7 @@ export class PlaneCore {
 
   constructor(engine: IoEngine, options: CoreOptions = {}) {
     const { bareWordsAreDevices = false } = options;
+    const deviceLog = new LineLog(options.log ?? ((): void => {}), engine.clock);
     this.engine = engine;
     this.dm = new DeviceMapper({
       engine,
@@ -45,7 +47,7 @@ export class PlaneCore {
       bareWordsAreDevices,
       loadTargetType,
       listTargetTypes,
-      openBackend: (reference, access) => openBackend(reference, access, engine),
+      openBackend: (reference, access) => openBackend(reference, access, engine, deviceLog.line),
     });
     this.exports = new ExportCatalog({
       arena: engine.arena,

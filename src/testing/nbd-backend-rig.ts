@@ -94,6 +94,8 @@ export interface NbdRig {
   readonly engine: IoEngine;
   readonly device: NbdDevice;
   readonly driver: BioDriver;
+  /** What the operator was told. */
+  readonly lines: string[];
   /** Closes the device, which may reject; then checks that nothing is left. */
   close(): Promise<void>;
 }
@@ -123,13 +125,19 @@ export async function startRig(options: RigOptions): Promise<NbdRig> {
   try {
     const scheme = options.scheme ?? 'nbd+unix';
     const uri = `${scheme}:///disk?socket=${server.path}${options.query ?? ''}`;
-    const device = await open(uri, { engine, readOnly: options.isReadOnly ?? false });
+    const lines: string[] = [];
+    const device = await open(uri, {
+      engine,
+      readOnly: options.isReadOnly ?? false,
+      log: (line) => lines.push(line),
+    });
     const driver = new BioDriver(device, engine.arena);
     return {
       server,
       engine,
       device,
       driver,
+      lines,
       async close() {
         try {
           await device.close();

@@ -31,6 +31,7 @@ import {
 import { BounceBuffers } from './bounce.ts';
 import { discardLimits, isUnsupported } from './file-discard.ts';
 import { fileExtents, fileSeeker, type Seeker } from './file-extents.ts';
+import { FileFaults } from './file-faults.ts';
 import { FileOp, type FileOpHost, FileStep } from './file-op.ts';
 import { createMissing, type FileOptions, type OpenedFile, openFile } from './file-open.ts';
 import { FileSync } from './file-sync.ts';
@@ -59,14 +60,17 @@ export class FileDevice implements BackendDevice, FileOpHost {
   #canPunch = true;
   #canZeroRange = true;
   readonly #seeker: Seeker;
+  readonly #faults: FileFaults;
   /** About extents, under way. */
   readonly #answers = new Set<Promise<Extent[]>>();
   #isClosing = false;
   /** A chunk of zeroes, made when it is first needed. */
   #zeroes = NONE;
 
-  constructor(name: string, file: OpenedFile, isReadOnly: boolean, engine: IoEngine) {
+  constructor(name: string, file: OpenedFile, isReadOnly: boolean, context: OpenContext) {
+    const { engine } = context;
     this.name = name;
+    this.#faults = new FileFaults(name, file.fd, context.log ?? ((): void => {}));
     this.#file = file;
     this.#engine = engine;
     this.#seeker = fileSeeker(file.fd);
@@ -146,7 +150,10 @@ export class FileDevice implements BackendDevice, FileOpHost {
   partDone(op: FileOp, status: Status): void {
     const { lead } = op;
     if (op !== lead) this.#put(op);
-    if (status !== Status.Ok && lead.status === Status.Ok) lead.status = status;
+    if (status !== Status.Ok && lead.status === Status.Ok) {
+      lead.status = status;
+      if (status !== Status.NotSupported) this.#faults.failed(lead.bio as Bio, status);
+    }
     if (--lead.parts > 0) return;
     const bio = lead.bio as Bio;
     if (lead.status === Status.Ok && bio.isFua && bio.op !== Op.Read) this.#sync.sync(lead);
@@ -190,6 +197,7 @@ export class FileDevice implements BackendDevice, FileOpHost {
   }
 
   #synced(lead: FileOp, status: Status): void {
+    if (status !== Status.Ok) this.#faults.flushFailed(status);
     if (lead.isPreflush && status === Status.Ok) {
       lead.isPreflush = false;
       this.#start(lead);
@@ -349,7 +357,7 @@ export async function open(reference: string, context: OpenContext): Promise<Fil
   const file = openFile(wanted);
   try {
     const name = isPlain ? resolve(path) : reference;
-    return await Promise.resolve(new FileDevice(name, file, isReadOnly, context.engine));
+    return await Promise.resolve(new FileDevice(name, file, isReadOnly, context));
   } catch (error) {
     closeSync(file.fd);
     throw error;

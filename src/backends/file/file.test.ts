@@ -4,6 +4,7 @@ import {
   existsSync,
   mkdirSync,
   readFileSync,
+  rmSync,
   statSync,
   truncateSync,
   writeFileSync,
@@ -38,6 +39,9 @@ let folder: ReturnType<typeof makeTestFolder>;
 let engine: FaultyEngine;
 let opened: FileDevice[] = [];
 
+/** What the operator is told. */
+const lines: string[] = [];
+
 before(() => {
   folder = makeTestFolder();
 });
@@ -45,6 +49,7 @@ after(() => folder.remove());
 beforeEach(() => {
   arena = new Arena(16 * MIB);
   engine = new FaultyEngine(new NodeEngine(arena));
+  lines.length = 0;
 });
 afterEach(async () => {
   for (const device of opened.splice(0)) await device.close();
@@ -62,7 +67,7 @@ function image(name: string, content: Uint8Array | number): string {
 }
 
 async function openDevice(reference: string, readOnly = false): Promise<FileDevice> {
-  const device = await open(reference, { engine, readOnly });
+  const device = await open(reference, { engine, readOnly, log: (line) => lines.push(line) });
   opened.push(device);
   return device;
 }
@@ -323,6 +328,15 @@ describe('reading and writing', () => {
     engine.faults.push({ kind: 'write', result: -28 });
     const segments = [512, 512, 512];
     assert.equal(await io.write(0, Buffer.alloc(1536), { segments }), Status.NoSpace);
+    assert.deepEqual(
+      lines.map((line) => line.replace(/^device .*errors: /, '')),
+      [
+        'write of 4096 bytes at 0: No space left on device',
+        'write of 4096 bytes at 0: Input/output error',
+        'read of 512 bytes at 0: Input/output error',
+        'write of 1536 bytes at 0: No space left on device',
+      ],
+    );
   });
 
   it('calls a file cut short under it an I/O error', async () => {
@@ -331,6 +345,21 @@ describe('reading and writing', () => {
     truncateSync(path, 4096 + 100);
     await assert.rejects(io.read(4096, 4096), new IoFailure(Status.Io));
     assert.equal((await io.read(0, 4096)).length, 4096);
+    assert.match(lines.join(), /read of 4096 bytes at 4096: .*become shorter, it has 4196 bytes$/);
+    assert.equal(lines.length, 1);
+  });
+
+  it('serves on from a file whose name is gone, and fails where a file may not grow', async () => {
+    const path = image('gone', 65536);
+    const io = await drive(path);
+    rmSync(path);
+    const written = pattern(4096, 1);
+    assert.equal(await io.write(4096, written), Status.Ok);
+    assert.deepEqual(await io.read(4096, 4096), written);
+    assert.equal(await io.flush(), Status.Ok);
+    engine.faults.push({ kind: 'write', result: -27 });
+    assert.equal(await io.write(0, Buffer.alloc(512)), 27);
+    assert.match(lines.join(), /write of 512 bytes at 0: File too large$/);
   });
 
   it('ends a bio of several segments once when it is sent from the end of another', async () => {
@@ -482,6 +511,8 @@ describe('durability', () => {
     assert.equal(await io.write(0, Buffer.alloc(512), { flags }), Status.Io);
     assert.deepEqual(engine.log, ['sync']);
     assert.equal(await io.write(0, Buffer.alloc(512)), Status.Ok);
+    assert.equal(lines.length, 1, 'told once');
+    assert.match(lines.join(), /flush: Input\/output error: .* every flush fails/);
     opened = [];
     await assert.rejects(device.close(), {
       status: Status.Io,

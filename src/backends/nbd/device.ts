@@ -29,6 +29,8 @@ export interface NbdDeviceOptions {
   readonly reference: NbdReference;
   readonly engine: IoEngine;
   readonly isReadOnly: boolean;
+  /** Hears of losses and returns of the server, a line each. */
+  readonly log: (line: string) => void;
 }
 
 /** How the connection is, for operators. */
@@ -55,10 +57,15 @@ export class NbdDevice implements BackendDevice, ConnectorHost {
   readonly #router: Router;
   readonly #jobs: Jobs;
   readonly #connector: Connector;
+  readonly #log: (line: string) => void;
+  /** The server is looked for, and the operator knows. */
+  #isDown = false;
+  #isClosing = false;
 
   private constructor(options: NbdDeviceOptions, connector: Connector, terms: ExportTerms) {
     const { engine, reference } = options;
     this.name = options.name;
+    this.#log = (line) => options.log(`device ${options.name}: ${line}`);
     this.#engine = engine;
     this.#reference = reference;
     this.#connector = connector;
@@ -78,8 +85,13 @@ export class NbdDevice implements BackendDevice, ConnectorHost {
       canFlush: this.#can.flush,
       replayBytes: this.isReadOnly ? 0 : reference.replayBytes,
       failsWhenDown: reference.onDisconnect === 'fail',
-      onLost: (reason: string) => connector.lost(reason),
-      onProgress: () => connector.progressed(),
+      onLost: (reason: string) => this.#lost(reason),
+      onProgress: () => {
+        if (this.#isDown) this.#isBack();
+        connector.progressed();
+      },
+      onLostWrites: () =>
+        this.#log('acknowledged writes are lost or may be: every flush fails until it is closed'),
     };
     this.#router = new Router(routing, reference.reconnectMs > 0);
     this.#jobs = new Jobs(this.#router, engine.arena, this.#can);
@@ -149,6 +161,7 @@ export class NbdDevice implements BackendDevice, ConnectorHost {
 
   async close(): Promise<void> {
     const router = this.#router;
+    this.#isClosing = true;
     await this.#connector.stop();
     // A loss from now on is final, so nothing below waits for a server that does not come back.
     router.stopReconnecting();
@@ -181,8 +194,24 @@ export class NbdDevice implements BackendDevice, ConnectorHost {
     this.#router.admit(session);
   }
 
-  gaveUp(_reason: string): void {
+  gaveUp(reason: string): void {
+    this.#log(`given up: ${reason}; everything fails until its table is loaded again`);
     this.#router.fail();
+  }
+
+  #lost(reason: string): void {
+    if (!this.#isDown && !this.#isClosing && this.#router.sessionCount === 0) {
+      this.#isDown = true;
+      const then =
+        this.#reference.reconnectMs === 0 ? 'everything fails' : 'looking for the server';
+      this.#log(`connection lost: ${reason}; ${then}`);
+    }
+    this.#connector.lost(reason);
+  }
+
+  #isBack(): void {
+    this.#isDown = false;
+    this.#log('connected again');
   }
 
   /** The further connections that were asked for, if the server can keep them in step. */

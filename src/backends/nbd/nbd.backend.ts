@@ -10,9 +10,9 @@ export type { ConnectionState, NbdDevice } from './device.ts';
 /** Throws DmError. */
 export async function open(reference: string, context: OpenContext): Promise<NbdDevice> {
   const parsed = parseNbdReference(reference);
-  const { engine, readOnly: isReadOnly } = context;
+  const { engine, readOnly: isReadOnly, log = (): void => {} } = context;
   try {
-    return await NbdDevice.open({ name: reference, reference: parsed, engine, isReadOnly });
+    return await NbdDevice.open({ name: reference, reference: parsed, engine, isReadOnly, log });
   } catch (error) {
     if (!(error instanceof DmError)) throw error;
     throw new DmError(error.status, `device ${reference}: ${error.message}`, { cause: error });

@@ -140,7 +140,12 @@ for (const engine of availableEngines()) {
         '2:write 2560',
       ]);
       for (const i of [1, 2, 3, 5]) assert.equal(server.cache[i * 512], i);
+      const { lines } = server.rig;
+      assert.equal(lines.length, 2, lines.join('\n'));
+      assert.match(lines[0] ?? '', /^device nbd.*: connection lost: .*; looking for the server$/);
+      assert.match(lines[1] ?? '', /: connected again$/);
       await server.rig.close();
+      assert.equal(lines.length, 2, 'closing is no loss');
     });
 
     it('in the middle of data does not harm the buffers of anybody', async () => {
@@ -370,6 +375,7 @@ describe('an outage', () => {
     assert.equal(await reading, Status.Io);
     assert.equal(device.connection.state, 'failed');
     assert.match(device.connection.reason, /no connection for 30 seconds; the last reason: .+/);
+    assert.match(server.rig.lines.at(-1) ?? '', /: given up: no connection for 30 seconds;/);
     assert.equal(await driver.flush(), Status.Io);
     assert.equal(server.clock.timerCount, 0);
     await server.rig.close();

@@ -36,6 +36,8 @@ export interface RouterOptions {
   readonly onLost: (reason: string) => void;
   /** The server has answered something. */
   readonly onProgress: () => void;
+  /** Acknowledged writes are gone, or may be; called once. */
+  readonly onLostWrites: () => void;
 }
 
 export class Router implements SessionOwner, RequestOwner {
@@ -66,7 +68,7 @@ export class Router implements SessionOwner, RequestOwner {
     this.#replay = new Replay(options.engine, this.#log, {
       send: (request) => this.#give(this.#sessions[0] as NbdSession, request),
       failed: () => {
-        this.#hasLostWrites = true;
+        this.#loseWrites();
       },
       ended: () => {
         this.#pump();
@@ -155,7 +157,7 @@ export class Router implements SessionOwner, RequestOwner {
       return;
     }
     this.#options.onProgress();
-    if (status !== Status.Ok && this.#losesWrites(request)) this.#hasLostWrites = true;
+    if (status !== Status.Ok && this.#losesWrites(request)) this.#loseWrites();
     this.#finish(request, status);
     this.#pump();
     if (request !== this.#flush && this.#log.wantsFlush) this.#flushNow();
@@ -184,7 +186,7 @@ export class Router implements SessionOwner, RequestOwner {
   requestDone(_request: NbdRequest, status: Status): void {
     this.#isFlushing = false;
     // The server may speak of an error only once, and nobody else has heard of this one.
-    if (status !== Status.Ok && this.isUp) this.#hasLostWrites = true;
+    if (status !== Status.Ok && this.isUp) this.#loseWrites();
     if (this.#mustFlushAgain) {
       this.#mustFlushAgain = false;
       this.#flushNow();
@@ -193,6 +195,12 @@ export class Router implements SessionOwner, RequestOwner {
     // Whatever the answer was, the server that gave it is the one of the old connections.
     for (const session of this.#candidates.splice(0)) this.#join(session);
     this.#checkQuiet();
+  }
+
+  #loseWrites(): void {
+    if (this.#hasLostWrites) return;
+    this.#hasLostWrites = true;
+    this.#options.onLostWrites();
   }
 
   /** Nothing of the router's own is under way. */
@@ -290,7 +298,7 @@ export class Router implements SessionOwner, RequestOwner {
     this.#checkQuiet();
     this.#mustFlushAgain = false;
     if (this.#log.isDirty && !this.#log.isComplete) {
-      this.#hasLostWrites = true;
+      this.#loseWrites();
       this.#log.drop();
     }
     const others = this.#candidates.splice(0);

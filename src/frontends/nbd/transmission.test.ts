@@ -398,6 +398,34 @@ for (const engine of ['uring', 'node'] as const) {
   });
 }
 
+for (const engine of ['uring', 'node'] as const) {
+  test(`${engine}: a file cut short under its device is an error for that I/O, and a line`, async () => {
+    const lines: string[] = [];
+    const t = await startTestPlane(engine, undefined, {}, { log: (line) => lines.push(line) });
+    try {
+      const file = join(t.folder, 'disk.img');
+      writeFileSync(file, Buffer.alloc(MIB));
+      await t.device('disk', `0 2048 linear ${file} 0`);
+      const client = await t.connect({ exportName: 'disk' });
+      truncateSync(file, 4096);
+      await refused(client.read(65536, 4096), 5);
+      await isAlive(client);
+      await client.write(65536, Buffer.alloc(4096, 7));
+      assert.equal((await client.read(65536, 1))[0], 7, 'a write makes the file longer again');
+      await client.disconnect();
+      await until(() => lines.length > 0);
+      assert.match(lines.join('\n'), /^device .*disk.img: read of .*become shorter/);
+    } finally {
+      await t.close();
+    }
+  });
+}
+
+/** The plane's thread may tell of something a little after it has happened. */
+async function until(isTrue: () => boolean): Promise<void> {
+  while (!isTrue()) await new Promise((resolve) => setTimeout(resolve, 5));
+}
+
 /** The listener hears of a connection's end a little after the client. */
 async function connectSoon(t: TestPlane): Promise<NbdClient> {
   for (let left = 500; ; left--) {
