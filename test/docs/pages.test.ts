@@ -1,24 +1,13 @@
 // Every page does what it says: README.md and docs/ are followed from top to bottom, each in a fresh folder.
 
 import assert from 'node:assert/strict';
-import { readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import { blocksOf } from './pages.ts';
-import { followPage, ROOT, type Skipped } from './reader.ts';
+import { blocksOf, PAGES, ROOT } from './pages.ts';
+import { followPage, type Skipped } from './reader.ts';
 
 /** Blocks that no test can follow, in all pages together. */
 const SKIPPED_MAX = 10;
-
-const PAGES = [
-  'README.md',
-  'CONTRIBUTING.md',
-
-  ...readdirSync(join(ROOT, 'docs'), { recursive: true, encoding: 'utf8' })
-    .filter((f) => f.endsWith('.md'))
-    .map((f) => `docs/${f}`)
-    .sort(),
-];
 
 /** Pages for who works in a clone of the repository. */
 const IN_A_CLONE = new Set(['README.md', 'CONTRIBUTING.md', 'docs/adding-a-target.md']);

@@ -1,7 +1,21 @@
 // What pages hold: blocks of a Markdown page or of a command's --help, in the order in which a reader meets
 // them. CONTRIBUTING.md tells writers the conventions; nothing else is known about any page.
 
-import { readFileSync } from 'node:fs';
+import { readdirSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+export const ROOT = fileURLToPath(new URL('../../../', import.meta.url));
+
+/** Every page of the product. */
+export const PAGES: readonly string[] = [
+  'README.md',
+  'CONTRIBUTING.md',
+  ...readdirSync(join(ROOT, 'docs'), { recursive: true, encoding: 'utf8' })
+    .filter((f) => f.endsWith('.md'))
+    .map((f) => `docs/${f}`)
+    .sort(),
+];
 
 export type BlockKind = 'shell' | 'output' | 'js' | 'ts' | 'yaml' | 'table' | 'text';
 

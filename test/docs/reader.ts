@@ -12,7 +12,6 @@ import {
 } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { parseAllDocuments } from 'yaml';
 import { parseTable } from '../../src/dm/table-text.ts';
 import {
@@ -23,10 +22,9 @@ import {
   isForOtherTerminal,
   matchesOutput,
   reasonNotToRun,
+  ROOT,
 } from './pages.ts';
 import { isWhole, sleep, Terminal } from './terminal.ts';
-
-export const ROOT = fileURLToPath(new URL('../../../', import.meta.url));
 
 /** Commands that stay in the foreground until Ctrl-C; a reader sees the line that says they are ready. */
 const SERVERS = /^(?:bin\/)?lamina (?:serve|daemon)\b(?!.*(?:&|--help)\s*$)|^tools\/demo\b/s;
