@@ -15,9 +15,10 @@ import { addServerOptions, type ServerFlags, startServer } from './server.ts';
 
 const EXAMPLES = `
 Examples:
+  truncate -s 1G disk.img
   lamina daemon &
-  lamina create disk --table '0 2097152 linear /srv/disk.img 0'
-  lamina export add disk --device disk
+  lamina create disk --table '0 2097152 linear disk.img 0'
+  lamina export add disk
   nbdinfo "nbd+unix:///disk?socket=$XDG_RUNTIME_DIR/lamina/nbd.sock"
 
 Prints one line with the URI of the default export when it is ready. SIGTERM drains, flushes and

@@ -73,9 +73,11 @@ function addCreate(program: Command): void {
       'after',
       `
 Examples:
-  lamina create disk --table '0 2097152 linear /srv/disk.img 0'
+  truncate -s 1G disk.img
+  lamina daemon &
+  lamina create disk --table '0 2097152 linear disk.img 0'
   echo '0 4096 zero' | lamina create nothing
-  lamina create --concise 'a,,,rw,0 2048 linear a.img 0;b,,,ro,0 2048 linear a 0'`,
+  lamina create --concise 'a,,,rw,0 2048 linear memory:a?size=1M 0;b,,,ro,0 2048 linear a 0'`,
     )
     .action(async (name: string | undefined, file: string | undefined, o: CreateFlags) => {
       const wanted: readonly CreateOptions[] =

@@ -44,9 +44,13 @@ interface FormatFlags extends SecretFlags, HeaderFlags, KdfFlags {
 
 const EXAMPLES = `
 Examples:
-  lamina luks format disk.img
-  lamina luks format disk.img --type luks1 --key-file secret --batch-mode
-  lamina luks format disk.img --header disk.luks --pbkdf-memory 262144`;
+  truncate -s 64M disk.img old.img bare.img
+  head -c 32 /dev/urandom >secret
+  lamina luks format disk.img --key-file secret --batch-mode
+  lamina luks format old.img --type luks1 --key-file secret --batch-mode
+  lamina luks format bare.img --header bare.luks --pbkdf pbkdf2 --key-file secret --batch-mode
+
+Without --key-file a passphrase is asked for.`;
 
 export function addLuksFormat(luks: Command): void {
   const format = luks

@@ -46,8 +46,12 @@ interface ResizeFlags extends MapFlags {
 
 const EXAMPLES = `
 Examples:
-  lamina luks open disk.img secret && lamina export add secret
-  lamina luks open disk.img --table             its table, without the key`;
+  truncate -s 64M disk.img
+  head -c 32 /dev/urandom >disk.key
+  lamina luks format disk.img --key-file disk.key --batch-mode
+  lamina daemon &
+  lamina luks open disk.img secret --key-file disk.key && lamina export add secret
+  lamina luks open disk.img --table --key-file disk.key  # its table, without the key`;
 
 export function addLuksOpen(luks: Command): void {
   const open = luks

@@ -19,10 +19,12 @@ import { addUp } from './up.ts';
 const ABOUT = `The device mapper in userspace: stacks of virtual block devices from dm table lines, served over NBD,
 with no root and no kernel module.
 
-Start with:
-  lamina serve disk.img                      serve an image
-  lamina serve --help                        stacks, exports, TLS
-  lamina daemon                              keep devices, with dmsetup's verbs to change them
+Examples:
+  truncate -s 64M disk.img
+  lamina serve disk.img    # serve an image, until Ctrl-C
+  lamina serve --help      # stacks, exports, TLS
+  lamina daemon            # keep devices, with dmsetup's verbs to change them
+
 Documentation is in docs/.`;
 
 function version(): string {

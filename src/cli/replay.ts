@@ -48,16 +48,24 @@ interface Flags {
 
 const EXAMPLES = `
 Examples:
-  What a log holds:
+  Make a log:
+    truncate -s 64M disk.img copy.img
+    truncate -s 1G log.img
+    lamina serve --table '0 131072 log-writes disk.img log.img' --unix disk.sock
+
+  Do something, in another terminal:
+    qemu-io -f raw -c 'write -P 7 1M 1M' -c flush -c 'write -P 8 2M 1M' 'nbd+unix:///?socket=disk.sock'
+
+  Ctrl-C ends the server; then, what the log holds:
     lamina replay log.img --list
 
-  A device as it was at a mark, or at the third flush:
-    lamina replay log.img disk.img --to-mark before-umount
-    lamina replay log.img disk.img --to-flush 3
+  A device as it was at the first flush:
+    lamina replay log.img copy.img --to-flush 1
 
-  Check every state that a flush promised, and 20 states that a crash before it may leave:
-    lamina replay log.img disk.img --subsets 20 --seed 1 \\
-      --check 'e2fsck -E journal_only -y {}; e2fsck -fn {}'
+  Check every state that a flush promised, and 5 states that a crash before it may leave. For
+  a file system: --check 'e2fsck -E journal_only -y {}; e2fsck -fn {}'. Any command will do:
+    truncate -s 0 copy.img && truncate -s 64M copy.img
+    lamina replay log.img copy.img --subsets 5 --seed 1 --check 'test -s {}'
 
 Exit status: 0 all good, 1 a check failed or something was refused, 2 for a wrong call, 3 a bad log.`;
 

@@ -42,17 +42,21 @@ interface ServeOptions extends ServerFlags {
 const EXAMPLES = `
 Examples:
   Serve a disk image; the URI is printed when clients may connect:
-    lamina serve disk.img --unix /tmp/disk.sock
-    nbdinfo 'nbd+unix:///?socket=/tmp/disk.sock'
+    truncate -s 64M disk.img
+    lamina serve disk.img --unix disk.sock
+
+  Look at it, in another terminal:
+    nbdinfo 'nbd+unix:///?socket=disk.sock'
 
   Two files striped in 64 KiB chunks, from table lines as dmsetup takes them:
+    truncate -s 1G a.img b.img
     lamina serve --table '0 4194304 striped 2 128 a.img 0 b.img 0' --export fast
 
   A whole stack in one argument (dmsetup's concise form: name,uuid,minor,flags,table...;...):
     lamina serve --concise 'low,,,rw,0 2048 linear a.img 0;top,,,rw,0 2048 linear low 0'
 
-  Create a sparse image and serve it on TCP (loopback unless told otherwise):
-    lamina serve 'file:new.img?create=1&size=10G' --tcp 127.0.0.1:10809
+  Create a sparse image and serve it on TCP, on a free port (loopback unless told otherwise):
+    lamina serve 'file:new.img?create=1&size=10G' --tcp 127.0.0.1:0
 
 SIGTERM, SIGINT, SIGHUP (a closed terminal), SIGQUIT: requests in flight are answered, everything
 is flushed and closed. A further signal, or the end of --grace, ends it at once and says

@@ -16,11 +16,20 @@ interface DiffFlags {
 
 const EXAMPLES = `
 Examples:
-  What has changed in device 0 since its snapshot, device 1:
-    lamina thin diff meta.img 1 0
+  A pool with a volume (its first: device 1) and a snapshot of it (device 2):
+    lamina daemon &
+    lamina pool create pool --data data.img --metadata meta.img --size 1G
+    lamina thin create pool vol --size 1G
+    lamina thin snapshot vol snap
 
-  While the pool is running, from its metadata snapshot:
-    lamina thin diff meta.img 1 0 --metadata-snap --json`;
+  While the pool is running, what has changed since, from its metadata snapshot:
+    lamina message pool 0 reserve_metadata_snap
+    lamina thin diff meta.img 2 1 --metadata-snap --json
+
+  The same when nobody uses the pool:
+    lamina message pool 0 release_metadata_snap
+    lamina remove vol snap pool
+    lamina thin diff meta.img 2 1`;
 
 export function addThinTools(thin: Command): void {
   thin

@@ -34,15 +34,18 @@ interface Flags {
 const EXAMPLES = `
 Examples:
   Make the tree of an image, keep the root:
+    truncate -s 64M rootfs.img
     lamina verity format rootfs.img rootfs.hash --root-hash-file rootfs.root
 
   Check all of it, and serve it checked block by block:
     lamina verity verify rootfs.img rootfs.hash --root-hash-file rootfs.root
+    lamina daemon &
     lamina verity open rootfs.img rootfs rootfs.hash --root-hash-file rootfs.root
-    lamina export rootfs
+    lamina export add rootfs
 
   The tree behind the data, in the same file:
-    lamina verity format disk.img disk.img --data-blocks 262144 --hash-offset 1073741824`;
+    truncate -s 64M disk.img
+    lamina verity format disk.img disk.img --data-blocks 16384 --hash-offset 67108864`;
 
 export function addVerity(program: Command): void {
   const verity = program

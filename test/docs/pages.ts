@@ -104,12 +104,13 @@ export function blocksOfHelp(page: string, help: string): Block[] {
   };
   for (const [i, line] of lines.slice(start + 1).entries()) {
     if (line !== '' && !line.startsWith('  ')) break;
-    if (/^ {2}\S.*:$/.test(line)) {
+    if (/^ {2}\S/.test(line) && lines.slice(start + 1).some((l) => /^ {4}\S/.test(l))) {
+      // Where commands stand deeper, this is the text above them.
+      lead = text.length > 0 ? line.trim() : `${lead} ${line.trim()}`;
       flush();
-      lead = line.trim();
     } else if (line !== '') {
       if (text.length === 0) first = start + i + 2;
-      text.push(line.replace(/^ {4}| {2}/, ''));
+      text.push(line.trimStart());
     }
   }
   flush();

@@ -166,7 +166,7 @@ class Reader {
       shown === undefined || matchesOutput(`${before}${output}`, shown);
     terminal.start(text);
     let output: string;
-    if (SERVERS.test(text)) {
+    if (SERVERS.test(text.replace(/\s+#[^'"]*$/, ''))) {
       output = await terminal.printed((o) =>
         shown === undefined ? o.includes('\n') : isAsShown(o),
       );
