@@ -1,7 +1,6 @@
 // Sectors and bytes. A sector is 512 bytes, always, whatever a device's logical block size is.
 
 export const SECTOR_BYTES = 512;
-export const SECTOR_SHIFT = 9;
 export const KIB = 1024;
 export const MIB = 1024 * 1024;
 export const GIB = 1024 * 1024 * 1024;

@@ -5,6 +5,8 @@ import { test } from 'node:test';
 import { Status } from '../base/status.ts';
 import { BioDriver } from '../testing/bio-driver.ts';
 import { DmRig } from '../testing/dm-rig.ts';
+import { makeTestMapper } from '../testing/test-mapper.ts';
+import { MapResult, type TargetHost } from './target.ts';
 
 const TABLE = '0 32 rig mem:a\n32 32 rig mem:b shared';
 const OTHER = '0 64 rig mem:c';
@@ -336,4 +338,51 @@ test('a close that is given up leaves a device whose I/O does not end', async ()
   rig.later(() => abandon.abort());
   await assert.rejects(rig.settle(rig.dm.close(abandon.signal)), { status: Status.Canceled });
   assert.deepEqual(rig.violations, []);
+});
+
+// ---- traits ----
+
+test('what a target says of itself is read again at resume, and when it asks for it', async () => {
+  const t = makeTestMapper(1, 4);
+  const disk = t.disk('a', 64);
+  let boundarySectors = 4;
+  let host: TargetHost | undefined;
+  t.targetType({
+    name: 'moody',
+    version: [1, 0, 0],
+    create: async (_args, itsHost) => {
+      host = itsHost;
+      const device = await itsHost.openDevice('test:a');
+      return {
+        map(bio) {
+          bio.device = device;
+          return MapResult.Remapped;
+        },
+        status: () => '',
+        devices: () => [{ device, startSector: 0, lenSectors: 64 }],
+        get traits() {
+          return { boundarySectors };
+        },
+      };
+    },
+  });
+  await t.dm.create({ name: 'd', table: '0 64 moody' });
+  const open = await t.dm.openDevice('d');
+  const driver = new BioDriver(open.device, t.arena);
+  const pieces = async (): Promise<number> => {
+    const before = disk.seen.length;
+    assert.equal(await t.scheduler.settle(driver.write(0, new Uint8Array(16 * 512))), Status.Ok);
+    return disk.seen.length - before;
+  };
+  assert.equal(await pieces(), 4);
+  boundarySectors = 8;
+  assert.equal(await pieces(), 4, 'not before somebody looks');
+  await t.scheduler.settle(t.dm.suspend('d'));
+  await t.dm.resume('d');
+  assert.equal(await pieces(), 2);
+  boundarySectors = 0;
+  host?.traitsChanged();
+  assert.equal(await pieces(), 1);
+  await open.close();
+  await t.scheduler.settle(t.dm.close());
 });

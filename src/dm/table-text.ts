@@ -186,19 +186,3 @@ function splitConcise(text: string, separator: string): string[] {
 function unescapeConcise(text: string): string {
   return text.replaceAll(/\\([,;])/g, '$1');
 }
-
-/** The concise form of a device, which `parseConcise` reads back. */
-export function printConcise(device: ConciseDevice): string {
-  const fields = [
-    escapeConcise(device.name),
-    escapeConcise(device.uuid),
-    device.minor === undefined ? '' : String(device.minor),
-    device.isReadOnly ? 'ro' : 'rw',
-    ...device.table.split('\n').map(escapeConcise),
-  ];
-  return fields.join(',');
-}
-
-function escapeConcise(text: string): string {
-  return text.replaceAll(/[,;]/g, (c) => `\\${c}`);
-}
