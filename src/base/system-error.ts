@@ -77,6 +77,7 @@ const OPENSSL_TEXTS: Readonly<Record<string, string>> = {
   'key values mismatch': 'the key is not that of the certificate',
   'interrupted or cancelled':
     'the key is encrypted, and a server has nobody to ask for its passphrase',
+  'bad decrypt': 'the key is encrypted, and a server has nobody to ask for its passphrase',
   'bad password read': 'the key is encrypted, and a server has nobody to ask for its passphrase',
   'wrong version number': 'the other side does not speak TLS',
   'ee key too small': 'its key is too short to be safe',

@@ -2,7 +2,6 @@
 
 import type { Command } from 'commander';
 import pc from 'picocolors';
-import { invalid } from '../base/errors.ts';
 import { Prng } from '../base/prng.ts';
 import { parseSize, SECTOR_BYTES } from '../base/units.ts';
 import {
@@ -18,7 +17,7 @@ import {
   type Subject,
   TableSubject,
 } from '../testing/index.ts';
-import { EXIT_FAILED } from './errors.ts';
+import { EXIT_FAILED, WrongCall } from './errors.ts';
 import { positive, repeated } from './option-values.ts';
 import { print } from './output.ts';
 
@@ -138,7 +137,7 @@ async function run(device: string | undefined, options: ConformanceOptions): Pro
 function checkNames(options: ConformanceOptions): void {
   for (const name of options.only) {
     if (!CHECKS.some((c) => c.name === name)) {
-      throw invalid(
+      throw new WrongCall(
         `--only ${name}: no such check; there are ${CHECKS.map((c) => c.name).join(', ')}`,
       );
     }
@@ -146,7 +145,7 @@ function checkNames(options: ConformanceOptions): void {
   for (const name of options.target) {
     if (!(name in RECIPES) || !builtInTargets().includes(name)) {
       const known = Object.keys(RECIPES).filter((t) => builtInTargets().includes(t));
-      throw invalid(`--target ${name}: no such target; there are ${known.join(', ')}`);
+      throw new WrongCall(`--target ${name}: no such target; there are ${known.join(', ')}`);
     }
   }
 }
@@ -164,7 +163,9 @@ function chooseSubjects(
   ].filter((s) => s !== '');
   if (given.length !== 1) {
     const found = given.length === 0 ? 'none' : given.join(' and ');
-    throw invalid(`conformance: give one of DEVICE, --table, --serve, --simulate; found ${found}`);
+    throw new WrongCall(
+      `conformance: give one of DEVICE, --table, --serve, --simulate; found ${found}`,
+    );
   }
   const real = { timeoutMs: options.timeout * 1000 };
   if (options.serve !== undefined) return [serverSubject(options, options.serve)];
@@ -172,18 +173,22 @@ function chooseSubjects(
   const table = options.table.join('\n');
   if (/(^|\s)sim:/.test(table)) return [simulatedTable(table, options.disk)];
   if (options.overwrite !== true) {
-    throw invalid('conformance: overwrites the device; say --overwrite if that is what you want');
+    throw new WrongCall(
+      'conformance: overwrites the device; say --overwrite if that is what you want',
+    );
   }
   return [device === undefined ? new TableSubject(table, real) : new BackendSubject(device, real)];
 }
 
 function serverSubject(options: ConformanceOptions, command: string): ServerSubject {
   if (!command.includes('{socket}')) {
-    throw invalid(`--serve '${command}': has no {socket}, where it would have to listen`);
+    throw new WrongCall(`--serve '${command}': has no {socket}, where it would have to listen`);
   }
   const sizeBytes = parseSize(options.size);
   if (sizeBytes === undefined || sizeBytes < 65536 || sizeBytes % 4096 !== 0) {
-    throw invalid(`--size ${options.size}: expected a multiple of 4k, 64k or more, such as 8M`);
+    throw new WrongCall(
+      `--size ${options.size}: expected a multiple of 4k, 64k or more, such as 8M`,
+    );
   }
   const timeoutMs = options.timeout * 1000;
   return new ServerSubject({ command, exportName: options.export, sizeBytes, timeoutMs });
@@ -206,7 +211,7 @@ function simulatedTable(table: string, disks: readonly string[]): Subject {
     const match = /^([^=]+)=(\d+)$/.exec(text);
     const lenSectors = Number(match?.[2]);
     if (match === null || lenSectors === 0 || lenSectors * SECTOR_BYTES > 1 << 30) {
-      throw invalid(`--disk ${text}: expected NAME=SECTORS, such as a=2048, up to 1 GiB`);
+      throw new WrongCall(`--disk ${text}: expected NAME=SECTORS, such as a=2048, up to 1 GiB`);
     }
     return { name: `sim:${match[1] ?? ''}`, lenSectors };
   });

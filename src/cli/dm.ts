@@ -1,17 +1,16 @@
 // dmsetup's verbs, over the daemon, in dmsetup's own words and columns; --json for programs.
 
-import { readFileSync } from 'node:fs';
 import type { Command } from 'commander';
-import { invalid } from '../base/errors.ts';
 import { printable } from '../base/names.ts';
 import type { ListedDevice } from '../daemon/answers.ts';
 import type { CreateOptions, DeviceInfo, TargetLine } from '../dm/control.ts';
 import { VERBS } from '../daemon/verbs.ts';
 import { parseConcise, printLine } from '../dm/table-text.ts';
 import { call } from './daemon-call.ts';
-import { EXIT_FAILED } from './errors.ts';
-import { notNegative, repeated } from './option-values.ts';
+import { EXIT_FAILED, WrongCall } from './errors.ts';
+import { notNegative, numberArgument, repeated } from './option-values.ts';
 import { printLine as print } from './output.ts';
+import { readText } from './read-text.ts';
 import { withAbsolutePaths } from './table-paths.ts';
 
 /** Device numbers are shown as the kernel would; nothing is behind the major. */
@@ -36,7 +35,7 @@ function printJson(value: unknown): void {
 /** A table from --table lines, a file, or standard input. */
 function readTable(lines: readonly string[], file: string | undefined): string {
   if (lines.length > 0) return lines.join('\n');
-  return readFileSync(file === undefined || file === '-' ? 0 : file, 'utf8');
+  return readText(file ?? '-');
 }
 
 export function addDeviceCommands(program: Command): void {
@@ -101,7 +100,7 @@ function oneDevice(
   file: string | undefined,
   o: CreateFlags,
 ): CreateOptions {
-  if (name === undefined) throw invalid('create: no name: give NAME or --concise SPEC');
+  if (name === undefined) throw new WrongCall('create: no name: give NAME or --concise SPEC');
   return {
     name,
     isReadOnly: o.readonly === true,
@@ -382,14 +381,20 @@ function addOthers(program: Command): void {
     .command('message <name> <sector> <words...>')
     .description(VERBS.message.help)
     .action(async (name: string, sector: string, words: string[]) => {
-      print(await call('message', name, notNegative(sector), words.join(' ')));
+      print(
+        await call('message', name, numberArgument('message: sector', sector), words.join(' ')),
+      );
     });
   program
     .command('wait <name> [event]')
     .description(VERBS.wait.help)
     .option('--json', 'print the state then')
     .action(async (name: string, event: string | undefined, o: Json) => {
-      const info = await call('wait', name, event === undefined ? undefined : notNegative(event));
+      const info = await call(
+        'wait',
+        name,
+        event === undefined ? undefined : numberArgument('wait: event', event),
+      );
       if (o.json === true) printJson(info);
     });
   program

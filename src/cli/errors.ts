@@ -2,6 +2,7 @@
 
 import { BugError } from '../base/assert.ts';
 import { DmError, errorText } from '../base/errors.ts';
+import { printable } from '../base/names.ts';
 import { Status } from '../base/status.ts';
 import { isSystemError, systemErrorText } from '../base/system-error.ts';
 import { WrongPassphrase } from '../tools/luks/luks-error.ts';
@@ -46,6 +47,6 @@ export function errorLines(error: unknown): string[] {
 
 /** Prints an error for people. */
 export function reportError(error: unknown): void {
-  const [first = '', ...more] = errorLines(error);
+  const [first = '', ...more] = errorLines(error).map(printable);
   tell(`lamina: ${first}\n${more.map((line) => `${line}\n`).join('')}`);
 }

@@ -6,11 +6,11 @@
 
 import { existsSync } from 'node:fs';
 import { basename, resolve } from 'node:path';
-import { invalid } from '../base/errors.ts';
 import { hasControl } from '../base/names.ts';
 import { isBackendScheme } from '../backends/open.ts';
 import type { Plane } from '../daemon/plane.ts';
 import { escapeArg, type ConciseDevice } from '../dm/table-text.ts';
+import { WrongCall } from './errors.ts';
 
 /** A device's name has at most 127 bytes; what stands behind the dots is of no use in a shorter one. */
 const NAME_BYTES_MAX = 100;
@@ -33,7 +33,7 @@ export async function imageDevice(
 /** What a table line calls IMAGE so that it can mean nothing else. Throws DmError. */
 export function imageReference(image: string): string {
   if (image === '')
-    throw invalid('IMAGE is empty: expected a file, a block device or a backend URI');
+    throw new WrongCall('IMAGE is empty: expected a file, a block device or a backend URI');
   if (isUri(image)) return image;
   const path = resolve(image);
   const isAmbiguous = path.startsWith('/dev/mapper/') || /^\/dev\/dm-\d+$/.test(path);

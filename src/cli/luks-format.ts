@@ -2,13 +2,14 @@
 
 import { existsSync, readFileSync } from 'node:fs';
 import { type Command, Option } from 'commander';
-import { DmError, errorText, invalid } from '../base/errors.ts';
+import { DmError, errorText } from '../base/errors.ts';
 import { Status, statusOfError } from '../base/status.ts';
 import { SECTOR_BYTES } from '../base/units.ts';
 import { findSignature } from '../tools/luks/known-signatures.ts';
 import { type FormatPlan, formatLuks, planFormat } from '../tools/luks/format-luks.ts';
 import { LuksFile } from '../tools/luks/luks-io.ts';
 import { openLuks } from '../tools/luks/open-luks.ts';
+import { WrongCall } from './errors.ts';
 import {
   checkKdf,
   chooseKdf,
@@ -139,7 +140,8 @@ function planOf(flags: FormatFlags, data: LuksFile, isDetached: boolean): Format
   const volumeKey = flags.volumeKeyFile === undefined ? undefined : keyOf(flags.volumeKeyFile);
   const bits = flags.keySize ?? (flags.cipher.includes('-xts-') ? 512 : 256);
   const slotBits = flags.keyslotKeySize;
-  if (bits % 8 !== 0 || (slotBits ?? 0) % 8 !== 0) throw invalid('key size: need whole bytes');
+  if (bits % 8 !== 0 || (slotBits ?? 0) % 8 !== 0)
+    throw new WrongCall('key size: need whole bytes');
   checkKdf(flags, version);
   return {
     version,

@@ -4,6 +4,7 @@ import type { Command } from 'commander';
 import { invalid } from '../base/errors.ts';
 import type { NewKeyOptions } from '../tools/luks/luks-volume.ts';
 import type { openLuks } from '../tools/luks/open-luks.ts';
+import { WrongCall } from './errors.ts';
 import {
   checkKdf,
   chooseKdf,
@@ -134,7 +135,7 @@ async function withNewKey(
     if (version === 1 && (bits !== undefined || flags.keyslotCipher !== undefined)) {
       throw invalid('--keyslot-cipher: in LUKS1 it is that of the data');
     }
-    if ((bits ?? 0) % 8 !== 0) throw invalid(`--keyslot-key-size ${bits}: need whole bytes`);
+    if ((bits ?? 0) % 8 !== 0) throw new WrongCall(`--keyslot-key-size ${bits}: need whole bytes`);
     const cipherKeyBytes = bits === undefined ? undefined : bits / 8;
     const keyBytes = cipherKeyBytes ?? volumeKeyBytes;
     const kdf = await chooseKdf(flags, { version, hash, keyBytes });

@@ -12,6 +12,7 @@ import { luksDeviceUuid, luksTable } from '../tools/luks/luks-table.ts';
 import type { LuksVolume } from '../tools/luks/luks-volume.ts';
 import { resizeSegment } from '../tools/luks/resize.ts';
 import { call } from './daemon-call.ts';
+import { WrongCall } from './errors.ts';
 import { devicesOf, withVolume } from './luks-file.ts';
 import {
   size,
@@ -84,7 +85,8 @@ export function addLuksOpen(luks: Command): void {
 }
 
 async function openVolume(image: string, name: string | undefined, flags: MapFlags): Promise<void> {
-  if (flags.table !== true && flags.showKeys === true) throw invalid('--show-keys: needs --table');
+  if (flags.table !== true && flags.showKeys === true)
+    throw new WrongCall('--show-keys: needs --table');
   await withVolume(image, flags, { isReadOnly: true }, async (volume) => {
     checkAttached(volume, flags);
     if (flags.table === true && flags.showKeys !== true) {
@@ -141,7 +143,7 @@ function bytesOf(path: string): number {
 }
 
 async function refuseOpen(volume: LuksVolume, name: string | undefined): Promise<void> {
-  if (name === undefined) throw invalid('luks open: no name: give NAME or --table');
+  if (name === undefined) throw new WrongCall('luks open: no name: give NAME or --table');
   const [open] = await devicesOf(volume);
   if (open !== undefined) {
     throw new DmError(Status.Busy, `${volume.io.path}: is open already, as device ${open.name}`);
@@ -196,10 +198,10 @@ async function resizeVolume(
 ): Promise<void> {
   const writes = flags.deviceSize !== undefined || flags.dynamic === true;
   if (flags.deviceSize !== undefined && flags.dynamic === true) {
-    throw invalid('--device-size and --dynamic: give one of them');
+    throw new WrongCall('--device-size and --dynamic: give one of them');
   }
   if (!writes && name === undefined) {
-    throw invalid('luks resize: nothing to do: give NAME, --device-size or --dynamic');
+    throw new WrongCall('luks resize: nothing to do: give NAME, --device-size or --dynamic');
   }
   const device = name === undefined ? undefined : await deviceNamed(name);
   await withVolume(image, flags, { isReadOnly: !writes }, async (volume) => {

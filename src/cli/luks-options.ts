@@ -2,7 +2,6 @@
 
 import { totalmem } from 'node:os';
 import { type Command, InvalidArgumentError, Option } from 'commander';
-import { invalid } from '../base/errors.ts';
 import { GIB, KIB, parseSize } from '../base/units.ts';
 import {
   ARGON2_CPUS_MAX,
@@ -20,6 +19,7 @@ import {
 } from '../tools/luks/key-derivation.ts';
 import { WrongPassphrase } from '../tools/luks/luks-error.ts';
 import type { LuksVolume, Unlocked } from '../tools/luks/luks-volume.ts';
+import { WrongCall } from './errors.ts';
 import { notNegative, positive } from './option-values.ts';
 import { tell } from './output.ts';
 import { Progress } from './progress.ts';
@@ -145,12 +145,12 @@ export async function chooseKdf(
 }
 
 function refuse(isWrong: boolean, text: string): void {
-  if (isWrong) throw invalid(text);
+  if (isWrong) throw new WrongCall(text);
 }
 
 function checkRange(name: string, value: number | undefined, low: number, high: number): void {
   if (value === undefined || (value >= low && value <= high)) return;
-  throw invalid(`${name}: ${value}: expected ${low} to ${high}`);
+  throw new WrongCall(`${name}: ${value}: expected ${low} to ${high}`);
 }
 
 async function measured<T>(work: () => Promise<T>): Promise<T> {

@@ -8,6 +8,7 @@ import type { Command } from 'commander';
 import { DmError, errorText, invalid } from '../base/errors.ts';
 import { statusOfError } from '../base/status.ts';
 import { MIB } from '../base/units.ts';
+import { WrongCall } from './errors.ts';
 import { notNegative, positive } from './option-values.ts';
 import { tell } from './output.ts';
 
@@ -73,12 +74,12 @@ export async function readSecret(
 ): Promise<Buffer> {
   const { keyFile, passphraseEnv } = flags;
   if (keyFile !== undefined && passphraseEnv !== undefined) {
-    throw invalid('a key file and an environment variable: give one of them');
+    throw new WrongCall('a key file and an environment variable: give one of them');
   }
   if (passphraseEnv !== undefined) return fromEnvironment(passphraseEnv);
   if (keyFile !== undefined) return fromFile(keyFile, flags);
   if (flags.keyfileOffset !== undefined || flags.keyfileSize !== undefined) {
-    throw invalid('offset and size are those of a key file: give --key-file, too');
+    throw new WrongCall('offset and size are those of a key file: give --key-file, too');
   }
   if (!process.stdin.isTTY) return fromLine();
   const typed = await typedLine(`${prompt}: `);

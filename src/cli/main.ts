@@ -1,6 +1,6 @@
 // The entry of bin/lamina.
 
-import { CommanderError } from 'commander';
+import { CommanderError, InvalidArgumentError } from 'commander';
 import { EXIT_USAGE, exitStatusOf, reportError } from './errors.ts';
 import { EXIT_PIPE, OutputGone } from './output.ts';
 import { makeProgram } from './program.ts';
@@ -9,7 +9,7 @@ async function main(): Promise<void> {
   try {
     await makeProgram().parseAsync();
   } catch (error) {
-    if (error instanceof CommanderError) {
+    if (error instanceof CommanderError && !(error instanceof InvalidArgumentError)) {
       process.exitCode = error.exitCode === 0 ? 0 : EXIT_USAGE;
     } else if (error instanceof OutputGone) {
       process.exitCode = EXIT_PIPE;

@@ -2,6 +2,7 @@
 
 import { InvalidArgumentError } from 'commander';
 import { MIB, parseSize } from '../base/units.ts';
+import { WrongCall } from './errors.ts';
 
 /** Gathers a repeatable option. */
 export function repeated(value: string, all: string[]): string[] {
@@ -30,4 +31,13 @@ export function notNegative(text: string): number {
     throw new InvalidArgumentError('expected a number of 0 or more');
   }
   return value;
+}
+
+/** An argument that commander does not check. Throws WrongCall. */
+export function numberArgument(what: string, text: string): number {
+  try {
+    return notNegative(text);
+  } catch {
+    throw new WrongCall(`${what} '${text}': expected a number of 0 or more`);
+  }
 }

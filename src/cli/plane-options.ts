@@ -1,6 +1,8 @@
 // Options of everything that runs a data plane.
 
 import { type Command, InvalidArgumentError, Option } from 'commander';
+import { DmError } from '../base/errors.ts';
+import { Status } from '../base/status.ts';
 import { MIB } from '../base/units.ts';
 import { createPlane } from '../daemon/create-plane.ts';
 import type { Plane, PlaneOptions } from '../daemon/plane.ts';
@@ -39,7 +41,13 @@ export async function openPlane(
   options: Pick<PlaneOptions, 'bareWordsAreDevices' | 'log'> = {},
 ): Promise<Plane> {
   const { engine, buffer, pollUs } = flags;
-  return await createPlane({ ...options, engine, bufferBytes: buffer, pollMs: pollUs / 1000 });
+  try {
+    return await createPlane({ ...options, engine, bufferBytes: buffer, pollMs: pollUs / 1000 });
+  } catch (error) {
+    if (!(error instanceof DmError) || error.status !== Status.NoMemory) throw error;
+    const text = `--buffer ${buffer / MIB}M: ${error.message}; take less`;
+    throw new DmError(error.status, text, { cause: error });
+  }
 }
 
 function pollTime(text: string): number {

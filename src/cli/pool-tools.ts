@@ -10,7 +10,7 @@ import { MetadataFile } from '../tools/thin/metadata-file.ts';
 import { PoolReader } from '../tools/thin/pool-reader.ts';
 import { repairPool } from '../tools/thin/repair.ts';
 import { restorePool } from '../tools/thin/restore.ts';
-import { METADATA_BLOCK_BYTES } from '../persistent-data/block-kind.ts';
+import { CorruptBlockError, METADATA_BLOCK_BYTES } from '../persistent-data/block-kind.ts';
 import { EXIT_FAILED } from './errors.ts';
 import { notNegative, positive } from './option-values.ts';
 import { print, printAll, tell } from './output.ts';
@@ -170,8 +170,14 @@ async function repair(from: MetadataFile, to: MetadataFile, flags: RepairFlags):
 async function openText(path: string): Promise<AsyncIterable<string>> {
   if (path === '-') return process.stdin.setEncoding('utf8');
   try {
-    return (await open(path)).createReadStream({ encoding: 'utf8' }) as AsyncIterable<string>;
+    const file = await open(path);
+    if ((await file.stat()).isDirectory()) {
+      await file.close();
+      throw new DmError(Status.IsDirectory, `${path}: is a directory, expected the XML of a pool`);
+    }
+    return file.createReadStream({ encoding: 'utf8' }) as AsyncIterable<string>;
   } catch (error) {
+    if (error instanceof DmError) throw error;
     throw new DmError(statusOfError(error), `${path}: cannot open: ${errorText(error)}`);
   }
 }
@@ -192,6 +198,10 @@ export async function withMetadata<T>(
   const file = MetadataFile.open(path, options);
   try {
     return await use(file);
+  } catch (error) {
+    // What a file holds is no bug of ours.
+    if (!(error instanceof CorruptBlockError)) throw error;
+    throw new DmError(Status.BadMessage, `${path}: ${error.message}`, { cause: error });
   } finally {
     file.close();
   }

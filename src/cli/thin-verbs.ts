@@ -11,6 +11,7 @@ import type { TargetLine } from '../dm/control.ts';
 import { escapeArg, splitArgs } from '../dm/table-text.ts';
 import { createDurably } from '../io/durable-file.ts';
 import { call } from './daemon-call.ts';
+import { WrongCall } from './errors.ts';
 import { print } from './output.ts';
 
 function size(text: string): number {
@@ -89,7 +90,7 @@ export function addPoolVerbs(pool: Command): void {
 async function createPool(name: string, o: CreatePool): Promise<void> {
   const [data, metadata] = [resolve(o.data), resolve(o.metadata)];
   if (o.size % o.block !== 0) {
-    throw invalid(`--size ${o.size}: not a multiple of the data block of ${o.block} bytes`);
+    throw new WrongCall(`--size ${o.size}: not a multiple of the data block of ${o.block} bytes`);
   }
   await sparseFile(data, o.size);
   await sparseFile(metadata, metadataBytes(o.size, o.block));

@@ -11,7 +11,7 @@ import { createDurably } from '../io/durable-file.ts';
 import { findHash, type TreeFormat, VerityTree } from '../targets/verity/tree.ts';
 import { formatVolume, readSuper, treeStart, verifyVolume } from '../tools/verity/volume.ts';
 import { call } from './daemon-call.ts';
-import { EXIT_FAILED } from './errors.ts';
+import { EXIT_FAILED, WrongCall } from './errors.ts';
 import { notNegative, positive, repeated } from './option-values.ts';
 import { print } from './output.ts';
 import { Progress } from './progress.ts';
@@ -132,14 +132,14 @@ function salt(text: string): string {
 function givenFormat(data: string, flags: Flags, hashStart: number): TreeFormat {
   const { dataBlockSize: dataBlockBytes, hashBlockSize: hashBlockBytes } = flags;
   if (flags.format !== '0' && flags.format !== '1') {
-    throw invalid(`--format ${flags.format}: expected 0 or 1`);
+    throw new WrongCall(`--format ${flags.format}: expected 0 or 1`);
   }
   for (const [name, bytes] of [
     ['--data-block-size', dataBlockBytes],
     ['--hash-block-size', hashBlockBytes],
   ] as const) {
     if (bytes < 512 || bytes > 4096 || (bytes & (bytes - 1)) !== 0) {
-      throw invalid(`${name} ${bytes}: expected 512, 1024, 2048 or 4096`);
+      throw new WrongCall(`${name} ${bytes}: expected 512, 1024, 2048 or 4096`);
     }
   }
   const text = flags.salt ?? randomBytes(32).toString('hex');
@@ -161,12 +161,12 @@ function startOf(flags: Flags): number {
   const { hashOffset, hashBlockSize } = flags;
   if (flags.superblock) {
     if (hashOffset % SECTOR_BYTES !== 0) {
-      throw invalid(`--hash-offset ${hashOffset}: expected a multiple of ${SECTOR_BYTES}`);
+      throw new WrongCall(`--hash-offset ${hashOffset}: expected a multiple of ${SECTOR_BYTES}`);
     }
     return treeStart(hashOffset, hashBlockSize);
   }
   if (hashOffset % hashBlockSize !== 0) {
-    throw invalid(`--hash-offset ${hashOffset}: expected a multiple of ${hashBlockSize}`);
+    throw new WrongCall(`--hash-offset ${hashOffset}: expected a multiple of ${hashBlockSize}`);
   }
   return hashOffset / hashBlockSize;
 }
@@ -176,7 +176,7 @@ async function format(data: string, hash: string, flags: Flags): Promise<void> {
   checkOverlap(data, hash, tree, flags);
   const uuid = flags.uuid ?? randomUUID();
   if (!/^[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}$/i.test(uuid)) {
-    throw invalid(`--uuid ${uuid}: expected 8-4-4-4-12 hexadecimal digits`);
+    throw new WrongCall(`--uuid ${uuid}: expected 8-4-4-4-12 hexadecimal digits`);
   }
   if (!existsSync(hash)) await createDurably(hash, 0);
   const superblock = flags.superblock ? { uuid, offsetBytes: flags.hashOffset } : null;
@@ -205,13 +205,14 @@ function checkOverlap(data: string, hash: string, format: TreeFormat, flags: Fla
 
 function volumeOf(data: string, hash: string, flags: Flags): TreeFormat {
   if (flags.superblock) return readSuper(hash, flags.hashOffset).format;
-  if (flags.salt === undefined) throw invalid('--salt: without a superblock it has to be given');
+  if (flags.salt === undefined)
+    throw new WrongCall('--salt: without a superblock it has to be given');
   return givenFormat(data, flags, startOf(flags));
 }
 
 function rootOf(word: string | undefined, flags: Flags, tree: VerityTree): Uint8Array {
   if ((word === undefined) === (flags.rootHashFile === undefined)) {
-    throw invalid('root hash: expected either an argument or --root-hash-file');
+    throw new WrongCall('root hash: expected either an argument or --root-hash-file');
   }
   const text = word ?? readFileSync(flags.rootHashFile as string, 'latin1').trim();
   if (!/^(?:[0-9a-fA-F]{2})+$/.test(text) || text.length !== tree.digestBytes * 2) {

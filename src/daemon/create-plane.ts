@@ -102,6 +102,7 @@ class ThreadLink implements PlaneLink {
     worker.removeAllListeners('error');
     if (first.kind === 'ready') return new ThreadLink(worker, first.wakeFd, log);
     await worker.terminate();
+    if (first.kind === 'failed') throw new DmError(first.status, first.message);
     assert(first.kind === 'unavailable', `data plane: began with a ${first.kind} message`);
     return first.reason;
   }

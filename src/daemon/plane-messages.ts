@@ -25,6 +25,8 @@ export type ToPlane =
 export type FromPlane =
   | { readonly kind: 'ready'; readonly wakeFd: number }
   | { readonly kind: 'unavailable'; readonly reason: string }
+  /** No start because of something that another engine would not have either. */
+  | { readonly kind: 'failed'; readonly status: number; readonly message: string }
   | { readonly kind: 'result'; readonly id: number; readonly value: unknown }
   | {
       readonly kind: 'error';

@@ -24,6 +24,10 @@ function main(port: MessagePort): void {
     const { bufferBytes, pollMs } = data;
     engine = new UringEngine(new Arena(bufferBytes), pollMs);
   } catch (error) {
+    if (error instanceof DmError) {
+      send({ kind: 'failed', status: error.status, message: error.message });
+      return;
+    }
     if (!(error instanceof UringUnavailable)) throw error;
     send({ kind: 'unavailable', reason: error.message });
     return;

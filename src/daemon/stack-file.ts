@@ -47,7 +47,7 @@ export function loadStackFile(path: string): LoadedStack {
   const document = parseDocument(text, { lineCounter: lines });
   const problem = document.errors[0];
   if (problem !== undefined) {
-    throw invalid(`${path}:${lines.linePos(problem.pos[0]).line}: ${problem.message}`);
+    throw invalid(`${path}:${lines.linePos(problem.pos[0]).line}: ${firstLine(problem.message)}`);
   }
   const parsed = StackFile.safeParse(document.toJS());
   if (!parsed.success) {
@@ -69,4 +69,9 @@ export function loadStackFile(path: string): LoadedStack {
     exports: exports?.map(({ readOnly, ...rest }) => ({ ...rest, isReadOnly: readOnly })),
     listen,
   };
+}
+
+/** The rest is a picture of the place. */
+function firstLine(text: string): string {
+  return (text.split('\n')[0] ?? '').replace(/ at line \d+, column \d+:$/, '');
 }

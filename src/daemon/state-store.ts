@@ -117,7 +117,7 @@ async function writeWhole(file: StateFile, bytes: Uint8Array): Promise<void> {
   try {
     for (let offset = 0; offset < bytes.length; ) {
       const written = await file.write(bytes, offset);
-      if (written === 0) throw new DmError(Status.NoSpace, 'ENOSPC: nothing was written');
+      if (written === 0) throw new DmError(Status.NoSpace, 'No space left on device');
       offset += written;
     }
     await file.sync();
