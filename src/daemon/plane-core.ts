@@ -51,6 +51,8 @@ export class PlaneCore {
     });
     this.exports = new ExportCatalog({
       arena: engine.arena,
+      clock: engine.clock,
+      log: deviceLog.line,
       openDevice: (name) => this.dm.openDevice(name),
     });
     this.#frontEnds = [new TransmissionServer(engine, this.exports, options)];

@@ -2,6 +2,7 @@
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import type { Timer } from '../base/clock.ts';
 import { DmError } from '../base/errors.ts';
 import { Status } from '../base/status.ts';
 import type { BlockDevice } from '../bio/device.ts';
@@ -16,6 +17,13 @@ class Devices {
   /** When set, an open waits for this. */
   gate: Promise<void> = Promise.resolve();
   failClose: string | undefined;
+  readonly lines: string[] = [];
+  /** Lets the time of whatever waits be over. */
+  timeIsUp: () => void = () => {};
+  readonly after = (_delayMs: number, fire: () => void): Timer => {
+    this.timeIsUp = fire;
+    return { cancel: () => {} };
+  };
   readonly #devices = new Map<string, BlockDevice>();
 
   get(name: string): BlockDevice {
@@ -50,7 +58,12 @@ class Devices {
 function make(): { devices: Devices; catalog: ExportCatalog; arena: Arena } {
   const devices = new Devices();
   const arena = new Arena(1 << 20);
-  const catalog = new ExportCatalog({ arena, openDevice: (name) => devices.open(name) });
+  const catalog = new ExportCatalog({
+    arena,
+    clock: { nowMs: () => 0, after: devices.after },
+    log: (line) => devices.lines.push(line),
+    openDevice: (name) => devices.open(name),
+  });
   return { devices, catalog, arena };
 }
 
@@ -198,4 +211,32 @@ test('the buffer of a gate is taken with its first export and given back with it
   while (arena.tryAlloc(4096) !== NONE);
   await refused(catalog.create({ name: 'a', device: 'd' }), Status.NoMemory, /--buffer/);
   assert.equal(devices.held.get('d'), 0, 'the device is let go');
+});
+
+test('a removal by force does not wait for ever for I/O that its device holds', async () => {
+  const { catalog, devices } = make();
+  await catalog.create({ name: 'x', device: 'd' });
+  const found = catalog.find('x');
+  assert.ok(found !== undefined);
+  let ioEnds: () => void = () => {};
+  const user: ExportUser = {
+    end: () =>
+      new Promise((resolve) => {
+        ioEnds = () => {
+          found.detach(user);
+          resolve();
+        };
+      }),
+  };
+  found.attach(user);
+  const removed = catalog.remove('x', true);
+  devices.timeIsUp();
+  await removed;
+  assert.equal(catalog.find('x'), undefined);
+  assert.equal(devices.held.get('d'), 1, 'held until its I/O has ended');
+  devices.failClose = 'd';
+  ioEnds();
+  await new Promise((resolve) => setImmediate(resolve));
+  assert.equal(devices.held.get('d'), 0);
+  assert.match(devices.lines.join(), /export 'x', removed before: d: flush failed/);
 });

@@ -2,7 +2,8 @@
 // asks for it, so of two who create it at once the second is refused before its device is opened.
 
 import { assert } from '../base/assert.ts';
-import { DmError, invalid } from '../base/errors.ts';
+import { type Clock, realClock, type Timer } from '../base/clock.ts';
+import { DmError, errorText, invalid } from '../base/errors.ts';
 import { nameFault, printable } from '../base/names.ts';
 import { Status } from '../base/status.ts';
 import { errnoText } from '../base/system-error.ts';
@@ -15,9 +16,18 @@ import { WriteGate } from './write-gate.ts';
 /** What clients can ask for by protocol; longer texts could not be told to them. */
 export const EXPORT_TEXT_BYTES_MAX = 4096;
 
+/**
+ * How long a removal by force waits for I/O of users that are cut off. A device that is suspended, or does
+ * not answer, may have it for ever; the export is gone all the same.
+ */
+const FORCE_WAIT_MS = 2000;
+
 export interface ExportCatalogOptions {
   /** Where the buffers of write gates come from. */
   readonly arena: Arena;
+  readonly clock?: Clock;
+  /** Hears of a device that could not be let go in order after its export had been removed. */
+  readonly log?: (line: string) => void;
   /** Opens a mapped device by name. Throws DmError. */
   openDevice(name: string): Promise<OpenDevice>;
 }
@@ -82,7 +92,10 @@ export class ExportCatalog {
     }
   }
 
-  /** With `force`, users are ended; otherwise they make the export busy. Throws DmError. */
+  /**
+   * With `force`, users are ended; otherwise they make the export busy. Throws DmError. The device is let
+   * go when the last I/O of these users has ended, which may be later.
+   */
   async remove(name: string, force = false): Promise<void> {
     const found = this.#exports.get(name);
     if (found === undefined) throw this.#unknown(name);
@@ -93,7 +106,7 @@ export class ExportCatalog {
       );
     }
     this.#exports.delete(name);
-    await this.#close(found);
+    await this.#soon(name, this.#close(found));
   }
 
   /**
@@ -126,6 +139,28 @@ export class ExportCatalog {
       `device ${device.name}: a flush by a client of export '${name}' failed ` +
         `(${errnoText(flushFailure)}): what was written before may not be on the medium`,
     );
+  }
+
+  /** Waits for the end of an export, but not for ever. */
+  async #soon(name: string, closed: Promise<void>): Promise<void> {
+    const { clock = realClock, log = (): void => {} } = this.#options;
+    let isLate = false;
+    const told = closed.catch((error: unknown) => {
+      if (!isLate) throw error;
+      log(`export '${name}', removed before: ${errorText(error)}`);
+    });
+    let timer: Timer | undefined;
+    const late = new Promise<void>((resolve) => {
+      timer = clock.after(FORCE_WAIT_MS, () => {
+        isLate = true;
+        resolve();
+      });
+    });
+    try {
+      await Promise.race([told, late]);
+    } finally {
+      timer?.cancel();
+    }
   }
 
   /** Undefined: no memory for a new one. */

@@ -23,6 +23,8 @@ export async function serveLab(
   const engine = new NodeEngine(lab.arena);
   const exports = new ExportCatalog({
     arena: lab.arena,
+    clock: engine.clock,
+    log: () => {},
     openDevice: async (name) => await lab.dm.openDevice(name),
   });
   const server = new TransmissionServer(engine, exports);

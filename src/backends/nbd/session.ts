@@ -164,7 +164,7 @@ export class NbdSession implements BatchTask, ReplySink, SendSink {
   }
 
   sent(request: NbdRequest): void {
-    // An answer told just before may have ended it all: the request is somebody else's by now.
+    // An answer told just before may have closed the session; the request then has a new owner.
     if (this.#isOver) return;
     request.isSending = false;
     if (this.#timeoutMs > 0) request.sentAtMs = this.#engine.clock.nowMs();

@@ -97,7 +97,10 @@ export class NbdConnection implements IoDone, BatchTask, ExportUser, MemoryUser 
     return this.#state === 'open';
   }
 
-  /** Goes on with whatever can be gone on with. Called whenever something may have come. */
+  /**
+   * Runs every step that does not have to wait. Call this whenever bytes, memory or a slot may have
+   * arrived.
+   */
   pump(): void {
     if (this.#isPumping) return;
     this.#isPumping = true;

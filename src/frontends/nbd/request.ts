@@ -27,7 +27,7 @@ export class Piece implements BioOwner, GateWaiter {
   /** The part of the buffer that answers the client (the bio may cover whole blocks around it). */
   dataMem = 0;
   dataBytes = 0;
-  /** Of `dataMem`'s first byte on the export. */
+  /** Export offset of the first byte at `dataMem`. */
   offBytes = 0;
   isGated = false;
 
@@ -55,7 +55,7 @@ export class Request {
   issuedBytes = 0;
   /** A read answered by one simple reply in several pieces, which go out in order and undisturbed. */
   isStreamed = false;
-  /** Of a streamed reply: the header, which says success, has been queued. */
+  /** The header of a streamed reply, which says success, has been queued. */
   hasHeader = false;
 
   begin(

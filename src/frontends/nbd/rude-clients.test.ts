@@ -154,6 +154,62 @@ for (const engine of ['uring', 'node'] as const) {
   }
 }
 
+for (const engine of ['uring', 'node'] as const) {
+  test(`${engine}: a device that is suspended holds up no removal by force and no end`, async () => {
+    await withPlane(engine, FOREVER_MS, async (t) => {
+      await t.plane.createExport({ name: 'again', device: 'disk' });
+      const client = await t.connect({ exportName: 'disk' });
+      const other = await t.connect({ exportName: 'again' });
+      await t.plane.suspend('disk');
+      const stuck = [client.read(0, 4096), client.write(100, Buffer.alloc(50)), client.flush()];
+      stuck.push(other.read(0, 4096));
+      const ended = stuck.map((request) => assert.rejects(request));
+      await t.plane.removeExport('disk', { force: true });
+      assert.deepEqual(
+        (await t.plane.listExports()).map((e) => e.name),
+        ['again'],
+      );
+      // The rest ends with the plane.
+      void Promise.all(ended);
+    });
+  });
+
+  test(`${engine}: an export shows the new name of its device`, async () => {
+    await withPlane(engine, FOREVER_MS, async (t) => {
+      const client = await t.connect({ exportName: 'disk' });
+      await t.plane.rename('disk', 'renamed');
+      const [status] = await t.plane.listExports();
+      assert.deepEqual([status?.name, status?.device], ['disk', 'renamed']);
+      await works(client);
+      await client.disconnect();
+    });
+  });
+
+  test(`${engine}: clients that trickle are served, and stop nobody`, async () => {
+    await withPlane(engine, FOREVER_MS, async (t) => {
+      const requests = Buffer.concat([header(Cmd.Read, 0, 512), HALF_WRITE.subarray(0, 30)]);
+      const slow = await Promise.all(
+        Array.from({ length: 100 }, () => rude(t, requests.subarray(0, 1))),
+      );
+      const good = await t.connect({ exportName: 'disk' });
+      for (let at = 1; at < requests.length; at++) {
+        for (const socket of slow) socket.write(requests.subarray(at, at + 1));
+        await good.read(0, 65_536);
+      }
+      await works(good);
+      // A byte a round, and their first request was answered: header and data of a simple reply.
+      for (const socket of slow) {
+        socket.resume();
+        let seen = 0;
+        while (seen < 16 + 512) seen += ((await once(socket, 'data')) as [Buffer])[0].length;
+        socket.destroy();
+      }
+      await good.disconnect();
+      await connectionsFallTo(t, 0);
+    });
+  });
+}
+
 test('a client that stands still while there is memory is left alone', async () => {
   await withPlane('node', 200, async (t, lines) => {
     const frozen = await rude(t, READS);
