@@ -45,6 +45,7 @@ export class PlaneCore {
       clock: engine.clock,
       random: Math.random,
       bareWordsAreDevices,
+      log: options.log,
       loadTargetType,
       listTargetTypes,
       openBackend: (reference, access) => openBackend(reference, access, engine, deviceLog.line),

@@ -1,15 +1,16 @@
-// The bio prison: whoever changes what a range of blocks means holds a cell over it, and bios that touch
-// the range meanwhile wait in the cell. Ranges are in spaces of their own: the blocks of one virtual
-// device, the blocks of a data device.
+// The bio prison: whoever changes what a range of blocks means holds a cell over it, and bios that
+// touch the range meanwhile wait in the cell. Ranges are in spaces of their own: the blocks of one
+// virtual device, the blocks of a data device.
 //
-// Everything between two awaits is atomic here, so a bio that only looks up a mapping and is sent on in
-// the same breath needs no cell: it asks `isFree`. Cells are for what awaits something in between.
+// Everything between two awaits is atomic here, so a bio that only looks up a mapping and is sent
+// on in the same breath needs no cell: it asks `isFree`. Cells are for what awaits something in
+// between.
 
 import { assert } from '../base/assert.ts';
 
 /** `W`: what waits in it, a bio and whose it is. */
 export class Cell<W> {
-  readonly space: Space<W>;
+  readonly prison: Prison<W>;
   readonly begin: number;
   readonly end: number;
   /** Waiting, in order. */
@@ -17,15 +18,15 @@ export class Cell<W> {
   /** Waiting for the whole cell, in order. */
   readonly turns: (() => void)[] = [];
 
-  constructor(space: Space<W>, begin: number, end: number) {
-    this.space = space;
+  constructor(prison: Prison<W>, begin: number, end: number) {
+    this.prison = prison;
     this.begin = begin;
     this.end = end;
   }
 }
 
 /** One numbering of blocks. */
-export class Space<W> {
+export class Prison<W> {
   readonly #single = new Map<number, Cell<W>>();
   readonly #ranges: Cell<W>[] = [];
 

@@ -25,6 +25,8 @@ export interface TableBuilderOptions {
   readonly random: () => number;
   loadTargetType(name: string): Promise<TargetType | undefined>;
   readonly openBackend: OpenBackend;
+  /** Takes the lines that targets have for the operator. */
+  readonly log?: ((line: string) => void) | undefined;
   /** A bare word that names no mapped device is an error, never a file. */
   readonly bareWordsAreDevices?: boolean;
 }
@@ -107,6 +109,7 @@ export class TableBuilder {
       clock,
       random,
       event: () => node.event(),
+      log: (text) => this.#options.log?.(`device ${node.name}: ${line.type}: ${text}`),
       traitsChanged: () => node.device.live?.readTraits(),
       share: async (kind, key, open) => {
         const share = await this.#shares.provide(kind, key, open);

@@ -170,6 +170,11 @@ export interface TargetHost {
   /** Something that `wait` waits for has happened. */
   event(): void;
   /**
+   * One line for the operator: what has become worse by itself. The core says whose line it is.
+   * Never about single I/O.
+   */
+  log(text: string): void;
+  /**
    * Has `traits` read again, for bios that come from now on. Without effect before the first
    * resume.
    */

@@ -353,13 +353,13 @@ export const MUTANTS: readonly Mutant[] = [
   },
   {
     name: 'thin: blocks that others refer to are passed down',
-    file: 'targets/thin/data-blocks.js',
+    file: 'targets/thin/data-allocator.js',
     find: 'if ((await metadata.dataCount(block)) > 0) return false;',
     replace: '',
   },
   {
     name: 'thin: what is passed down is given out meanwhile',
-    file: 'targets/thin/data-blocks.js',
+    file: 'targets/thin/data-allocator.js',
     find: 'await metadata.incData(block, block + 1);',
     replace: 'await Promise.resolve();',
   },
@@ -377,7 +377,7 @@ export const MUTANTS: readonly Mutant[] = [
   },
   {
     name: 'thin: whoever comes late shares the commit under way',
-    file: 'targets/thin/pool.js',
+    file: 'targets/thin/transactions.js',
     find: 'this.#next ??= this.#running.then(async () => await this.#start()); return await this.#next;',
     replace: 'return await this.#running;',
   },
@@ -414,8 +414,8 @@ export const MUTANTS: readonly Mutant[] = [
   {
     name: 'thin: a run is not kept from others while its blocks are made',
     file: 'targets/thin/run-writes.js',
-    find: 'const cell = device.space.tryHold(begin, end);',
-    replace: 'const cell = device.space.tryHold(begin + 1e9, end + 1e9);',
+    find: 'const cell = device.prison.tryHold(begin, end);',
+    replace: 'const cell = device.prison.tryHold(begin + 1e9, end + 1e9);',
   },
   {
     name: 'thin: a flush does not commit',

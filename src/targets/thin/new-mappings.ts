@@ -37,7 +37,7 @@ export class NewMappings {
    */
   tryProvision(block: number, count: number, found: FoundMapping): number {
     const what = { block, count, isPromised: false };
-    const done = this.#pool.blocks.tryProvision(this.#device, what, found);
+    const done = this.#pool.allocator.tryProvision(this.#device, what, found);
     if (done > 0) this.#device.noteMapped(block + done - 1);
     return done;
   }
@@ -46,9 +46,11 @@ export class NewMappings {
   async insert(block: number, dataBlock: number): Promise<void> {
     const pool = this.#pool;
     try {
-      await pool.change(async () => await pool.metadata.insert(this.#device, block, dataBlock));
+      await pool.transactions.change(
+        async () => await pool.metadata.insert(this.#device, block, dataBlock),
+      );
     } finally {
-      pool.blocks.settled();
+      pool.allocator.settled();
     }
     this.#device.noteMapped(block);
   }
@@ -57,11 +59,13 @@ export class NewMappings {
   async giveBack(dataBlock: number, status: Status): Promise<Status> {
     const pool = this.#pool;
     try {
-      await pool.change(async () => await pool.metadata.decData(dataBlock, dataBlock + 1));
+      await pool.transactions.change(
+        async () => await pool.metadata.decData(dataBlock, dataBlock + 1),
+      );
     } catch {
       // The transaction was broken and is gone, and with it the block's reference.
     } finally {
-      pool.blocks.settled();
+      pool.allocator.settled();
     }
     return status;
   }
@@ -82,7 +86,7 @@ export class NewMappings {
       else status = await this.#tryInsert(block + i, dataBlock);
     }
     const isDone = status !== Status.Ok || (bio.flags & BioFlag.Fua) === 0;
-    return isDone ? status : await this.#pool.commit();
+    return isDone ? status : await this.#pool.transactions.commit();
   }
 
   async #tryInsert(block: number, dataBlock: number): Promise<Status> {
@@ -96,6 +100,7 @@ export class NewMappings {
 
   /** Lets a cell of the device's go; who waited in it starts over. */
   release(cell: Cell<Deferred>): void {
-    for (const { user, bio } of this.#device.space.release(cell)) this.#pool.defer(user, bio);
+    for (const { user, bio } of this.#device.prison.release(cell))
+      this.#pool.worker.defer(user, bio);
   }
 }

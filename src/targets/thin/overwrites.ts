@@ -43,7 +43,7 @@ export class Overwrites {
     const overwrite = this.#underWay.get(bio);
     assert(overwrite !== undefined, 'thin: an overwrite ended twice');
     this.#underWay.delete(bio);
-    this.#pool.job(async () => {
+    this.#pool.worker.job(async () => {
       const status = await this.#mappings.settle(bio, overwrite, bio.status);
       this.#mappings.release(overwrite.cell);
       endBio(bio, status);

@@ -8,14 +8,6 @@ import type { Arena } from '../../io/arena.ts';
 import type { ThinMetadata } from './metadata.ts';
 import type { PoolOptions } from './pool-options.ts';
 
-/** See pool.ts. */
-export type PoolMode =
-  | 'write'
-  | 'out of data space'
-  | 'out of metadata space'
-  | 'read only'
-  | 'fail';
-
 /** What a pool's table gives it; changed by a new table. */
 export interface PoolBinding {
   readonly data: BlockDevice;
@@ -24,6 +16,8 @@ export interface PoolBinding {
   readonly options: PoolOptions;
   /** Something that `wait` waits for has happened. */
   readonly event: () => void;
+  /** One line for the operator. */
+  readonly log: (text: string) => void;
 }
 
 export interface PoolHost {

@@ -21,11 +21,11 @@ const DATA_BLOCKS = LEAVES * STRIDE;
 /** As a write does it. */
 async function map(pool: Pool, device: ThinDevice, block: number): Promise<void> {
   const what = { block, count: 1, isPromised: false };
-  if (pool.blocks.tryProvision(device, what, new FoundMapping()) > 0) return;
-  const dataBlock = await pool.blocks.allocate();
+  if (pool.allocator.tryProvision(device, what, new FoundMapping()) > 0) return;
+  const dataBlock = await pool.allocator.allocate();
   assert.ok(typeof dataBlock === 'number', String(dataBlock));
-  await pool.change(async () => await pool.metadata.insert(device, block, dataBlock));
-  pool.blocks.settled();
+  await pool.transactions.change(async () => await pool.metadata.insert(device, block, dataBlock));
+  pool.allocator.settled();
 }
 
 test('what was to run behind a commit never runs behind a later one', async () => {
@@ -39,6 +39,7 @@ test('what was to run behind a commit never runs behind a later one', async () =
     lenSectors: 16 * 128,
     options: parsePoolOptions(['128', '0', String(features.length), ...features]),
     event: () => {},
+    log: () => {},
   });
   const host = { owner: data, arena, clock: scheduler };
   const pool = await settle(Pool.open(meta, binding(), host));
@@ -51,24 +52,24 @@ test('what was to run behind a commit never runs behind a later one', async () =
   };
   // Those who only want what is there to be durable have what they want; who changed something has
   // not.
-  assert.equal(await settle(pool.commit()), Status.Ok);
-  assert.equal(await settle(pool.commit(count)), Status.Io);
+  assert.equal(await settle(pool.transactions.commit()), Status.Ok);
+  assert.equal(await settle(pool.transactions.commit(count)), Status.Io);
   await settle(pool.bind(binding()));
-  await settle(pool.change(async () => await pool.metadata.createThin(1)));
-  assert.equal(await settle(pool.commit()), Status.Ok);
+  await settle(pool.transactions.change(async () => await pool.metadata.createThin(1)));
+  assert.equal(await settle(pool.transactions.commit()), Status.Ok);
   assert.equal(runs, 0);
-  assert.equal(await settle(pool.commit(count)), Status.Ok);
+  assert.equal(await settle(pool.transactions.commit(count)), Status.Ok);
   assert.equal(runs, 1);
   meta.faults.writeErrorRate = 1;
-  await settle(pool.change(async () => await pool.metadata.createThin(2)));
-  assert.equal(await settle(pool.commit(count)), Status.Io);
+  await settle(pool.transactions.change(async () => await pool.metadata.createThin(2)));
+  assert.equal(await settle(pool.transactions.commit(count)), Status.Io);
   meta.faults.writeErrorRate = 0;
   assert.equal(pool.mode, 'read only');
-  assert.equal(await settle(pool.commit(count)), Status.Io);
+  assert.equal(await settle(pool.transactions.commit(count)), Status.Io);
   // The mark could not be written either: a resume makes the pool writable again.
   await settle(pool.bind(binding()));
   assert.equal(pool.mode, 'write');
-  assert.equal(await settle(pool.commit()), Status.Ok);
+  assert.equal(await settle(pool.transactions.commit()), Status.Ok);
   assert.equal(runs, 1);
   await settle(pool.close());
 });
@@ -79,18 +80,18 @@ test('a thin device whose open fails late is not left open', async (t) => {
   const settle = async <T>(work: Promise<T>): Promise<T> => await scheduler.settle(work);
   const data = lab.disk('data', 16 * 128);
   const options = parsePoolOptions(['128', '0']);
-  const binding = { data, lenSectors: 16 * 128, options, event: () => {} };
+  const binding = { data, lenSectors: 16 * 128, options, event: () => {}, log: () => {} };
   const host = { owner: data, arena, clock: scheduler };
   const pool = await settle(Pool.open(lab.disk('meta', 1024), binding, host));
   await settle(pool.bind(binding));
-  await settle(pool.change(async () => await pool.metadata.createThin(1)));
+  await settle(pool.transactions.change(async () => await pool.metadata.createThin(1)));
   const unreadable = new DmError(Status.Io, 'metadata: read of block 7');
   t.mock.method(pool.metadata, 'findHighest', () => Promise.reject(unreadable));
   await assert.rejects(
     settle(ThinPath.open(pool, { id: 1, lenSectors: 128, origin: null })),
     unreadable,
   );
-  await settle(pool.change(async () => await pool.metadata.deleteThin(1)));
+  await settle(pool.transactions.change(async () => await pool.metadata.deleteThin(1)));
   await settle(pool.close());
 });
 
@@ -110,11 +111,12 @@ test('what changed is committed before it takes the cache, and else within a sec
     lenSectors: DATA_BLOCKS * 128,
     options: parsePoolOptions(['128', '0']),
     event: () => {},
+    log: () => {},
   };
   const host = { owner: data.device, arena, clock: scheduler, cacheBytes: CACHE_BLOCKS * 4096 };
   const pool = await settle(Pool.open(meta.device, binding, host));
   await settle(pool.bind(binding));
-  await settle(pool.change(async () => await pool.metadata.createThin(1)));
+  await settle(pool.transactions.change(async () => await pool.metadata.createThin(1)));
   const device = await settle(pool.metadata.openDevice(1));
   pool.start();
   for (let block = 0; block < LEAVES * STRIDE; block += 2) await settle(map(pool, device, block));

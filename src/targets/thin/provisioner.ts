@@ -37,7 +37,7 @@ export class Provisioner {
   async process(bio: Bio): Promise<void> {
     const { device, mappings } = this.#parts;
     const block = Math.floor(bio.sector / this.#blockSectors);
-    const cell = device.space.detain(block, block + 1, { user: this.#user, bio });
+    const cell = device.prison.detain(block, block + 1, { user: this.#user, bio });
     if (cell === null) return;
     let keepsCell = false;
     try {
@@ -64,7 +64,7 @@ export class Provisioner {
       endBio(bio, Status.Io);
       return false;
     }
-    const dataBlock = await pool.blocks.allocate();
+    const dataBlock = await pool.allocator.allocate();
     if (typeof dataBlock === 'string') {
       this.#refuse(bio, dataBlock);
       return false;
@@ -93,7 +93,7 @@ export class Provisioner {
     }
     if (bio.lenSectors === this.#blockSectors) {
       overwrites.start(bio, { block, dataBlocks: [dataBlock], cell });
-    } else pool.job(async () => await this.#fill(bio, to, shared));
+    } else pool.worker.job(async () => await this.#fill(bio, to, shared));
     return true;
   }
 
@@ -101,15 +101,15 @@ export class Provisioner {
   async #issue(bio: Bio, block: number, found: FoundMapping): Promise<void> {
     const { pool, aim } = this.#parts;
     if (bio.op === Op.Write && (bio.flags & BioFlag.Fua) !== 0 && pool.metadata.hasChanged) {
-      const status = await pool.commit();
+      const status = await pool.transactions.commit();
       if (status !== Status.Ok) {
         endBio(bio, status);
         return;
       }
     }
-    while (!pool.dataSpace.isFree(found.dataBlock, found.dataBlock + 1)) {
-      const cell = await pool.dataSpace.hold(found.dataBlock, found.dataBlock + 1);
-      pool.dataSpace.release(cell);
+    while (!pool.dataPrison.isFree(found.dataBlock, found.dataBlock + 1)) {
+      const cell = await pool.dataPrison.hold(found.dataBlock, found.dataBlock + 1);
+      pool.dataPrison.release(cell);
     }
     aim.aimAtFound(bio, block, found);
     submitMapped(bio);

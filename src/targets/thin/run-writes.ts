@@ -69,7 +69,7 @@ export class RunWrites {
       const done = mappings.tryProvision(first, blocks, found);
       if (done > 0) return done;
     }
-    return Math.max(1, Math.min(blocks, pool.blocks.left));
+    return Math.max(1, Math.min(blocks, pool.allocator.left));
   }
 
   /**
@@ -85,11 +85,11 @@ export class RunWrites {
   /** Takes a write of thin blocks [begin, end), as `fit` has just answered. */
   take(bio: Bio, begin: number, end: number): void {
     const { pool, device } = this.#parts;
-    const cell = device.space.tryHold(begin, end);
-    assert(cell !== null && pool.blocks.promise(end - begin), 'thin: a run that did not fit');
+    const cell = device.prison.tryHold(begin, end);
+    assert(cell !== null && pool.allocator.promise(end - begin), 'thin: a run that did not fit');
     this.#taken.push({ bio, cell, mapsFirst: this.#mapsFirst });
     // No work for the pool's worker: stopping the pool waits for jobs that may wait for this cell.
-    if (this.#taken.length === 1) pool.job(async () => await this.#run());
+    if (this.#taken.length === 1) pool.worker.job(async () => await this.#run());
   }
 
   /** One after the other, or their data blocks would alternate. */
@@ -107,13 +107,13 @@ export class RunWrites {
     const { begin, end } = taken.cell;
     const dataBlocks: number[] = [];
     try {
-      if (!(await pool.blocks.hasMetadataSpace())) {
+      if (!(await pool.allocator.hasMetadataSpace())) {
         throw new DmError(Status.NoSpace, 'thin pool: no metadata space');
       }
       if (taken.mapsFirst) await this.#provision(begin, end, dataBlocks);
-      else await pool.blocks.allocatePromised(end - begin, dataBlocks);
+      else await pool.allocator.allocatePromised(end - begin, dataBlocks);
     } catch (error) {
-      pool.blocks.unpromise(end - begin - dataBlocks.length);
+      pool.allocator.unpromise(end - begin - dataBlocks.length);
       if (taken.mapsFirst) dataBlocks.length = 0;
       await this.#fail(taken, dataBlocks, statusOf(error));
       return;
@@ -133,9 +133,9 @@ export class RunWrites {
     const { pool, device, mappings } = this.#parts;
     for (let at = begin; at < end; ) {
       const rest = { block: at, count: end - at, isPromised: true };
-      const done = pool.blocks.tryProvision(device, rest, this.#found);
+      const done = pool.allocator.tryProvision(device, rest, this.#found);
       if (done === 0) {
-        await pool.blocks.allocatePromised(1, dataBlocks);
+        await pool.allocator.allocatePromised(1, dataBlocks);
         await mappings.insert(at++, dataBlocks[dataBlocks.length - 1] as number);
         continue;
       }
@@ -150,7 +150,7 @@ export class RunWrites {
     const block = cell.begin;
     const runs = runsOf(dataBlocks);
     if (runs.length > 1) {
-      pool.job(async () => {
+      pool.worker.job(async () => {
         const written = await this.#sendRuns(bio, block, runs);
         const status = mapsFirst
           ? written

@@ -4,7 +4,7 @@
 import { DmError, invalid } from '../../base/errors.ts';
 import { Status } from '../../base/status.ts';
 import { THIN_ID_MAX } from './metadata.format.ts';
-import { Space } from '../../dm/bio-prison.ts';
+import { Prison } from '../../dm/bio-prison.ts';
 import type { Deferred } from './no-space-queue.ts';
 import type { ThinMetadataStore } from './metadata-store.ts';
 
@@ -27,7 +27,7 @@ export class ThinDevice {
   /** Deleted, or made in a transaction that was aborted. */
   isGone = false;
   /** Cells over its blocks, of all who have it open. */
-  readonly space = new Space<Deferred>();
+  readonly prison = new Prison<Deferred>();
 
   constructor(id: number) {
     this.id = id;

@@ -103,7 +103,7 @@ export class ThinPath implements PoolUser {
    */
   async startRequeueing(): Promise<void> {
     this.isRequeueing = true;
-    await this.pool.giveBack();
+    await this.pool.worker.giveBack();
   }
 
   stopRequeueing(): void {
@@ -116,11 +116,11 @@ export class ThinPath implements PoolUser {
     const { pool, device } = this;
     bio.targetWord = 0;
     if (pool.mode === 'fail') return MapResult.Kill;
-    if (pool.isStopped) return this.#defer(bio);
+    if (pool.worker.isStopped) return this.#defer(bio);
     if (!bio.hasData) return bio.op === Op.Flush ? this.#flush(bio) : this.#defer(bio);
     const block = Math.floor(bio.sector / this.#blockSectors);
     const end = Math.ceil((bio.sector + bio.lenSectors) / this.#blockSectors);
-    if (!device.space.isFree(block, end)) return this.#defer(bio);
+    if (!device.prison.isFree(block, end)) return this.#defer(bio);
     const found = this.#found;
     const result = pool.metadata.tryLookup(device, block, found);
     if (result === Lookup.Found && this.#mayPass(bio, found)) {
@@ -158,7 +158,7 @@ export class ThinPath implements PoolUser {
     { first, max, maxSectors }: { first: number; max: number; maxSectors: number },
   ): number {
     const { pool, device } = this;
-    if (pool.isStopped || pool.mode === 'fail' || !device.space.isFree(first, first + max))
+    if (pool.worker.isStopped || pool.mode === 'fail' || !device.prison.isFree(first, first + max))
       return 1;
     const found = this.#found;
     const result = pool.metadata.tryLookupRun(device, first, max, found);
@@ -173,7 +173,7 @@ export class ThinPath implements PoolUser {
 
   /** Blocks that go on as those in `#found` do; a run may go on in the next leaf. */
   #fitMapped(first: number, max: number): number {
-    const { metadata, dataSpace } = this.pool;
+    const { metadata, dataPrison } = this.pool;
     const { dataBlock, isShared, blocks } = this.#found;
     const next = this.#next;
     let end = first + blocks;
@@ -183,7 +183,7 @@ export class ThinPath implements PoolUser {
       if (next.dataBlock !== dataBlock + end - first) break;
       end += next.blocks;
     }
-    return dataSpace.isFree(dataBlock, dataBlock + end - first) ? end - first : 1;
+    return dataPrison.isFree(dataBlock, dataBlock + end - first) ? end - first : 1;
   }
 
   endIo(bio: Bio): EndIoResult {
@@ -197,13 +197,13 @@ export class ThinPath implements PoolUser {
 
   /** A mapped block that needs no change, and no commit before the bio may end. */
   #mayPass(bio: Bio, found: FoundMapping): boolean {
-    if (!this.pool.dataSpace.isFree(found.dataBlock, found.dataBlock + 1)) return false;
+    if (!this.pool.dataPrison.isFree(found.dataBlock, found.dataBlock + 1)) return false;
     if (bio.op === Op.Read) return true;
     return !found.isShared && ((bio.flags & BioFlag.Fua) === 0 || !this.pool.metadata.hasChanged);
   }
 
   #defer(bio: Bio): MapResult {
-    this.pool.defer(this, bio);
+    this.pool.worker.defer(this, bio);
     return MapResult.Submitted;
   }
 
@@ -213,14 +213,14 @@ export class ThinPath implements PoolUser {
       bio.sector = 0;
       return MapResult.Remapped;
     }
-    this.pool.whenCommitted(this, bio);
+    this.pool.worker.whenCommitted(this, bio);
     return MapResult.Submitted;
   }
 
   // ---- for the pool's worker ----
 
   async process(bio: Bio): Promise<void> {
-    if (bio.op === Op.Flush) this.pool.whenCommitted(this, bio);
+    if (bio.op === Op.Flush) this.pool.worker.whenCommitted(this, bio);
     else if (!bio.hasData) this.#ranges.start(bio);
     else {
       try {

@@ -34,7 +34,13 @@ class ThinPool implements Target {
     this.#data = data;
     this.#options = options;
     const { lenSectors } = host;
-    this.#binding = { data, lenSectors, options, event: () => host.event() };
+    this.#binding = {
+      data,
+      lenSectors,
+      options,
+      event: () => host.event(),
+      log: (text: string) => host.log(text),
+    };
     const { metadataDevice } = pool;
     this.#ranges = [
       { device: data, startSector: 0, lenSectors },
@@ -51,7 +57,8 @@ class ThinPool implements Target {
   /** As the kernel does: blocks that were freed count as used until the commit. */
   async prestatus(): Promise<void> {
     const pool = this.#pool;
-    if (!pool.isStopped && pool.mayChange && pool.metadata.hasChanged) await pool.commit();
+    if (!pool.worker.isStopped && pool.mayChange && pool.metadata.hasChanged)
+      await pool.transactions.commit();
   }
 
   status(kind: 'info' | 'table'): string {
@@ -99,8 +106,8 @@ class ThinPool implements Target {
     const pool = this.#pool;
     const numbers = args.map((text) => number(text, verb));
     await pool.quiesced(async () => {
-      await pool.change(async () => await handler.run(pool, numbers));
-      const status = await pool.commit();
+      await pool.transactions.change(async () => await handler.run(pool, numbers));
+      const status = await pool.transactions.commit();
       if (status !== Status.Ok) {
         throw new DmError(status, `${verb}: could not be committed; the pool is ${pool.mode}`);
       }
@@ -108,8 +115,13 @@ class ThinPool implements Target {
     return '';
   }
 
-  async postsuspend(): Promise<void> {
-    await this.#pool.stop();
+  async postsuspend(noflush: boolean): Promise<void> {
+    const status = await this.#pool.stop();
+    if (status === Status.Ok || noflush) return;
+    throw new DmError(
+      status,
+      `the metadata could not be committed; the pool is ${this.#pool.mode}`,
+    );
   }
 
   async preresume(): Promise<void> {
@@ -195,7 +207,13 @@ async function create(args: readonly string[], host: TargetHost): Promise<Target
       `Error getting data device: ${dataWord} has ${data.lenSectors} sectors, ${lenSectors} wanted`,
     );
   }
-  const binding = { data, lenSectors, options, event: () => host.event() };
+  const binding = {
+    data,
+    lenSectors,
+    options,
+    event: () => host.event(),
+    log: (text: string) => host.log(text),
+  };
   const { device: owner, clock } = host;
   const { arena } = host.engine;
   // Before anything is opened: a blank metadata device would be formatted.

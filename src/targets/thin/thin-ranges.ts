@@ -24,12 +24,12 @@ export class ThinRanges {
 
   /** Takes a discard or a write-zeroes, and ends it. */
   start(bio: Bio): void {
-    this.#parts.pool.job(async () => {
+    this.#parts.pool.worker.job(async () => {
       let status: Status;
       try {
         status = bio.op === Op.Discard ? await this.#discard(bio) : await this.#writeZeroes(bio);
         const isFua = (bio.flags & BioFlag.Fua) !== 0;
-        if (status === Status.Ok && isFua) status = await this.#parts.pool.commit();
+        if (status === Status.Ok && isFua) status = await this.#parts.pool.transactions.commit();
       } catch (error) {
         status = statusOf(error);
       }
@@ -51,7 +51,7 @@ export class ThinRanges {
   async #unmap(begin: number, end: number): Promise<Status> {
     const { pool, device, mappings } = this.#parts;
     if (!pool.mayChange) return Status.Io;
-    const cell = await device.space.hold(begin, end);
+    const cell = await device.prison.hold(begin, end);
     try {
       // What was sent before the cell was taken may still be going to these blocks.
       await pool.allIo.drained();
@@ -74,19 +74,21 @@ export class ThinRanges {
    */
   async #unmapRange(range: MappedRange): Promise<void> {
     const { pool, device } = this.#parts;
-    await pool.change(async () => await pool.metadata.removeRange(device, range.begin, range.end));
+    await pool.transactions.change(
+      async () => await pool.metadata.removeRange(device, range.begin, range.end),
+    );
     if (!pool.passesDiscards) return;
     const first = range.dataBegin;
     const count = range.end - range.begin;
     const held: number[] = [];
-    const status = await pool.commit(async () => {
+    const status = await pool.transactions.commit(async () => {
       for (let block = first; block < first + count; block++) {
-        if (await pool.blocks.holdFree(block)) held.push(block);
+        if (await pool.allocator.holdFree(block)) held.push(block);
       }
     });
     if (status !== Status.Ok) {
       // It was undone, and with it the references.
-      pool.blocks.settled(held.length);
+      pool.allocator.settled(held.length);
       return;
     }
     for (let i = 0; i < held.length; ) {
@@ -104,15 +106,15 @@ export class ThinRanges {
   async #letGo(begin: number, end: number): Promise<void> {
     const { pool } = this.#parts;
     try {
-      await pool.change(async () => await pool.metadata.decData(begin, end));
+      await pool.transactions.change(async () => await pool.metadata.decData(begin, end));
     } finally {
-      pool.blocks.settled(end - begin);
+      pool.allocator.settled(end - begin);
     }
   }
 
   async #passDownRun(begin: number, end: number): Promise<void> {
     const { pool } = this.#parts;
-    const cell = await pool.dataSpace.hold(begin, end);
+    const cell = await pool.dataPrison.hold(begin, end);
     const size = this.#blockSectors;
     const max = Math.min(pool.data.limits.maxDiscardSectors, (end - begin) * size);
     // A discard is a hint: that the data device refuses one changes nothing.
@@ -120,7 +122,7 @@ export class ThinRanges {
       const len = Math.min(max, end * size - sector) * SECTOR_BYTES;
       await sendBio(Op.Discard, pool.data, sector, len);
     }
-    pool.dataSpace.release(cell);
+    pool.dataPrison.release(cell);
   }
 
   /**
@@ -162,14 +164,14 @@ export class ThinRanges {
     const { pool, device, mappings, filler, hasOrigin } = this.#parts;
     const size = this.#blockSectors;
     const mayUnmap = (bio.flags & BioFlag.NoUnmap) === 0 && !hasOrigin;
-    const cell = await device.space.hold(block, block + 1);
+    const cell = await device.prison.hold(block, block + 1);
     try {
       const found = new FoundMapping();
       const isMapped = await pool.metadata.lookup(device, block, found);
       if (!isMapped && mayUnmap) return Status.Ok;
       if (!isMapped || found.isShared) {
         if (!pool.mayChange) return Status.Io;
-        const dataBlock = await pool.blocks.allocate();
+        const dataBlock = await pool.allocator.allocate();
         if (typeof dataBlock === 'string') return Status.NoSpace;
         const shared = isMapped ? found : null;
         const filled = await filler.fill({ block, dataBlock }, shared, bio.ctx);

@@ -96,7 +96,7 @@ class Thin implements Target {
   async postsuspend(noflush: boolean): Promise<void> {
     const { pool, device } = this.#path;
     this.#path.stopRequeueing();
-    const status = await pool.commit();
+    const status = await pool.transactions.commit();
     const isDurable = status === Status.Ok && !device.hasLostChanges;
     if (isDurable || noflush) return;
     const what = `thin ${device.id}: what was written may not be durable; the pool is ${pool.mode}`;

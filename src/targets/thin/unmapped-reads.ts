@@ -32,7 +32,9 @@ export class UnmappedReads {
       // Across the end of the origin: the part behind it is zeroes.
       const inside = (origin.lenSectors - bio.sector) * SECTOR_BYTES;
       this.#zero(bio, inside);
-      this.#pool.job(async () => endBio(bio, await sendPart(bio, origin, bio.sector, inside)));
+      this.#pool.worker.job(async () =>
+        endBio(bio, await sendPart(bio, origin, bio.sector, inside)),
+      );
       return MapResult.Submitted;
     }
     bio.device = origin;

@@ -33,6 +33,8 @@ export interface Lab {
   readonly engine: SimEngine;
   readonly dm: DeviceMapper;
   readonly disks: ReadonlyMap<string, SimDisk>;
+  /** What targets have told the operator. */
+  readonly log: string[];
   /** Broken rules that the disks saw. */
   readonly violations: string[];
   /** Top-level bios some of whose requests a disk has failed, with the statuses. */
@@ -68,6 +70,7 @@ export function makeLab(options: LabOptions): Lab {
   const arena = options.arena ?? sharedArena;
   const disks = new Map<string, SimDisk>();
   const types = new Map<string, TargetType>();
+  const log: string[] = [];
   const violations: string[] = [];
   const failedRoots = new Map<Bio, Status[]>();
   const watch = {
@@ -83,6 +86,7 @@ export function makeLab(options: LabOptions): Lab {
     engine,
     clock: options.clock ?? scheduler,
     random: () => rng.unit(),
+    log: (line) => void log.push(line),
     ...(options.clonesMax === undefined ? {} : { clonesMax: options.clonesMax }),
     loadTargetType: async (name) => await Promise.resolve(types.get(name) ?? BUILT_IN.get(name)),
     listTargetTypes: () => [...builtInTargets(), ...types.keys()],
@@ -108,6 +112,7 @@ export function makeLab(options: LabOptions): Lab {
     engine,
     dm,
     disks,
+    log,
     violations,
     failedRoots,
     addDisk,

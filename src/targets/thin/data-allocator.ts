@@ -4,10 +4,12 @@
 import { bug } from '../../base/assert.ts';
 import { DmError } from '../../base/errors.ts';
 import { Status } from '../../base/status.ts';
-import { AllocationGate } from './allocation-gate.ts';
+import type { AllocationGate } from './allocation-gate.ts';
 import type { FoundMapping } from './found-mapping.ts';
-import type { Pool } from './pool.ts';
+import type { ThinMetadata } from './metadata.ts';
+import type { PoolModes } from './pool-modes.ts';
 import type { ThinDevice } from './thin-device.ts';
+import type { Transactions } from './transactions.ts';
 
 /** Thin blocks to map to new data blocks. */
 export interface Provision {
@@ -17,20 +19,31 @@ export interface Provision {
   readonly isPromised: boolean;
 }
 
-export class DataBlocks {
-  readonly #pool: Pool;
-  readonly #gate = new AllocationGate();
+export interface AllocatorParts {
+  readonly metadata: ThinMetadata;
+  readonly modes: PoolModes;
+  readonly transactions: Transactions;
+  readonly gate: AllocationGate;
+  /** The operator is told when no more data blocks than this are free. */
+  lowWaterBlocks(): number;
+  isLow(): void;
+  /** Data blocks that were promised are not needed. */
+  spaceAppeared(): void;
+}
+
+export class DataAllocator {
+  readonly #parts: AllocatorParts;
   /** Free, but somebody counts on them. */
   #promised = 0;
   #isBelowLowWater = false;
 
-  constructor(pool: Pool) {
-    this.#pool = pool;
+  constructor(parts: AllocatorParts) {
+    this.#parts = parts;
   }
 
   /** Free and promised to nobody. */
   get left(): number {
-    return this.#pool.metadata.dataBlocksFree - this.#promised;
+    return this.#parts.metadata.dataBlocksFree - this.#promised;
   }
 
   /**
@@ -38,13 +51,13 @@ export class DataBlocks {
    * changed its mode. Throws DmError for errors of the metadata.
    */
   async allocate(): Promise<number | 'no data space' | 'no metadata space'> {
-    const pool = this.#pool;
+    const { metadata, modes, transactions } = this.#parts;
     if (!(await this.hasMetadataSpace())) return 'no metadata space';
     if (!this.promise(1)) {
-      if (pool.metadata.hasChanged) await pool.commit();
-      if (!pool.mayChange) throw new DmError(Status.Io, 'thin pool: the commit failed');
+      if (metadata.hasChanged) await transactions.commit();
+      if (!modes.mayChange) throw new DmError(Status.Io, 'thin pool: the commit failed');
       if (!this.promise(1)) {
-        pool.ranOut('out of data space');
+        modes.set('out of data space', `all ${metadata.dataBlocks} data blocks are in use`);
         return 'no data space';
       }
     }
@@ -60,11 +73,12 @@ export class DataBlocks {
 
   /** False: there is none, and the pool has changed its mode. */
   async hasMetadataSpace(): Promise<boolean> {
-    const { metadata } = this.#pool;
+    const { metadata, modes, transactions } = this.#parts;
     if (metadata.metadataBlocksFree > 0) return true;
-    if (metadata.hasChanged) await this.#pool.commit();
+    if (metadata.hasChanged) await transactions.commit();
     if (metadata.metadataBlocksFree > 0) return true;
-    this.#pool.ranOut('out of metadata space');
+    const why = `all ${metadata.metadataBlocks} metadata blocks are in use, but for what a commit needs`;
+    modes.set('out of metadata space', why);
     return false;
   }
 
@@ -80,7 +94,7 @@ export class DataBlocks {
   /** So many are not needed after all. */
   unpromise(blocks: number): void {
     this.#promised -= blocks;
-    if (blocks > 0) this.#pool.spaceAppeared();
+    if (blocks > 0) this.#parts.spaceAppeared();
   }
 
   /**
@@ -89,13 +103,13 @@ export class DataBlocks {
    * all the same.
    */
   async allocatePromised(count: number, blocks: number[]): Promise<void> {
-    const pool = this.#pool;
-    await this.#gate.enter(count);
-    const free = pool.metadata.dataBlocksFree;
-    if (free < count && pool.mayChange) bug(`thin pool: ${count} promised, ${free} free`);
+    const { metadata, modes, transactions, gate } = this.#parts;
+    await gate.enter(count);
+    const free = metadata.dataBlocksFree;
+    if (free < count && modes.mayChange) bug(`thin pool: ${count} promised, ${free} free`);
     const before = blocks.length;
     try {
-      await pool.change(async () => await pool.metadata.allocateDataBlocks(count, blocks));
+      await transactions.change(async () => await metadata.allocateDataBlocks(count, blocks));
     } finally {
       const done = blocks.length - before;
       this.#promised -= done;
@@ -114,27 +128,26 @@ export class DataBlocks {
     { block, count, isPromised }: Provision,
     found: FoundMapping,
   ): number {
-    const pool = this.#pool;
-    if (pool.mode !== 'write' || pool.isStopped || !this.#gate.isOpen) return 0;
-    if (pool.metadata.metadataBlocksFree === 0) return 0;
+    const { metadata, modes, transactions, gate } = this.#parts;
+    if (modes.current !== 'write' || !gate.isOpen || metadata.metadataBlocksFree === 0) return 0;
     const max = isPromised ? count : Math.min(count, this.left);
     if (max <= 0) return 0;
-    const done = pool.metadata.tryProvision(device, block, max, found);
+    const done = metadata.tryProvision(device, block, max, found);
     if (done === 0) return 0;
     if (isPromised) this.#promised -= done;
-    pool.scheduleCommit();
+    transactions.schedule();
     this.checkLowWater();
     return done;
   }
 
   /** So many blocks that were allocated are mapped now, or have been given back. */
   settled(blocks = 1): void {
-    this.#gate.settled(blocks);
+    this.#parts.gate.settled(blocks);
   }
 
   /** Takes a free data block out of use. For a commit's `then`; `settled` when it is back. */
   async holdFree(block: number): Promise<boolean> {
-    const { metadata } = this.#pool;
+    const { metadata, gate } = this.#parts;
     if ((await metadata.dataCount(block)) > 0) return false;
     // Promised to this commit until it is taken: others are promised blocks meanwhile.
     if (!this.promise(1)) return false;
@@ -143,13 +156,8 @@ export class DataBlocks {
     } finally {
       this.#promised--;
     }
-    this.#gate.enterFromCommit();
+    gate.enterFromCommit();
     return true;
-  }
-
-  /** Runs a commit when all that was allocated is settled. */
-  async commit(work: () => Promise<void>): Promise<void> {
-    await this.#gate.commit(work);
   }
 
   /** The pool starts: it tells of low water again. */
@@ -159,9 +167,8 @@ export class DataBlocks {
   }
 
   checkLowWater(): void {
-    const { metadata, options } = this.#pool;
-    const isBelow = metadata.dataBlocksFree <= options.lowWaterBlocks;
-    if (isBelow && !this.#isBelowLowWater) this.#pool.event();
+    const isBelow = this.#parts.metadata.dataBlocksFree <= this.#parts.lowWaterBlocks();
+    if (isBelow && !this.#isBelowLowWater) this.#parts.isLow();
     this.#isBelowLowWater = isBelow;
   }
 }
