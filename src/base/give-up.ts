@@ -40,3 +40,25 @@ export async function unlessGivenUp<T>(
     );
   });
 }
+
+/**
+ * Runs `work` with a signal that is aborted with the first of two. Unlike AbortSignal.any, it leaves
+ * nothing behind on a signal that lives on.
+ */
+export async function withEither<T>(
+  a: AbortSignal | undefined,
+  b: AbortSignal,
+  work: (either: AbortSignal) => Promise<T>,
+): Promise<T> {
+  if (a === undefined) return await work(b);
+  const either = new AbortController();
+  const abort = (): void => either.abort();
+  const signals = [a, b];
+  if (signals.some((signal) => signal.aborted)) abort();
+  for (const signal of signals) signal.addEventListener('abort', abort);
+  try {
+    return await work(either.signal);
+  } finally {
+    for (const signal of signals) signal.removeEventListener('abort', abort);
+  }
+}

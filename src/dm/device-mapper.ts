@@ -6,7 +6,7 @@
 
 import { closeAll } from '../base/close-all.ts';
 import { DmError, invalid } from '../base/errors.ts';
-import { unlessGivenUp } from '../base/give-up.ts';
+import { unlessGivenUp, withEither } from '../base/give-up.ts';
 import { Status } from '../base/status.ts';
 import type { CreateOptions, DeviceInfo, DmControl, LineOptions, TargetLine } from './control.ts';
 import { DeviceNames } from './device-names.ts';
@@ -49,7 +49,7 @@ export class DeviceMapper implements DmControl {
 
   async create(options: CreateOptions, signal?: AbortSignal): Promise<DeviceInfo> {
     const { name, uuid = '', isReadOnly = false } = options;
-    const until = this.#until(signal);
+    this.#refuseIfClosed();
     this.#names.checkName(name);
     this.#names.checkUuid(uuid);
     const minor = this.#names.chooseMinor(options.minor);
@@ -59,7 +59,7 @@ export class DeviceMapper implements DmControl {
     const { table } = options;
     if (table === undefined) return node.info();
     node.isMaking = true;
-    return await node.exclusively(async () => {
+    return await this.#inTurn(node, signal, async (until) => {
       try {
         await node.slots.setInactive(await this.#build(node, table, isReadOnly, until));
         await node.slots.resume(until);
@@ -78,22 +78,20 @@ export class DeviceMapper implements DmControl {
     options: { readonly isReadOnly?: boolean } = {},
     signal?: AbortSignal,
   ): Promise<void> {
-    const until = this.#until(signal);
     const node = this.#names.find(name);
     const isReadOnly = options.isReadOnly ?? node.isReadOnly;
-    await node.exclusively(async () => {
+    await this.#inTurn(node, signal, async (until) => {
       try {
         await node.slots.setInactive(await this.#build(node, table, isReadOnly, until));
       } catch (error) {
         throw withDevice(name, error);
       }
-    }, until);
+    });
   }
 
   async clear(name: string, signal?: AbortSignal): Promise<void> {
-    const until = this.#until(signal);
     const node = this.#names.find(name);
-    await node.exclusively(async () => await node.slots.setInactive(null), until);
+    await this.#inTurn(node, signal, async () => await node.slots.setInactive(null));
   }
 
   async suspend(
@@ -101,17 +99,18 @@ export class DeviceMapper implements DmControl {
     options: { readonly noflush?: boolean } = {},
     signal?: AbortSignal,
   ): Promise<void> {
-    const until = this.#until(signal);
     const node = this.#names.find(name);
     const requeues = options.noflush === true;
-    const how = { requeues, flushes: !requeues, signal: until };
-    await node.exclusively(async () => await node.slots.suspend(how), until);
+    await this.#inTurn(
+      node,
+      signal,
+      async (until) => await node.slots.suspend({ requeues, flushes: !requeues, signal: until }),
+    );
   }
 
   async resume(name: string, signal?: AbortSignal): Promise<void> {
-    const until = this.#until(signal);
     const node = this.#names.find(name);
-    await node.exclusively(async () => await node.slots.resume(until), until);
+    await this.#inTurn(node, signal, async (until) => await node.slots.resume(until));
   }
 
   /**
@@ -123,10 +122,9 @@ export class DeviceMapper implements DmControl {
     options: { readonly force?: boolean; readonly deferred?: boolean } = {},
     signal?: AbortSignal,
   ): Promise<void> {
-    const until = this.#until(signal);
     const node = this.#names.find(name);
     const isForced = options.force === true;
-    await node.exclusively(async () => {
+    await this.#inTurn(node, signal, async (until) => {
       if (node.openCount > 0 && isForced) await this.#replaceByError(node, until);
       if (node.openCount === 0) {
         await this.#end(node, { isForced, signal: until });
@@ -134,7 +132,7 @@ export class DeviceMapper implements DmControl {
       }
       if (options.deferred !== true) throw this.#busy(node);
       node.isDeferredRemove = true;
-    }, until);
+    });
   }
 
   async rename(name: string, newName: string): Promise<void> {
@@ -180,7 +178,11 @@ export class DeviceMapper implements DmControl {
   ): Promise<TargetLine[]> {
     const { live } = this.#names.find(name).device;
     if (options.noflush !== true && live !== null) {
-      await unlessGivenUp(live.prestatus(), this.#until(signal), `device ${name}: status`);
+      const what = `device ${name}: status`;
+      await this.#until(
+        signal,
+        async (until) => await unlessGivenUp(live.prestatus(), until, what),
+      );
     }
     return this.#lines(name, options, 'info');
   }
@@ -202,12 +204,16 @@ export class DeviceMapper implements DmControl {
       );
     }
     const what = `device ${name}: message; whether it is done is not known`;
-    return await unlessGivenUp(target.message(argv), this.#until(signal), what);
+    return await this.#until(signal, async (until) => {
+      const answer = target.message?.(argv) ?? Promise.resolve('');
+      return await unlessGivenUp(answer, until, what);
+    });
   }
 
   async wait(name: string, eventNr?: number, signal?: AbortSignal): Promise<DeviceInfo> {
     const node = this.#names.find(name);
-    await node.waitEvent(eventNr ?? node.eventNr, this.#until(signal));
+    const above = eventNr ?? node.eventNr;
+    await this.#until(signal, async (until) => await node.waitEvent(above, until));
     return node.info();
   }
 
@@ -292,11 +298,30 @@ export class DeviceMapper implements DmControl {
     return node;
   }
 
-  /** The end of a wait: the caller gives it up, or the device mapper is closed. */
-  #until(signal: AbortSignal | undefined): AbortSignal {
-    const closing = this.#closing.signal;
-    if (closing.aborted) throw new DmError(Status.ShuttingDown, 'device mapper: is closed');
-    return signal === undefined ? closing : AbortSignal.any([signal, closing]);
+  /** Runs a verb of a device when it is its turn. The verb, and the wait for it, can be given up. */
+  async #inTurn<T>(
+    node: DeviceNode,
+    signal: AbortSignal | undefined,
+    verb: (until: AbortSignal) => Promise<T>,
+  ): Promise<T> {
+    return await this.#until(
+      signal,
+      async (until) => await node.exclusively(async () => await verb(until), until),
+    );
+  }
+
+  /** `work`, with what ends its waits: the caller gives it up, or the device mapper is closed. */
+  async #until<T>(
+    signal: AbortSignal | undefined,
+    work: (until: AbortSignal) => Promise<T>,
+  ): Promise<T> {
+    this.#refuseIfClosed();
+    return await withEither(signal, this.#closing.signal, work);
+  }
+
+  #refuseIfClosed(): void {
+    if (!this.#closing.signal.aborted) return;
+    throw new DmError(Status.ShuttingDown, 'device mapper: is closed');
   }
 
   /**
