@@ -241,6 +241,11 @@ export class MappedDevice implements BlockDevice, FrameHook {
       endBio(bio, bio.op === Op.Write && table.isReadOnly ? Status.ReadOnly : Status.Io);
       return;
     }
+    // Sent under a table with smaller blocks, which has been replaced meanwhile.
+    if (((sector | sectors) & table.blockMask) !== 0) {
+      endBio(bio, Status.Io);
+      return;
+    }
     const entry =
       table.entries.length === 1 ? (table.entries[0] as TableEntry) : table.find(sector);
     let max = Math.min(sectors, entry.endSector - sector, table.limits.maxIoSectors);
@@ -350,7 +355,8 @@ export class MappedDevice implements BlockDevice, FrameHook {
    * for.
    */
   #mapRange(bio: Bio, frame: Frame, table: Table): void {
-    if (table.isReadOnly || bio.sector + bio.lenSectors > table.lenSectors) {
+    const isOutside = bio.sector + bio.lenSectors > table.lenSectors;
+    if (table.isReadOnly || isOutside || ((bio.sector | bio.lenSectors) & table.blockMask) !== 0) {
       endBio(bio, table.isReadOnly ? Status.ReadOnly : Status.Io);
       return;
     }

@@ -34,6 +34,8 @@ export class TableSlots {
   /** Nothing was written since lower devices were flushed. */
   #isFlushed = true;
   #failure: DmError | null = null;
+  /** Flushes under way, also those that were given up. */
+  readonly #flushing = new Set<Promise<Status>>();
 
   constructor(device: MappedDevice) {
     this.device = device;
@@ -107,7 +109,7 @@ export class TableSlots {
       this.#inactive = null;
       const old = device.swap(next);
       // Before anything goes on: both may write to the same places.
-      closers.push(async () => await old?.close());
+      closers.push(async () => await this.#closeLive(old));
     }
     closers.push(async () => await this.#go(table));
     await closeAll(closers);
@@ -158,7 +160,7 @@ export class TableSlots {
     this.#inactive = null;
     const live = this.device.swap(null);
     this.device.start();
-    await closeAll([async () => await live?.close(), async () => await inactive?.close()]);
+    await closeAll([async () => await this.#closeLive(live), async () => await inactive?.close()]);
   }
 
   // ---- steps ----
@@ -187,9 +189,21 @@ export class TableSlots {
     // Also below targets that want to see clients' flushes: what is suspended is on the medium.
     for (const device of table.devices()) {
       const what = `${name}: flush of ${device.name}`;
-      const status = await unlessGivenUp(flushDevice(device), signal, what);
+      const status = await unlessGivenUp(this.#noted(flushDevice(device)), signal, what);
       if (status !== Status.Ok) throw new DmError(status, `${what}: ${statusName(status)}`);
     }
+  }
+
+  /** A flush goes on when nobody waits for it any more; its device is not closed before it ends. */
+  #noted(flush: Promise<Status>): Promise<Status> {
+    this.#flushing.add(flush);
+    void flush.then(() => this.#flushing.delete(flush));
+    return flush;
+  }
+
+  async #closeLive(table: Table | null): Promise<void> {
+    await Promise.all(this.#flushing);
+    await table?.close();
   }
 
   /** All targets of a table, or none. */

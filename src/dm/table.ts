@@ -33,6 +33,8 @@ export class Table {
   readonly entries: readonly TableEntry[];
   readonly lenSectors: number;
   readonly limits: QueueLimits;
+  /** Of sectors and lengths: bits that are 0 in whole blocks. */
+  readonly blockMask: number;
   /** Every lower device once, in table order: what a flush goes to. */
   readonly flushDevices: readonly BlockDevice[];
   /** Targets that get the flush themselves. */
@@ -46,6 +48,7 @@ export class Table {
     this.isReadOnly = isReadOnly;
     this.holdings = holdings;
     this.limits = tableLimits(entries);
+    this.blockMask = this.limits.logicalBlockBytes / SECTOR_BYTES - 1;
     const devices = new Set<BlockDevice>();
     for (const entry of entries) {
       if (entry.flushesByMap) continue;

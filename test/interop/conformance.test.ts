@@ -32,7 +32,7 @@ async function conformance(...args: string[]): Promise<Result> {
   return { code, failed: named('failed'), passed: named('passed'), text: stdout + stderr };
 }
 
-const ALL = ['data', 'edges', 'zeroes', 'stable', 'flush', 'fua', 'crash'];
+const ALL = ['data', 'edges', 'zeroes', 'extents', 'stable', 'flush', 'fua', 'crash'];
 
 const GOOD = [
   ['nbdkit', 'nbdkit -f -U {socket} nbd {backing}'],

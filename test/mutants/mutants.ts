@@ -475,4 +475,102 @@ export const MUTANTS: readonly Mutant[] = [
     find: 'else this.#arena.free(mem, bytes); this.#serve();',
     replace: 'else this.#arena.free(mem, bytes);',
   },
+  // ---- block status ----
+  {
+    name: 'striped: block status of another stripe',
+    file: 'targets/striped/striped.target.js',
+    find: 'const stripe = this.#stripes[chunk % this.#stripes.length]; const inChunk = at',
+    replace: 'const stripe = this.#stripes[0]; const inChunk = at',
+  },
+  {
+    name: 'thin: what is mapped is a hole',
+    file: 'targets/thin/mapped-range.js',
+    find: 'result.push({ lenSectors: to - at, isHole: false, isZero: false });',
+    replace: 'result.push({ lenSectors: to - at, isHole: true, isZero: false });',
+  },
+  // ---- the NBD server ----
+  {
+    name: 'nbd: a write is answered before it has ended',
+    file: 'frontends/nbd/commands.js',
+    find: 'piece.vec.pointAt(dataMem, dataBytes); this.#submit(request, piece, Op.Write, offBytes, dataBytes, flags);',
+    replace:
+      'const early = new piece.bio.constructor(); const { export: to, ctx } = this.#connection; ' +
+      'early.init(Op.Write, to.device, offBytes / SECTOR_BYTES, dataBytes, new piece.vec.constructor([dataMem], [dataBytes], this), ctx, { bioEnd() {} }); ' +
+      'early.flags = flags; submitBio(early); this.pieceEnded(piece, Status.Ok);',
+  },
+  {
+    name: 'nbd: a flush is answered at once',
+    file: 'frontends/nbd/commands.js',
+    find: 'this.#submit(request, this.#piece(request), Op.Flush, 0, 0, 0);',
+    replace: 'this.finish(request);',
+  },
+  {
+    name: 'nbd: a write never leaves its gate',
+    file: 'frontends/nbd/commands.js',
+    find: 'piece.isGated = false; this.#connection.export.gate.leave();',
+    replace: 'piece.isGated = false;',
+  },
+  {
+    name: 'nbd: a partial write lets others write meanwhile',
+    file: 'frontends/nbd/partial-write.js',
+    find: 'if (gate.enter(waiter, true))',
+    replace: 'if (gate.enter(waiter, false))',
+  },
+  {
+    name: 'nbd: the data of a read is free before it has been sent',
+    file: 'frontends/nbd/commands.js',
+    find: 'this.replies.push(request, piece, isLast); request.hasHeader = true;',
+    replace:
+      'this.replies.push(request, piece, isLast); this.#connection.giveMemory(piece.mem, piece.memBytes); piece.mem = NONE; request.hasHeader = true;',
+  },
+  {
+    name: 'nbd: the data of a read is given back twice',
+    file: 'frontends/nbd/commands.js',
+    find: 'this.#connection.giveMemory(piece.mem, piece.memBytes); piece.mem = NONE;',
+    replace:
+      'this.#connection.giveMemory(piece.mem, piece.memBytes); if (request_isRead(piece)) this.#connection.giveMemory(piece.mem, piece.memBytes); piece.mem = NONE; function request_isRead(p) { return p.request.type === Cmd.Read; }',
+  },
+  {
+    name: 'nbd: a write in place does not hold its buffer',
+    file: 'frontends/nbd/commands.js',
+    find: 'piece.buffer = buffer.get();',
+    replace: 'piece.buffer = null;',
+  },
+  {
+    name: 'nbd: a reply has half of another handle',
+    file: 'frontends/nbd/replies.js',
+    find: 'const { cookie0, cookie1 } = request;',
+    replace:
+      'const { cookie0 } = request; const cookie1 = list_first(this).cookie1; function list_first(r) { return r.lastRequest ?? (r.lastRequest = request); }',
+  },
+  {
+    name: 'nbd: FUA is dropped',
+    file: 'frontends/nbd/commands.js',
+    find: 'const { offBytes, dataBytes, dataMem } = piece; const flags = (request.flags & CmdFlag.Fua) !== 0 ? BioFlag.Fua : 0;',
+    replace: 'const { offBytes, dataBytes, dataMem } = piece; const flags = 0;',
+  },
+  {
+    name: 'nbd: what comes while requests are looked at is forgotten',
+    file: 'frontends/nbd/connection.js',
+    find: 'this.#mustPumpAgain = true;',
+    replace: '',
+  },
+  {
+    name: 'nbd: pieces of a write end inside blocks',
+    file: 'frontends/nbd/connection.js',
+    find: 'quarter - (quarter % PIECE_BYTES_MIN)',
+    replace: 'quarter',
+  },
+  {
+    name: 'nbd: a trim takes blocks that are partly inside',
+    file: 'frontends/nbd/commands.js',
+    find: 'const start = Math.ceil(request.offBytes / block) * block;',
+    replace: 'const start = Math.floor(request.offBytes / block) * block;',
+  },
+  {
+    name: 'nbd: block status begins a sector too late',
+    file: 'frontends/nbd/block-status.js',
+    find: 'exported.device.extents(first, end - first, max)',
+    replace: 'exported.device.extents(Math.min(first + 1, end - 1), end - first, max)',
+  },
 ];

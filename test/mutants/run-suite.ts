@@ -1,12 +1,13 @@
 // Runs the suite of the tree named as the first argument until a check fails. Exit status 0: all passed.
-// Arguments: ROOT SEED STACKS. What failed goes to stdout, one line.
+// Arguments: ROOT SEED STACKS [WHAT]. WHAT is `stacks` (the conformance suite and storms over a thin pool),
+// `nbd` (storms of NBD clients) or both, if not given. What failed goes to stdout, one line.
 
 import { pathToFileURL } from 'node:url';
 import { join } from 'node:path';
 
 type Testing = typeof import('../../src/testing/index.ts');
 
-const [root = '', seedText = '1', stacksText = '40'] = process.argv.slice(2);
+const [root = '', seedText = '1', stacksText = '40', what = 'stacks nbd'] = process.argv.slice(2);
 const entry = pathToFileURL(join(root, 'testing/index.js')).href;
 const testing = (await import(entry)) as Testing;
 const { builtInTargets, drawStack, Prng, RECIPES, runSuite, StackSubject } = testing;
@@ -17,32 +18,53 @@ function fail(text: string): void {
 
 const targets = builtInTargets().filter((name) => name in RECIPES);
 const seed = Number(seedText);
-for (let i = 0; i < Number(stacksText); i++) {
-  const spec = drawStack(new Prng(seed + i), { targets });
-  const subject = new StackSubject(`stack ${seed + i}`, spec);
-  await runSuite(subject, {
-    seed: seed + i,
-    shrinkRuns: 0,
-    onOutcome: (outcome) => {
-      if (outcome.result !== 'failed') return;
-      fail(`${outcome.check} (seed ${outcome.seed}): ${outcome.failure}`);
-    },
-  });
-}
-
-// And storms over a thin pool, which has snapshots; every third over one that does not zero new blocks.
-for (let i = 0; i < Number(stacksText) * 1.5; i++) {
-  try {
-    await testing.runThinStorm({
+async function stacks(): Promise<void> {
+  for (let i = 0; i < Number(stacksText); i++) {
+    const spec = drawStack(new Prng(seed + i), { targets });
+    const subject = new StackSubject(`stack ${seed + i}`, spec);
+    await runSuite(subject, {
       seed: seed + i,
-      skipsZeroing: i % 3 === 2,
-      judge: async (image) => {
-        await testing.checkDataCounts(new testing.MetadataDisk(image.length / 4096, image));
-        return '';
+      shrinkRuns: 0,
+      onOutcome: (outcome) => {
+        if (outcome.result !== 'failed') return;
+        fail(`${outcome.check} (seed ${outcome.seed}): ${outcome.failure}`);
       },
     });
-  } catch (error) {
-    fail(`thin storm (seed ${seed + i}): ${(error as Error).message}`);
-    await new Promise(() => undefined);
   }
+}
+
+/** A thin pool has snapshots; every third does not zero new blocks. */
+async function thinStorms(): Promise<void> {
+  for (let i = 0; i < Number(stacksText) * 1.5; i++) {
+    try {
+      await testing.runThinStorm({
+        seed: seed + i,
+        skipsZeroing: i % 3 === 2,
+        judge: async (image) => {
+          await testing.checkDataCounts(new testing.MetadataDisk(image.length / 4096, image));
+          return '';
+        },
+      });
+    } catch (error) {
+      fail(`thin storm (seed ${seed + i}): ${(error as Error).message}`);
+      await new Promise(() => undefined);
+    }
+  }
+}
+
+async function nbdStorms(): Promise<void> {
+  for (let i = 0; i < Number(stacksText) * 3; i++) {
+    try {
+      await testing.runNbdStorm({ seed: seed + i });
+    } catch (error) {
+      fail((error as Error).message);
+      await new Promise(() => undefined);
+    }
+  }
+}
+
+if (what.includes('nbd')) await nbdStorms();
+if (what.includes('stacks')) {
+  await stacks();
+  await thinStorms();
 }

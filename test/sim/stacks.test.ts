@@ -6,6 +6,7 @@ import { test } from 'node:test';
 import { Prng } from '../../src/base/prng.ts';
 import { Status } from '../../src/base/status.ts';
 import { BioFlag, Op } from '../../src/bio/bio.ts';
+import { DEFAULT_LIMITS } from '../../src/bio/limits.ts';
 import { MapResult, type Target } from '../../src/dm/target.ts';
 import { BioDriver } from '../../src/testing/bio-driver.ts';
 import { makeTestMapper, type TestDisk, type TestMapper } from '../../src/testing/test-mapper.ts';
@@ -280,6 +281,31 @@ test('an error stays with the bio it belongs to', async () => {
   assert.deepEqual(results, [Status.Ok, Status.Ok, Status.Io, Status.Io]);
   const lines = await t.dm.status('s');
   assert.equal(lines[0]?.params, '1 test:a 1 D');
+  await open.close();
+  await t.dm.close();
+});
+
+test('I/O that waits for a table with larger blocks ends with an error, if it is not whole ones', async () => {
+  const t = makeTestMapper(11, 2);
+  const disk = t.disk('a', 256, { ...DEFAULT_LIMITS, logicalBlockBytes: 4096 });
+  await t.dm.create({ name: 'm', table: '0 256 zero' });
+  const open = await t.dm.openDevice('m');
+  const driver = new BioDriver(open.device, t.arena);
+  await t.dm.suspend('m');
+  const io = Promise.all([
+    driver.write(512, new Uint8Array(4096)),
+    driver.write(0, new Uint8Array(512)),
+    driver.discard(0, 4096 + 512),
+    driver.write(8192, new Uint8Array(4096)),
+  ]);
+  await t.dm.load('m', '0 256 linear test:a 0');
+  await t.dm.resume('m');
+  assert.deepEqual(await t.scheduler.settle(io), [Status.Io, Status.Io, Status.Io, Status.Ok]);
+  assert.deepEqual(
+    disk.seen.map((bio) => bio.sector),
+    [16],
+  );
+  assert.deepEqual(t.violations, []);
   await open.close();
   await t.dm.close();
 });

@@ -68,6 +68,8 @@ export class NbdConnection implements IoDone, BatchTask, ExportUser, MemoryUser 
   #state: State = 'open';
   #isReceiving = false;
   #isPumping = false;
+  /** Something came while pumping. */
+  #mustPumpAgain = false;
   #isBatchQueued = false;
   #isBusy = false;
   /** The last command was a large write: another is likely, so only its header is received. */
@@ -102,9 +104,16 @@ export class NbdConnection implements IoDone, BatchTask, ExportUser, MemoryUser 
    * arrived.
    */
   pump(): void {
-    if (this.#isPumping) return;
+    if (this.#isPumping) {
+      this.#mustPumpAgain = true;
+      return;
+    }
     this.#isPumping = true;
-    while (this.#mayStep() && this.#step());
+    do {
+      this.#mustPumpAgain = false;
+      while (this.#mayStep() && this.#step());
+      // A receive, say, that ended before the call that began it returned.
+    } while (this.#mustPumpAgain);
     this.#isPumping = false;
     if (this.#state !== 'open') this.#maybeFinish();
   }

@@ -240,7 +240,9 @@ export class SimDisk implements BackendDevice {
   }
 
   close(): Promise<void> {
-    if (this.#requests.size > 0) this.#watch.violation(`${this.name}: closed under running I/O`);
+    for (const { op, sector } of this.#requests) {
+      this.#watch.violation(`${this.name}: closed under a ${OP_NAMES[op]} at ${sector}`);
+    }
     this.isClosed = true;
     return Promise.resolve();
   }

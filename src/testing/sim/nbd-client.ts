@@ -16,35 +16,10 @@ import {
 import { WORD_STAMP } from '../stamp.ts';
 import { VersionModel } from '../version-model.ts';
 import { type Asked, badRequests, describe, drawFlags, requestHeader } from './nbd-requests.ts';
-import type { Scheduler } from './scheduler.ts';
+import type { NbdWorld } from './nbd-world.ts';
 import type { SimSocket, SocketClient } from './socket.ts';
 
 const UNIT = WORD_STAMP.bytes;
-
-/** What all clients of a storm share. */
-export interface NbdWorld {
-  readonly scheduler: Scheduler;
-  readonly model: VersionModel;
-  readonly sizeBytes: number;
-  /** Bytes before this are lanes, each of one client alone; the model has what comes behind. */
-  readonly modelStart: number;
-  /** Errors that a request may end with because of disks. */
-  readonly mayFail: () => boolean;
-  /** The server is ending: connections may be cut off. */
-  readonly isEnding: () => boolean;
-  readonly counts: NbdCounts;
-  fail(what: string): void;
-}
-
-export interface NbdCounts {
-  requests: number;
-  answered: number;
-  refused: number;
-  failed: number;
-  partial: number;
-  streamed: number;
-  cut: number;
-}
 
 export interface NbdClientOptions {
   readonly name: string;
@@ -113,6 +88,20 @@ export class NbdSimClient implements SocketClient {
 
   get unanswered(): number {
     return this.#isOver ? 0 : this.#asked.size;
+  }
+
+  /** The client takes what comes, and has sent its requests whole. */
+  get isReading(): boolean {
+    return this.#socket.isReading && this.#options.ends !== 'talks nonsense';
+  }
+
+  /** What has been sent to this client comes soon. */
+  hurry(): void {
+    this.#socket.widen();
+  }
+
+  describe(): string {
+    return `${this.#options.name}: ${[...this.#asked.values()].map(describe).join(', ')}`;
   }
 
   get isOver(): boolean {

@@ -3,7 +3,7 @@
 // gone, what was read and what a power cut leaves is what the model allows, every buffer is back, nobody is
 // inside a gate, and the server could be stopped within the time it promises.
 
-import { errorText } from '../../base/errors.ts';
+import { DmError, errorText } from '../../base/errors.ts';
 import { Prng } from '../../base/prng.ts';
 import { Status } from '../../base/status.ts';
 import { MIB } from '../../base/units.ts';
@@ -14,8 +14,10 @@ import { Arena, NONE } from '../../io/arena.ts';
 import { WORD_STAMP } from '../stamp.ts';
 import { VersionModel } from '../version-model.ts';
 import { type Lab, makeLab } from './lab.ts';
-import { type NbdCounts, NbdSimClient, type NbdWorld } from './nbd-client.ts';
+import { NbdSimClient } from './nbd-client.ts';
+import type { NbdCounts, NbdWorld } from './nbd-world.ts';
 import { SimSocket } from './socket.ts';
+import { type VerbCounts, VerbStorm } from './verb-storm.ts';
 
 const ENDS = [
   'leaves',
@@ -26,6 +28,8 @@ const ENDS = [
   'talks nonsense',
 ] as const;
 const LANE_BYTES = 307;
+/** Long enough for everything that is on its way, on disks that stall now and then. */
+const SETTLED_MS = 60_000;
 const GRACE_MS = 2000;
 /** What a stop may take longer: connections are cut off, and their devices answer. */
 const CUT_OFF_MS = 3000;
@@ -34,10 +38,14 @@ export interface NbdStormOptions {
   readonly seed: number;
   /** Requests of each client at most; 40 if not given. */
   readonly requests?: number;
+  /** Operators change devices, tables and exports all the while. */
+  readonly hasOperators?: boolean;
 }
 
+export type NbdStormCounts = NbdCounts & VerbCounts;
+
 /** Runs one storm. Throws what was found first, with the seed. */
-export async function runNbdStorm(options: NbdStormOptions): Promise<NbdCounts> {
+export async function runNbdStorm(options: NbdStormOptions): Promise<NbdStormCounts> {
   const storm = new NbdStorm(options);
   try {
     return await storm.run();
@@ -72,6 +80,8 @@ class NbdStorm {
   readonly #arenaMib: number;
   readonly #lab: Lab;
   readonly #requests: number;
+  readonly #hasOperators: boolean;
+  #verbs: VerbStorm | null = null;
   readonly #blockBytes: number;
   readonly #sizeBytes: number;
   readonly #modelStart: number;
@@ -80,11 +90,14 @@ class NbdStorm {
   readonly #model: VersionModel;
   /** From here on the device is disk b. */
   #splitBytes = 0;
+  /** Where on disk b. */
+  #secondAt = 0;
   #ended = 0;
   #isEnding = false;
   #hasFaults = false;
 
-  constructor({ seed, requests = 40 }: NbdStormOptions) {
+  constructor({ seed, requests = 40, hasOperators = false }: NbdStormOptions) {
+    this.#hasOperators = hasOperators;
     const rng = new Prng(seed ^ 0xbd);
     this.#rng = rng;
     this.#requests = requests;
@@ -105,11 +118,11 @@ class NbdStorm {
     );
   }
 
-  async run(): Promise<NbdCounts> {
+  async run(): Promise<NbdStormCounts> {
     const { scheduler, dm, arena, engine } = this.#lab;
-    await this.#makeDevice();
     const used = arena.usedBytes;
     const exports = new ExportCatalog({ arena, openDevice: (name) => dm.openDevice(name) });
+    await this.#makeDevice(exports);
     await exports.create({ name: 'disk', device: 'top' });
     await exports.create({ name: 'look', device: 'top', isReadOnly: true });
     const server = new TransmissionServer(engine, exports);
@@ -117,22 +130,33 @@ class NbdStorm {
     const clients = this.#rng.between(1, 8);
     for (let i = 0; i < clients; i++) this.#connectSoon(server, i);
     this.#breakDisks();
+    this.#verbs?.start();
     await this.#passes(this.#rng.pick([20, 300, 5000]));
     this.#throwFirst();
+    // In order; or as it is, with devices suspended and disks failing; or the power goes before.
+    const how = this.#rng.pick(['in order', 'in order', 'as it is', 'power cut', 'power cut']);
+    if (how === 'in order') {
+      this.#mendDisks();
+      release();
+      await this.#checkAnswered();
+    } else this.#verbs?.halt();
     this.#isEnding = true;
-    const isCut = this.#rng.chance(0.4);
-    if (isCut) this.#checkCut();
-    else this.#mendDisks();
-    release();
+    if (how === 'power cut') this.#checkCut();
+    if (how !== 'in order') release();
     const before = scheduler.nowMs();
     await scheduler.settle(server.stop(GRACE_MS), () => `stop hangs: ${this.#describe()}`);
     const took = scheduler.nowMs() - before;
     if (took > GRACE_MS + CUT_OFF_MS) this.#fail(`stopping took ${took} ms`);
-    // After a power cut flushes fail, and closing may say so.
-    const closed = exports.close().then(() => dm.close());
-    const settled = isCut ? closed.catch(() => undefined) : closed;
+    // Together, as a data plane does: what a connection still waits for may end with its device. A flush
+    // of a client's that failed is told again; everything is closed all the same.
+    const settled = Promise.all([
+      exports.close().catch(this.#forgive),
+      dm.close().catch(this.#forgive),
+    ]);
     await scheduler.settle(settled, () => `closing hangs: ${this.#describe()}`);
     await this.#passes(100);
+    if ((this.#verbs?.pending ?? 0) > 0) this.#fail(`verbs hang: ${this.#describe()}`);
+    if (dm.openCount > 0) this.#fail(`${dm.openCount} devices below are still open`);
     if (this.#ended !== this.#clients.length) {
       this.#fail(`${this.#clients.length} connections, ${this.#ended} ended`);
     }
@@ -140,18 +164,31 @@ class NbdStorm {
     this.#failures.push(...this.#lab.violations);
     this.#throwFirst();
     if (arena.usedBytes === 0) arenas.set(this.#arenaMib, arena);
-    return this.counts;
+    const none = { verbs: 0, refusedVerbs: 0, givenUpVerbs: 0, tables: 0, forced: 0 };
+    return { ...this.counts, ...(this.#verbs?.counts ?? none) };
   }
 
   /** A disk, or halves of two. */
-  async #makeDevice(): Promise<void> {
+  async #makeDevice(exports: ExportCatalog): Promise<void> {
     const sectors = this.#sizeBytes / 512;
     const limits = { logicalBlockBytes: this.#blockBytes };
-    const isHalved = this.#rng.chance(0.5);
+    const isHalved = this.#hasOperators || this.#rng.chance(0.5);
     const half = isHalved ? Math.floor(sectors / 16) * 8 : sectors;
     this.#splitBytes = half * 512;
+    this.#secondAt = this.#hasOperators ? 0 : this.#splitBytes;
     this.#lab.disk('a', sectors, { ...limits, maxDiscardSectors: this.#rng.pick([0, 8, 1 << 20]) });
     this.#lab.disk('b', sectors, limits);
+    if (this.#hasOperators) {
+      const host = {
+        lab: this.#lab,
+        exports,
+        fail: (what: string): void => this.#fail(what),
+        mayFail: (): void => void (this.#hasFaults = true),
+      };
+      this.#verbs = new VerbStorm(host, new Prng(this.#rng.u32()), sectors);
+      await this.#lab.scheduler.settle(this.#verbs.create());
+      return;
+    }
     const rest = isHalved ? `\n${half} ${sectors - half} linear test:b ${half}` : '';
     const table = `0 ${half} linear test:a 0${rest}`;
     await this.#lab.dm.create({ name: 'top', table });
@@ -250,15 +287,32 @@ class NbdStorm {
     }
   }
 
+  /** Disks work, nothing is suspended, there is memory: who still reads has all his answers soon. */
+  async #checkAnswered(): Promise<void> {
+    const { scheduler } = this.#lab;
+    const stopped = this.#verbs?.stop() ?? Promise.resolve();
+    await scheduler.settle(stopped, () => `verbs hang: ${this.#describe()}`);
+    for (const client of this.#clients) client.hurry();
+    await this.#passes(SETTLED_MS);
+    for (const client of this.#clients) {
+      if (client.isReading && client.unanswered > 0) this.#fail(`no answer: ${client.describe()}`);
+    }
+    this.#throwFirst();
+  }
+
   /** The power goes: what the disks hold is what flushes and FUA have promised the clients. */
   #checkCut(): void {
     this.#hasFaults = true;
     const images = this.#lab.powerCut(this.#rng, this.#rng.pick([0, 0.5, 1]), 0.3);
     const [a, b] = [images.get('test:a') as Uint8Array, images.get('test:b') as Uint8Array];
-    const image = Buffer.concat([a.subarray(0, this.#splitBytes), b.subarray(this.#splitBytes)]);
+    const image = Buffer.concat([a.subarray(0, this.#splitBytes), b.subarray(this.#secondAt)]);
     const wrong = this.#model.checkAfterCut(image.subarray(this.#modelStart));
     if (wrong !== undefined) this.#fail(wrong);
   }
+
+  readonly #forgive = (error: unknown): void => {
+    if (!this.#hasFaults || !(error instanceof DmError)) throw error;
+  };
 
   async #passes(ms: number): Promise<void> {
     const { scheduler } = this.#lab;
@@ -276,6 +330,8 @@ class NbdStorm {
 
   #describe(): string {
     const waiting = this.#clients.map((c, i) => `${i}: ${c.isOver ? 'over' : c.unanswered}`);
-    return `${this.#ended} of ${this.#clients.length} ended; unanswered ${waiting.join(', ')}`;
+    const verbs = this.#verbs?.describe() ?? 'no verb';
+    const ended = `${this.#ended} of ${this.#clients.length} ended`;
+    return `${ended}; unanswered ${waiting.join(', ')}; under way: ${verbs}`;
   }
 }

@@ -49,7 +49,7 @@ export class SimSocket implements IoStream {
   readonly #scheduler: Scheduler;
   readonly #rng: Prng;
   readonly #violation: (what: string) => void;
-  readonly #windowBytes: number;
+  #windowBytes: number;
   readonly #latencyMs: number;
   #client: SocketClient | null = null;
   /** On the way to the server, and what has arrived there. */
@@ -121,6 +121,12 @@ export class SimSocket implements IoStream {
   resumeReading(): void {
     this.isReading = true;
     this.#wakeDelivery();
+    this.#wakeSend();
+  }
+
+  /** From now on there is room for everything that is sent. */
+  widen(): void {
+    this.#windowBytes = Number.MAX_SAFE_INTEGER;
     this.#wakeSend();
   }
 
