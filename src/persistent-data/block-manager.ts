@@ -47,8 +47,9 @@ export interface BlockManagerOptions {
 }
 
 const CACHE_BYTES_DEFAULT = 16 * 1024 * 1024;
-/** Parts of the budget: of clean blocks that stay whatever is dirty, and of dirty ones that are many. */
+/** This part of the budget is kept for clean blocks, whatever is dirty. */
 const CLEAN_PART = 4;
+/** When more than this part of the budget is dirty, a commit is due. */
 const CROWDED_PART = 2;
 /** Blocks handed to one `write` call: 4 MiB. */
 const WRITE_BATCH = 1024;

@@ -70,7 +70,7 @@ export class BTree<V> {
   readonly #nodes: NodeReader;
   readonly #locks: BlockLocks | undefined;
   readonly value: ValueType<V>;
-  /** No key of the leaf that `#tryOwnLeaf` found last may reach this. */
+  /** Exclusive upper bound for keys in the leaf that `#tryOwnLeaf` returned last. */
   #leafEnd = 0;
 
   constructor(tm: TransactionManager, value: ValueType<V>) {

@@ -26,8 +26,8 @@ export class MetadataSpaceMap implements SpaceMap {
   #counts: ReferenceCounts | undefined;
   #isBusy = false;
   #queue: QueuedChange[] = [];
-  /** While there is no map to search: the next block to hand out, and the end. */
-  #straight: { readonly first: number; next: number; readonly end: number } | undefined;
+  /** Blocks handed out one after the other while the bitmaps that would count them do not exist yet. */
+  #bootstrap: { readonly first: number; next: number; readonly end: number } | undefined;
 
   /**
    * A map of `blockCount` blocks for a new file system; blocks below `reserved` (the superblock) are
@@ -40,7 +40,7 @@ export class MetadataSpaceMap implements SpaceMap {
     const map = new MetadataSpaceMap();
     tm.metadataMap = map;
     const { reserved, blockCount } = options;
-    map.#straight = { first: reserved, next: reserved, end: blockCount };
+    map.#bootstrap = { first: reserved, next: reserved, end: blockCount };
     const index = await IndexInBlock.create(tm);
     const refCountRoot = await ReferenceCounts.emptyTree(tm);
     const state = { nrBlocks: 0, nrAllocated: 0, refCountRoot };
@@ -76,20 +76,20 @@ export class MetadataSpaceMap implements SpaceMap {
 
   async count(block: number): Promise<number> {
     // Not counted yet: handed out just now, by the one who asks.
-    if (this.#straight !== undefined && block >= this.#straight.first) return 1;
+    if (this.#bootstrap !== undefined && block >= this.#bootstrap.first) return 1;
     let count = await this.#map.count(block);
     for (const queued of this.#queue) if (queued.block === block) count += queued.change;
     return count;
   }
 
   async newBlock(): Promise<number> {
-    const straight = this.#straight;
-    if (straight !== undefined) {
-      if (straight.next === straight.end) {
-        const text = `${NAME}: ${straight.end} blocks cannot even hold the map`;
+    const bootstrap = this.#bootstrap;
+    if (bootstrap !== undefined) {
+      if (bootstrap.next === bootstrap.end) {
+        const text = `${NAME}: ${bootstrap.end} blocks cannot even hold the map`;
         throw new DmError(Status.NoSpace, text);
       }
-      return straight.next++;
+      return bootstrap.next++;
     }
     const block = await this.#map.findFree();
     await this.#change(block, 1);
@@ -107,7 +107,7 @@ export class MetadataSpaceMap implements SpaceMap {
   /** Takes what it needs for itself from the new blocks: the old ones may all be in use. */
   async extend(extraBlocks: number): Promise<void> {
     const before = this.#map.blockCount;
-    this.#straight = { first: before, next: before, end: before + extraBlocks };
+    this.#bootstrap = { first: before, next: before, end: before + extraBlocks };
     await this.#map.extend(extraBlocks);
     await this.#countStraight(before);
   }
@@ -131,7 +131,7 @@ export class MetadataSpaceMap implements SpaceMap {
   }
 
   async #change(block: number, change: 1 | -1): Promise<void> {
-    if (this.#isBusy || this.#straight !== undefined) {
+    if (this.#isBusy || this.#bootstrap !== undefined) {
       this.#queue.push({ block, change });
       return;
     }
@@ -152,18 +152,18 @@ export class MetadataSpaceMap implements SpaceMap {
     if (queued !== undefined) await this.#apply(queued.block, queued.change);
   }
 
-  /** Counts the blocks handed out straight, from `first` on; counting may hand out more. */
+  /** Counts the blocks handed out without bitmaps, from `first` on; counting may hand out more. */
   async #countStraight(first: number): Promise<void> {
-    const straight = this.#straight;
-    assert(straight !== undefined, `${NAME}: nothing was handed out straight`);
+    const bootstrap = this.#bootstrap;
+    assert(bootstrap !== undefined, `${NAME}: nothing was handed out without bitmaps`);
     this.#isBusy = true;
-    for (let block = first; block < straight.next; block++) {
+    for (let block = first; block < bootstrap.next; block++) {
       await this.#map.inc(block);
-      if (block === straight.next - 1) {
+      if (block === bootstrap.next - 1) {
         while (this.#queue.length > 0) await this.#applyQueued();
       }
     }
-    this.#straight = undefined;
+    this.#bootstrap = undefined;
     while (this.#queue.length > 0) await this.#applyQueued();
     this.#isBusy = false;
   }

@@ -247,8 +247,8 @@ export class ThinHistory {
     const max = this.prng.between(1, 40);
     const result = this.metadata.tryLookupRun(device, first, max, found);
     if (result === Lookup.WouldBlock) return;
-    assert.ok(found.blocks >= 1 && found.blocks <= max, `a run of ${found.blocks}`);
-    for (let i = 0; i < found.blocks; i++) {
+    assert.ok(found.count >= 1 && found.count <= max, `a run of ${found.count}`);
+    for (let i = 0; i < found.count; i++) {
       const mapping = expected?.blocks.get(first + i);
       assert.equal(result === Lookup.Found, mapping !== undefined);
       if (mapping === undefined) continue;

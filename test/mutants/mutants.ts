@@ -402,7 +402,7 @@ export const MUTANTS: readonly Mutant[] = [
   {
     name: 'thin: a run takes blocks for adjacent that are not',
     file: 'targets/thin/found-mapping.js',
-    find: 'if (mappedDataBlock(view, at) !== this.dataBlock + this.blocks) return;',
+    find: 'if (mappedDataBlock(view, at) !== this.dataBlock + this.count) return;',
     replace: '',
   },
   {

@@ -26,7 +26,7 @@ export class AllocationGate {
     this.#unsettled++;
   }
 
-  /** So many blocks are mapped now, or have been given back, or there were none. */
+  /** `blocks` allocations are settled: mapped, given back, or never made. */
   settled(blocks: number): void {
     this.#unsettled -= blocks;
     if (this.#unsettled === 0) this.#wake();

@@ -9,8 +9,8 @@ export class FoundMapping {
   dataBlock = 0;
   /** Another device may have the data block, too: a write needs a block of its own. */
   isShared = false;
-  /** Set by look-ups of runs. */
-  blocks = 1;
+  /** How many adjacent blocks are like this one, which counts; for look-ups of runs. */
+  count = 1;
 
   fill(device: ThinDevice, place: Place): void {
     this.dataBlock = mappedDataBlock(place.view, place.offset);
@@ -20,11 +20,11 @@ export class FoundMapping {
   fillRun(device: ThinDevice, place: Place): void {
     this.fill(device, place);
     const { view, offset, count } = place;
-    this.blocks = 1;
-    for (let at = offset + MAPPING_BYTES; this.blocks < count; at += MAPPING_BYTES) {
-      if (mappedDataBlock(view, at) !== this.dataBlock + this.blocks) return;
+    this.count = 1;
+    for (let at = offset + MAPPING_BYTES; this.count < count; at += MAPPING_BYTES) {
+      if (mappedDataBlock(view, at) !== this.dataBlock + this.count) return;
       if (mappedTime(view, at) < device.snapshottedTime !== this.isShared) return;
-      this.blocks++;
+      this.count++;
     }
   }
 }

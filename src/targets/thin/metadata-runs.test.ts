@@ -36,5 +36,5 @@ test('a run ends where shared blocks begin, though their data blocks are adjacen
   await metadata.insert(device, 4, first);
   const found = new FoundMapping();
   assert.equal(metadata.tryLookupRun(device, 4, 2, found), Lookup.Found);
-  assert.deepEqual([found.dataBlock, found.isShared, found.blocks], [first, false, 1]);
+  assert.deepEqual([found.dataBlock, found.isShared, found.count], [first, false, 1]);
 });

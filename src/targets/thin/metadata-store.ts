@@ -149,7 +149,7 @@ export class ThinMetadataStore {
     });
   }
 
-  /** ThinMetadata.tryProvision, in the trees. */
+  /** The tree part of ThinMetadata.tryProvision: finds a free run, inserts it, takes it. */
   tryProvision(id: number, block: number, count: number, found: FoundMapping): number {
     const { dataMap, mappings, state } = this;
     const run = this.#freeRun;

@@ -198,7 +198,7 @@ export class ThinMetadata {
   }
 
   /**
-   * `tryLookup`, and how it goes on: `found.blocks`, at most `max`, are mapped to adjacent data blocks
+   * `tryLookup`, and how it goes on: `found.count`, at most `max`, are mapped to adjacent data blocks
    * and all shared or all not; or none of them is mapped. There may be more.
    */
   tryLookupRun(device: ThinDevice, block: number, max: number, found: FoundMapping): LookupResult {
@@ -207,7 +207,7 @@ export class ThinMetadata {
     const place = this.#place;
     const result = mappings.tryLookupRun(state.mappingRoot, device.id, block, max, place);
     if (result === Lookup.Found) found.fillRun(device, place);
-    else found.blocks = place.count;
+    else found.count = place.count;
     return result;
   }
 

@@ -63,7 +63,7 @@ export class RunWrites {
       const result = pool.metadata.tryLookupRun(device, first + blocks, max - blocks, found);
       const mayBeShared = result === Lookup.Found && found.isShared && !this.#mapsFirst;
       if (result !== Lookup.Missing && !mayBeShared) break;
-      blocks += found.blocks;
+      blocks += found.count;
     }
     if (this.#mapsFirst) {
       const done = mappings.tryProvision(first, blocks, found);

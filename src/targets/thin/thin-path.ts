@@ -168,20 +168,20 @@ export class ThinPath implements PoolUser {
       const isNew = result === Lookup.Missing;
       return isNew || found.isShared ? this.#runWrites.fit(bio, maxSectors, isNew) : 1;
     }
-    return result === Lookup.Found ? 1 : found.blocks;
+    return result === Lookup.Found ? 1 : found.count;
   }
 
   /** Blocks that go on as those in `#found` do; a run may go on in the next leaf. */
   #fitMapped(first: number, max: number): number {
     const { metadata, dataPrison } = this.pool;
-    const { dataBlock, isShared, blocks } = this.#found;
+    const { dataBlock, isShared, count } = this.#found;
     const next = this.#next;
-    let end = first + blocks;
+    let end = first + count;
     while (end < first + max) {
       const result = metadata.tryLookupRun(this.device, end, first + max - end, next);
       if (result !== Lookup.Found || next.isShared !== isShared) break;
       if (next.dataBlock !== dataBlock + end - first) break;
-      end += next.blocks;
+      end += next.count;
     }
     return dataPrison.isFree(dataBlock, dataBlock + end - first) ? end - first : 1;
   }

@@ -4,7 +4,7 @@
 // with its options and length. So it grows while thin devices are in use. No other mapped device
 // gets the pool, and no other pool gets the mapped device while the pool is live.
 
-import { DmError, errorText, invalid } from '../../base/errors.ts';
+import { DmError, invalid } from '../../base/errors.ts';
 import { Status } from '../../base/status.ts';
 import type { Bio } from '../../bio/bio.ts';
 import type { BlockDevice, Extent } from '../../bio/device.ts';
@@ -17,6 +17,7 @@ import {
   type TargetHost,
   type TargetType,
 } from '../../dm/target.ts';
+import { openNamed } from './open-named.ts';
 import { POOL, Pool } from './pool.ts';
 import type { PoolBinding } from './pool-binding.ts';
 import { poolUsage } from './pool-usage.ts';
@@ -199,8 +200,8 @@ async function create(args: readonly string[], host: TargetHost): Promise<Target
     );
   }
   const options = parsePoolOptions(rest);
-  const metadata = await open(host, metadataWord, 'Error opening metadata block device');
-  const data = await open(host, dataWord, 'Error getting data device');
+  const metadata = await openNamed(host, metadataWord, 'Error opening metadata block device');
+  const data = await openNamed(host, dataWord, 'Error getting data device');
   const { lenSectors } = host;
   if (lenSectors > data.lenSectors) {
     throw invalid(
@@ -241,15 +242,6 @@ function checkReplacement(host: TargetHost, metadata: BlockDevice, data: BlockDe
     `different pool cannot replace a pool: ${host.deviceName} has ${live.metadataDevice.name} and ` +
       `${live.data.name}, the table says ${metadata.name} and ${data.name}`,
   );
-}
-
-async function open(host: TargetHost, reference: string, what: string): Promise<BlockDevice> {
-  try {
-    return await host.openDevice(reference);
-  } catch (error) {
-    const status = error instanceof DmError ? error.status : Status.Io;
-    throw new DmError(status, `${what}: ${errorText(error)}`, { cause: error });
-  }
 }
 
 export default { name: 'thin-pool', version: [1, 22, 0], create } satisfies TargetType;

@@ -1,6 +1,6 @@
 // thin: a device of a thin pool, which has data blocks only where something was written.
 
-import { DmError, errorText, invalid } from '../../base/errors.ts';
+import { DmError, invalid } from '../../base/errors.ts';
 import { Status } from '../../base/status.ts';
 import { SECTOR_BYTES } from '../../base/units.ts';
 import type { Bio } from '../../bio/bio.ts';
@@ -16,6 +16,7 @@ import type {
   TargetTraits,
   TargetType,
 } from '../../dm/target.ts';
+import { openNamed } from './open-named.ts';
 import { POOL, type Pool } from './pool.ts';
 import { ThinPath } from './thin-path.ts';
 
@@ -116,14 +117,16 @@ async function create(args: readonly string[], host: TargetHost): Promise<Target
       `Invalid argument count: ${args.length}, expected <pool device> <device id> [<origin>]`,
     );
   }
-  const poolDevice = await open(host, poolWord, 'Error opening pool device');
+  const poolDevice = await openNamed(host, poolWord, 'Error opening pool device');
   const pool = findPool(host, poolDevice);
   const id = Number(idWord);
   if (!/^\d+$/.test(idWord) || id > 0xffffff) {
     throw invalid(`Invalid device id: '${idWord}': expected a number from 0 to 16777215`);
   }
   const origin =
-    originWord === undefined ? null : await open(host, originWord, 'Error opening origin device');
+    originWord === undefined
+      ? null
+      : await openNamed(host, originWord, 'Error opening origin device');
   try {
     const { lenSectors } = host;
     const path = await ThinPath.open(pool, { id, lenSectors, origin });
@@ -139,15 +142,6 @@ function findPool(host: TargetHost, device: BlockDevice): Pool {
   const pool = host.findShared(POOL, device);
   if (pool !== undefined) return pool;
   throw invalid(`Couldn't get pool object: ${device.name} is no active thin-pool`);
-}
-
-async function open(host: TargetHost, reference: string, what: string): Promise<BlockDevice> {
-  try {
-    return await host.openDevice(reference);
-  } catch (error) {
-    const status = error instanceof DmError ? error.status : Status.Io;
-    throw new DmError(status, `${what}: ${errorText(error)}`, { cause: error });
-  }
 }
 
 export default { name: 'thin', version: [1, 22, 0], create } satisfies TargetType;
