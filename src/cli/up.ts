@@ -15,7 +15,7 @@ export function addUp(program: Command): void {
     .addHelpText(
       'after',
       `
-A stack file (docs/man/stack-yaml.md):
+A stack file:
   devices:
     - name: fast
       table: 0 4194304 striped 2 128 /srv/a.img 0 /srv/b.img 0
