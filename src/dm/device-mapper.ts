@@ -4,6 +4,7 @@
 // transaction (table-slots.ts). A verb can be given up as long as it waits; when the device
 // mapper is closed, all are.
 
+import { setMaxListeners } from 'node:events';
 import { closeAll } from '../base/close-all.ts';
 import { DmError, invalid } from '../base/errors.ts';
 import { unlessGivenUp, withEither } from '../base/give-up.ts';
@@ -39,6 +40,8 @@ export class DeviceMapper implements DmControl {
 
   constructor(options: DeviceMapperOptions) {
     this.#options = options;
+    // One listener for everything that waits.
+    setMaxListeners(0, this.#closing.signal);
     this.#builder = new TableBuilder(options, this.#names, (node) => this.#hold(node));
   }
 
