@@ -7,6 +7,7 @@ import { LineLog } from '../base/line-log.ts';
 import { printable } from '../base/names.ts';
 import { openBackend } from '../backends/open.ts';
 import type { DmControl } from '../dm/control.ts';
+import type { OpenBackend } from '../dm/backend-shares.ts';
 import { DeviceMapper } from '../dm/device-mapper.ts';
 import { ExportCatalog } from '../exports/catalog.ts';
 import type { Agreement, FrontEnd } from '../exports/front-end.ts';
@@ -24,7 +25,11 @@ type Handlers = {
 };
 
 /** What of a plane's options is for its core. */
-export type CoreOptions = Pick<PlaneOptions, 'bareWordsAreDevices' | 'log' | 'patienceMs'>;
+export interface CoreOptions
+  extends Pick<PlaneOptions, 'bareWordsAreDevices' | 'log' | 'patienceMs'> {
+  /** In place of the backends that come with lamina: simulated disks. */
+  readonly openBackend?: OpenBackend;
+}
 
 /** How long clients have for their last replies when the data plane ends. */
 const SHUTDOWN_GRACE_MS = 3000;
@@ -48,7 +53,9 @@ export class PlaneCore {
       log: options.log,
       loadTargetType,
       listTargetTypes,
-      openBackend: (reference, access) => openBackend(reference, access, engine, deviceLog.line),
+      openBackend:
+        options.openBackend ??
+        ((reference, access) => openBackend(reference, access, engine, deviceLog.line)),
     });
     this.exports = new ExportCatalog({
       arena: engine.arena,

@@ -7,6 +7,7 @@ import { Status } from '../../base/status.ts';
 import type { Clock } from '../../base/clock.ts';
 import type { Bio } from '../../bio/bio.ts';
 import type { QueueLimits } from '../../bio/limits.ts';
+import type { OpenBackend } from '../../dm/backend-shares.ts';
 import { DeviceMapper } from '../../dm/device-mapper.ts';
 import type { TargetType } from '../../dm/target.ts';
 import { Arena } from '../../io/arena.ts';
@@ -32,6 +33,8 @@ export interface Lab {
   readonly arena: Arena;
   readonly engine: SimEngine;
   readonly dm: DeviceMapper;
+  /** By which `dm` opens disks: for a device mapper of one's own over the same ones. */
+  readonly openBackend: OpenBackend;
   readonly disks: ReadonlyMap<string, SimDisk>;
   /** What targets have told the operator. */
   readonly log: string[];
@@ -82,6 +85,14 @@ export function makeLab(options: LabOptions): Lab {
     },
   };
   const engine = new SimEngine(arena, scheduler, seed);
+  const openBackend: OpenBackend = async (reference) => {
+    const disk = disks.get(reference);
+    if (disk === undefined) {
+      throw new DmError(Status.NoEntry, `device ${reference}: no such simulated disk`);
+    }
+    disk.isClosed = false;
+    return await Promise.resolve(disk);
+  };
   const dm = new DeviceMapper({
     engine,
     clock: options.clock ?? scheduler,
@@ -90,14 +101,7 @@ export function makeLab(options: LabOptions): Lab {
     ...(options.clonesMax === undefined ? {} : { clonesMax: options.clonesMax }),
     loadTargetType: async (name) => await Promise.resolve(types.get(name) ?? BUILT_IN.get(name)),
     listTargetTypes: () => [...builtInTargets(), ...types.keys()],
-    openBackend: async (reference) => {
-      const disk = disks.get(reference);
-      if (disk === undefined) {
-        throw new DmError(Status.NoEntry, `device ${reference}: no such simulated disk`);
-      }
-      disk.isClosed = false;
-      return await Promise.resolve(disk);
-    },
+    openBackend,
   });
   const addDisk = (disk: SimDiskOptions): SimDisk => {
     const added = new SimDisk(disk, arena, scheduler, new Prng(rng.u32()), watch);
@@ -111,6 +115,7 @@ export function makeLab(options: LabOptions): Lab {
     arena,
     engine,
     dm,
+    openBackend,
     disks,
     log,
     violations,

@@ -4,8 +4,9 @@
 
 import { DmError } from '../../base/errors.ts';
 import type { Prng } from '../../base/prng.ts';
+import type { DeviceMapper } from '../../dm/device-mapper.ts';
 import type { ExportCatalog } from '../../exports/catalog.ts';
-import type { Lab } from './lab.ts';
+import type { Scheduler } from './scheduler.ts';
 
 /** A device of the stack, by the name that tables use for what is below it. */
 interface Layer {
@@ -16,7 +17,8 @@ interface Layer {
 }
 
 export interface VerbStormHost {
-  readonly lab: Lab;
+  readonly scheduler: Scheduler;
+  readonly dm: DeviceMapper;
   readonly exports: ExportCatalog;
   fail(what: string): void;
   /** From now on I/O may fail: a device was removed by force. */
@@ -66,7 +68,7 @@ export class VerbStorm {
 
   async create(): Promise<void> {
     for (const layer of this.#layers) {
-      await this.#host.lab.dm.create({ name: layer.name, table: this.#table(layer) });
+      await this.#host.dm.create({ name: layer.name, table: this.#table(layer) });
     }
   }
 
@@ -99,7 +101,7 @@ export class VerbStorm {
 
   /** Lets everything go that is suspended, with the table that it ought to have. */
   async #mend(): Promise<void> {
-    const { dm } = this.#host.lab;
+    const { dm } = this.#host;
     for (const layer of this.#layers) {
       const verbs = async (): Promise<void> => {
         await dm.load(layer.name, this.#table(layer));
@@ -115,7 +117,7 @@ export class VerbStorm {
   #soon(): void {
     if (this.#isOver) return;
     const ms = this.#rng.unit() * this.#rng.pick([1, 20, 100]);
-    this.#host.lab.scheduler.after(ms, () => {
+    this.#host.scheduler.after(ms, () => {
       if (this.#isOver) return;
       const done = this.#one();
       void done.then(() => this.#soon());
@@ -125,8 +127,7 @@ export class VerbStorm {
   /** A verb; resolves when it has ended, whichever way. */
   #one(): Promise<void> {
     const rng = this.#rng;
-    const { lab, exports } = this.#host;
-    const { dm, scheduler } = lab;
+    const { dm, scheduler, exports } = this.#host;
     this.counts.verbs++;
     const giveUp = new AbortController();
     const { signal } = giveUp;
@@ -178,7 +179,7 @@ export class VerbStorm {
     const newName = `n${++this.#names}`;
     const old = layer.name;
     const verb = async (): Promise<void> => {
-      await this.#host.lab.dm.rename(old, newName);
+      await this.#host.dm.rename(old, newName);
       layer.name = newName;
     };
     await this.#noted(`rename ${old} ${newName}`, verb());
@@ -186,7 +187,7 @@ export class VerbStorm {
 
   /** All of them are in use: refused, or by force a table of `error`. */
   async #remove(layer: Layer, signal: AbortSignal): Promise<void> {
-    const { dm } = this.#host.lab;
+    const { dm } = this.#host;
     const force = this.#rng.chance(0.3);
     if (force) {
       this.counts.forced++;
@@ -202,7 +203,7 @@ export class VerbStorm {
   async #createScratch(name: string): Promise<void> {
     const top = this.#layers[2] as Layer;
     const table = `0 ${top.sectorsOfEach} linear ${top.name} 0`;
-    await this.#host.lab.dm.create({ name, table, isReadOnly: true });
+    await this.#host.dm.create({ name, table, isReadOnly: true });
   }
 
   /** A refusal is a DmError, and nothing else is one. */
