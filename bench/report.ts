@@ -85,29 +85,64 @@ export function table(results: readonly CellResult[], ours: string): string {
 
 const ROW = 22;
 const LEFT = 330;
-const SCALE = 140;
+const SCALE = 120;
+/** Bars end here; a longer one gets a mark where it is cut, and its number as every other. */
+const RATIO_MAX = 4;
+const NUMBERS = LEFT + RATIO_MAX * SCALE + 24;
+const WIDTH = NUMBERS + 140;
 
-/** Ratios as bars; the line is 1.0, level with the peer. */
+function x(ratio: number): string {
+  return (LEFT + Math.min(ratio, RATIO_MAX) * SCALE).toFixed(1);
+}
+
+function escape(text: string): string {
+  return text.replaceAll('&', '&amp;').replaceAll('<', '&lt;');
+}
+
+/** Ratios as bars, each with median and range in numbers; the dashed line is 1.0, level with the peer. */
 export function plot(all: readonly Ratio[]): string {
-  const height = all.length * ROW + 40;
-  const bars = all.map((ratio, i) => {
-    const y = 30 + i * ROW;
-    const [median, low, high] = ratio.iops;
-    const width = Math.min(median, 4) * SCALE;
-    const colour = median >= 1 ? '#4a8' : '#c64';
-    const label = `${ratio.image} ${ratio.cell} / ${ratio.peer}`;
+  const bottom = 34 + all.length * ROW;
+  const scale = Array.from({ length: RATIO_MAX + 1 }, (_, ratio) => {
+    const dashes = ratio === 1 ? 'stroke="#000" stroke-dasharray="3 3"' : 'stroke="#ddd"';
     return (
-      `<text x="${LEFT - 8}" y="${y + 14}" text-anchor="end">${label}</text>` +
-      `<rect x="${LEFT}" y="${y + 3}" width="${width.toFixed(1)}" height="14" fill="${colour}"/>` +
-      `<path d="M${LEFT + Math.min(low, 4) * SCALE} ${y + 10}H${LEFT + Math.min(high, 4) * SCALE}" ` +
-      `stroke="#333"/><text x="${LEFT + width + 6}" y="${y + 14}">${median.toFixed(2)}</text>`
+      `<path d="M${x(ratio)} 28V${bottom}" ${dashes}/>` +
+      `<text x="${x(ratio)}" y="${bottom + 14}" text-anchor="middle" fill="#555">${ratio}</text>`
     );
   });
-  const one = LEFT + SCALE;
   return (
-    `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 960 ${height}" font-family="sans-serif" ` +
-    `font-size="12"><rect width="960" height="${height}" fill="#fff"/>` +
-    `<text x="${LEFT}" y="18" font-weight="bold">IOPS, ours over theirs: median, range</text>` +
-    `${bars.join('')}<path d="M${one} 26V${height - 8}" stroke="#000" stroke-dasharray="3 3"/></svg>\n`
+    `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${WIDTH} ${bottom + 22}" ` +
+    `font-family="sans-serif" font-size="12"><rect width="${WIDTH}" height="${bottom + 22}" fill="#fff"/>` +
+    `<text x="${LEFT}" y="18" font-weight="bold">IOPS, ours over theirs</text>` +
+    `<text x="${NUMBERS}" y="18">median [range]</text>` +
+    `${scale.join('')}${all.map(bar).join('')}</svg>\n`
+  );
+}
+
+function bar(ratio: Ratio, index: number): string {
+  const y = 34 + index * ROW;
+  const [median, low, high] = ratio.iops;
+  const label = escape(`${ratio.image} ${ratio.cell} / ${ratio.peer}`);
+  const width = (Math.min(median, RATIO_MAX) * SCALE).toFixed(1);
+  const numbers = `${median.toFixed(2)} [${low.toFixed(2)}..${high.toFixed(2)}]`;
+  return (
+    `<text x="${LEFT - 8}" y="${y + 14}" text-anchor="end">${label}</text>` +
+    `<rect x="${LEFT}" y="${y + 3}" width="${width}" height="14" fill="${median >= 1 ? '#4a8' : '#c64'}"/>` +
+    `<path d="${cap(low, y)}M${x(low)} ${y + 10}H${x(high)}${cap(high, y)}" stroke="#333"/>` +
+    (median > RATIO_MAX ? cut(y) : '') +
+    `<text x="${NUMBERS}" y="${y + 14}">${numbers}</text>`
+  );
+}
+
+/** The end of a range, where it is within the picture. */
+function cap(ratio: number, y: number): string {
+  return ratio > RATIO_MAX ? '' : `M${x(ratio)} ${y + 6}v8`;
+}
+
+/** Two slanted white lines through the end of a bar, and an arrow: it goes on. */
+function cut(y: number): string {
+  const at = LEFT + RATIO_MAX * SCALE;
+  return (
+    `<path d="M${at - 16} ${y + 19}l6 -18m4 18l6 -18" stroke="#fff" stroke-width="3"/>` +
+    `<path d="M${at + 2} ${y + 4}l8 6l-8 6z" fill="#4a8"/>`
   );
 }
