@@ -7,6 +7,9 @@
 // Allocation is by slabs: 1 MiB slabs, each cut into chunks of one size class; a slab whose chunks are
 // all free goes back and may be cut for another class. `tryAlloc` never waits: a caller that gets NONE
 // must keep its work in a queue of its own until chunks come back (`onFree`).
+//
+// Behind the slabs lie zeroes, which belong to nobody: whoever writes zeroes writes them from there and
+// needs no memory for that.
 
 import koffi from 'koffi';
 import { assert, bug, debugBuild } from '../base/assert.ts';
@@ -15,6 +18,8 @@ import { allocateShared, type SharedMemory } from '../base/wasm.ts';
 
 /** The largest chunk, bytes. Longer buffers are vectors of several chunks. */
 export const CHUNK_BYTES_MAX = MIB;
+/** How many zeroes lie in one piece. */
+export const ZEROES_BYTES = MIB / 4;
 /** What `tryAlloc` answers when the arena is spent. */
 export const NONE = -1;
 
@@ -31,6 +36,8 @@ interface Slab {
 
 export class Arena {
   readonly sizeBytes: number;
+  /** Where ZEROES_BYTES zeroes are: never to be written to. */
+  readonly zeroes: number;
   /** Address of byte 0 in this process. Below 2^47, so exact as a number. */
   readonly address: number;
   /** The same bytes, for WebAssembly and other threads. */
@@ -56,7 +63,8 @@ export class Arena {
   constructor(sizeBytes: number) {
     const slabs = Math.ceil(sizeBytes / MIB);
     assert(slabs >= 1 && slabs <= 2047, `arena of ${sizeBytes} bytes: need 1 MiB to 2047 MiB`);
-    this.memory = allocateShared(slabs * MIB);
+    this.memory = allocateShared(slabs * MIB + ZEROES_BYTES);
+    this.zeroes = slabs * MIB;
     this.buffer = this.memory.buffer;
     this.sizeBytes = slabs * MIB;
     this.u8 = new Uint8Array(this.buffer);

@@ -19,7 +19,7 @@ import type { Extent } from '../../bio/device.ts';
 import { DEFAULT_LIMITS, type QueueLimits } from '../../bio/limits.ts';
 import { endBio } from '../../bio/submit.ts';
 import type { BackendDevice } from '../../dm/backend.ts';
-import { NONE } from '../../io/arena.ts';
+import { ZEROES_BYTES } from '../../io/arena.ts';
 import type { IoEngine } from '../../io/engine.ts';
 import { ioctlRangeAsync } from '../../io/pool-calls.ts';
 import {
@@ -40,7 +40,6 @@ import { ReferenceOptions } from '../reference.ts';
 
 const OPTIONS = ['create', 'size', 'direct', 'readonly', 'lock'];
 /** Zeroes are written in pieces of this where the file system cannot zero a range. */
-const ZERO_BYTES = 262144;
 const PUNCH = FALLOC_KEEP_SIZE | FALLOC_PUNCH_HOLE;
 const ZERO_RANGE = FALLOC_KEEP_SIZE | FALLOC_ZERO_RANGE;
 
@@ -65,7 +64,6 @@ export class FileDevice implements BackendDevice, FileOpHost {
   readonly #answers = new Set<Promise<Extent[]>>();
   #isClosing = false;
   /** A chunk of zeroes, made when it is first needed. */
-  #zeroes = NONE;
 
   constructor(name: string, file: OpenedFile, isReadOnly: boolean, context: OpenContext) {
     const { engine } = context;
@@ -123,11 +121,9 @@ export class FileDevice implements BackendDevice, FileOpHost {
   }
 
   async close(): Promise<void> {
-    const { arena } = this.#engine;
     // Whoever still seeks must not do so on a descriptor that is somebody else's by then.
     this.#isClosing = true;
     await Promise.allSettled(this.#answers);
-    if (this.#zeroes !== NONE) arena.free(this.#zeroes, ZERO_BYTES);
     this.#bounce?.close();
     let status = this.#sync.error;
     if (!this.isReadOnly && status === Status.Ok) status = await this.#lastSync();
@@ -238,7 +234,7 @@ export class FileDevice implements BackendDevice, FileOpHost {
     if (op.step === FileStep.Range) {
       engine.fallocate(file, op.mode, offBytes, leftBytes, op, bio);
     } else if (op.step === FileStep.Zero) {
-      engine.write(file, offBytes, this.#zeroes, Math.min(leftBytes, ZERO_BYTES), op, bio);
+      engine.write(file, offBytes, engine.arena.zeroes, Math.min(leftBytes, ZEROES_BYTES), op, bio);
     } else if (bio.op === Op.Read) engine.read(file, offBytes, op.mem, leftBytes, op, bio);
     else engine.write(file, offBytes, op.mem, leftBytes, op, bio);
   }
@@ -303,15 +299,6 @@ export class FileDevice implements BackendDevice, FileOpHost {
     if (bio.op === Op.Discard || (bio.flags & BioFlag.FastOnly) !== 0) {
       this.partDone(lead, Status.NotSupported);
       return;
-    }
-    const { arena } = this.#engine;
-    if (this.#zeroes === NONE) {
-      this.#zeroes = arena.tryAlloc(ZERO_BYTES);
-      if (this.#zeroes === NONE) {
-        arena.onFree(() => this.#rangeByWriting(lead));
-        return;
-      }
-      arena.u8.fill(0, this.#zeroes, this.#zeroes + ZERO_BYTES);
     }
     lead.step = FileStep.Zero;
     this.#run(lead);

@@ -170,7 +170,6 @@ export class NbdDevice implements BackendDevice, ConnectorHost {
       status = await this.#ask((request) => request.begin(Cmd.Flush, 0, 0));
     }
     await router.disconnect();
-    this.#jobs.close();
     if (status === Status.Ok) return;
     const reason = this.#connector.lastReason;
     throw new DmError(

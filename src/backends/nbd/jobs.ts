@@ -7,7 +7,7 @@ import { type Bio, BioFlag, Op } from '../../bio/bio.ts';
 import { endBio } from '../../bio/submit.ts';
 import { BioVec } from '../../bio/vec.ts';
 import { Cmd, CmdFlag } from '../../format/nbd.ts';
-import { type Arena, NONE } from '../../io/arena.ts';
+import { type Arena, ZEROES_BYTES } from '../../io/arena.ts';
 import type { Capabilities } from './capabilities.ts';
 import { NbdRequest, type RequestOwner } from './request.ts';
 
@@ -18,7 +18,6 @@ const PIECES_MAX = 8;
  * one.
  */
 const RANGE_BYTES_MAX = 256 * MIB;
-const ZERO_CHUNK_BYTES = 65536;
 const ZERO_VEC_BYTES = 4 * MIB;
 
 type Step = 0 | 1 | 2;
@@ -55,17 +54,19 @@ class Job {
 
 export class Jobs implements RequestOwner {
   readonly #host: JobHost;
-  readonly #arena: Arena;
   readonly #can: Capabilities;
   readonly #freeJobs: Job[] = [];
   readonly #freeRequests: NbdRequest[] = [];
-  #zeroVec: BioVec | null = null;
-  #zeroMem = NONE;
+  /** The arena's zeroes, over and over. */
+  readonly #zeroVec: BioVec;
 
   constructor(host: JobHost, arena: Arena, capabilities: Capabilities) {
     this.#host = host;
-    this.#arena = arena;
     this.#can = capabilities;
+    const pieces = ZERO_VEC_BYTES / ZEROES_BYTES;
+    const mems = Array.from({ length: pieces }, () => arena.zeroes);
+    const lens = mems.map(() => ZEROES_BYTES);
+    this.#zeroVec = new BioVec(mems, lens, this);
   }
 
   /** Takes a bio that may be done; ends it. */
@@ -84,11 +85,6 @@ export class Jobs implements RequestOwner {
     if (isFlush) this.#flush(job, Step.FlushAfter);
     else if (isPreflush) this.#flush(job, Step.FlushBefore);
     else this.#data(job);
-  }
-
-  close(): void {
-    if (this.#zeroMem !== NONE) this.#arena.free(this.#zeroMem, ZERO_CHUNK_BYTES);
-    this.#zeroMem = NONE;
   }
 
   requestDone(request: NbdRequest, status: Status): void {
@@ -182,25 +178,9 @@ export class Jobs implements RequestOwner {
     this.#begin(job);
   }
 
-  /** Writes zeroes from one chunk of them, over and over. */
+  /** Writes the zeroes. */
   #fill(job: Job): void {
     job.mustFill = false;
-    if (this.#zeroVec === null) {
-      const mem = this.#arena.tryAlloc(ZERO_CHUNK_BYTES);
-      if (mem === NONE) {
-        this.#arena.onFree(() => this.#fill(job));
-        return;
-      }
-      this.#zeroMem = mem;
-      this.#arena.u8.fill(0, mem, mem + ZERO_CHUNK_BYTES);
-      const chunks = ZERO_VEC_BYTES / ZERO_CHUNK_BYTES;
-      const lens = Array.from({ length: chunks }, () => ZERO_CHUNK_BYTES);
-      this.#zeroVec = new BioVec(
-        lens.map(() => mem),
-        lens,
-        this,
-      );
-    }
     job.cmd = Cmd.Write;
     job.flags &= CmdFlag.Fua;
     job.isZeroFill = true;
@@ -227,7 +207,7 @@ export class Jobs implements RequestOwner {
       const request = this.#request(job);
       request.begin(job.cmd, job.offBytes, lenBytes);
       request.flags = job.flags;
-      if (job.isZeroFill) request.vec = this.#zeroVec as BioVec;
+      if (job.isZeroFill) request.vec = this.#zeroVec;
       else if (job.cmd === Cmd.Read || job.cmd === Cmd.Write) this.#takeData(job, request);
       job.offBytes += lenBytes;
       job.leftBytes -= lenBytes;
