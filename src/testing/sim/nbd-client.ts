@@ -193,7 +193,8 @@ export class NbdSimClient implements SocketClient {
     this.#sent++;
     this.#world.counts.requests++;
     if (this.#rng.chance(0.08)) return this.#badRequest();
-    if (!this.#options.isReadOnly && !this.#isLaneBusy && this.#rng.chance(0.25)) {
+    const mayUseLane = !this.#options.isReadOnly && !this.#isLaneBusy && !this.#world.isWhole;
+    if (mayUseLane && this.#rng.chance(0.25)) {
       return this.#laneRequest();
     }
     return this.#modelRequest();
@@ -237,13 +238,11 @@ export class NbdSimClient implements SocketClient {
 
   #modelRequest(): Buffer {
     const rng = this.#rng;
-    const { model, sizeBytes, modelStart } = this.#world;
+    const { model, sizeBytes, modelStart, isWhole, hasFlushes } = this.#world;
     const { isReadOnly, contextId, isStructured, lenBytesMax } = this.#options;
-    const kinds = [
-      Cmd.Read,
-      Cmd.Read,
-      Cmd.Cache,
-      Cmd.Flush,
+    const kinds: number[] = [
+      ...(isWhole ? [] : [Cmd.Read, Cmd.Read, Cmd.Cache]),
+      ...(hasFlushes || isReadOnly ? [Cmd.Flush] : []),
       ...(contextId >= 0 ? [Cmd.BlockStatus] : []),
       ...(isReadOnly ? [] : [Cmd.Write, Cmd.Write, Cmd.Write, Cmd.Trim, Cmd.WriteZeroes]),
     ];
@@ -253,7 +252,7 @@ export class NbdSimClient implements SocketClient {
       const asked = { type, flags: 0, offBytes: 0, lenBytes: 0, refusal: 0, isLane: false, flush };
       return this.#ask(asked, Buffer.alloc(0));
     }
-    const grain = rng.pick([UNIT, UNIT, 512, 4096]);
+    const grain = isWhole ? 4096 : rng.pick([UNIT, UNIT, 512, 4096]);
     const room = Math.floor((sizeBytes - modelStart) / grain);
     const most = Math.max(1, Math.min(room, Math.floor(lenBytesMax / grain)));
     const length = rng.between(1, rng.chance(0.6) ? Math.min(most, 16) : most);

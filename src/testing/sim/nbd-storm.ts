@@ -7,6 +7,7 @@ import { DmError, errorText } from '../../base/errors.ts';
 import { Prng } from '../../base/prng.ts';
 import { Status } from '../../base/status.ts';
 import { MIB } from '../../base/units.ts';
+import { Op } from '../../bio/bio.ts';
 import { PlaneCore } from '../../daemon/plane-core.ts';
 import { NBD_FRONT_END } from '../../frontends/nbd/negotiated.ts';
 import { Arena, NONE } from '../../io/arena.ts';
@@ -83,6 +84,8 @@ class NbdStorm {
   readonly #blockBytes: number;
   readonly #sizeBytes: number;
   readonly #modelStart: number;
+  readonly #hasFlushes: boolean;
+  readonly #isWhole: boolean;
   readonly #clients: NbdSimClient[] = [];
   readonly #failures: string[] = [];
   readonly #model: VersionModel;
@@ -106,6 +109,8 @@ class NbdStorm {
     });
     this.#blockBytes = rng.pick([512, 512, 4096]);
     this.#modelStart = 4096;
+    this.#hasFlushes = rng.chance(0.6);
+    this.#isWhole = rng.chance(0.2);
     this.#sizeBytes = 4096 * rng.pick([6, 12, 40]);
     this.#model = new VersionModel(
       (this.#sizeBytes - this.#modelStart) / WORD_STAMP.bytes,
@@ -153,6 +158,7 @@ class NbdStorm {
       this.#fail(`${this.#clients.length} connections, ${this.#ended} ended`);
     }
     if (arena.usedBytes !== used) this.#fail(`${arena.usedBytes - used} bytes are not back`);
+    if (this.#isWhole) this.#checkNothingRead();
     this.#failures.push(...this.#lab.violations);
     this.#throwFirst();
     if (arena.usedBytes === 0) arenas.set(this.#arenaMib, arena);
@@ -190,7 +196,7 @@ class NbdStorm {
   /** Sometimes there is hardly any memory, until the server is to end. */
   #hogMemory(): () => void {
     const { arena } = this.#lab;
-    if (this.#rng.chance(0.5)) return () => undefined;
+    if (!this.#isWhole && this.#rng.chance(0.5)) return () => undefined;
     const sizes = [1 << 20, 1 << 18, 1 << 16];
     const taken: (readonly [mem: number, bytes: number])[] = [];
     const leave = this.#rng.pick([1, 2, 3]) * MIB;
@@ -255,6 +261,8 @@ class NbdStorm {
       modelStart: this.#modelStart,
       mayFail: () => this.#hasFaults,
       isEnding: () => this.#isEnding,
+      hasFlushes: this.#hasFlushes,
+      isWhole: this.#isWhole,
       counts: this.counts,
       fail: (what) => this.#fail(what),
     };
@@ -306,6 +314,14 @@ class NbdStorm {
   readonly #forgive = (error: unknown): void => {
     if (!this.#hasFaults || !(error instanceof DmError)) throw error;
   };
+
+  #checkNothingRead(): void {
+    for (const { name, seen } of this.#lab.disks.values()) {
+      const read = seen.find((bio) => bio.op === Op.Read);
+      if (read === undefined) continue;
+      this.#fail(`${name}: sector ${read.sector} was read to write whole blocks`);
+    }
+  }
 
   async #passes(ms: number): Promise<void> {
     const { scheduler } = this.#lab;

@@ -14,6 +14,10 @@ export interface NbdWorld {
   readonly mayFail: () => boolean;
   /** The server is ending: connections may be cut off. */
   readonly isEnding: () => boolean;
+  /** No client flushes: what is there after a power cut was written with FUA, or by chance. */
+  readonly hasFlushes: boolean;
+  /** Whole blocks are written and nothing is read, so no disk has to be read either. */
+  readonly isWhole: boolean;
   readonly counts: NbdCounts;
   fail(what: string): void;
 }
