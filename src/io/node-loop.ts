@@ -8,7 +8,7 @@
 // the kernel does not poll the descriptor, `TimedLoop` lets the loop turn every few milliseconds.
 
 import { MessageChannel } from 'node:worker_threads';
-import koffi from 'koffi';
+import { LibuvLoop } from './libuv-loop.ts';
 
 /** How long a busy thread goes without asking libuv, milliseconds. */
 const ASK_EVERY_MS = 1;
@@ -41,7 +41,7 @@ export interface NodeLoop {
 export function openNodeLoop(): NodeLoop {
   const ticks = nodeTicks();
   if (ticks === undefined) return new TimedLoop();
-  const libuv = bindLibuv();
+  const libuv = LibuvLoop.tryOpen();
   return libuv === undefined ? new TimedLoop() : new PolledLoop(libuv, ticks);
 }
 
@@ -55,39 +55,12 @@ function nodeTicks(): Ticks | undefined {
   return typeof ticks === 'function' ? (ticks as Ticks) : undefined;
 }
 
-interface Libuv {
-  readonly fd: number;
-  /** Milliseconds from the loop's own time to its next timer; 0: something waits; -1: nothing does. */
-  timeoutMs(): number;
-  updateTime(): void;
-}
-
-/** The calling thread's loop; undefined where this Node does not export the functions. */
-function bindLibuv(): Libuv | undefined {
-  try {
-    const node = koffi.load(null);
-    const isolate = node.func('int64_t _ZN2v87Isolate10GetCurrentEv()') as () => number;
-    const loopOf = node.func(
-      'int64_t _ZN4node19GetCurrentEventLoopEPN2v87IsolateE(int64_t isolate)',
-    ) as unknown as (isolate: number) => number;
-    const backendFd = node.func('int uv_backend_fd(int64_t loop)') as (loop: number) => number;
-    const timeout = node.func('int uv_backend_timeout(int64_t loop)') as (loop: number) => number;
-    const update = node.func('void uv_update_time(int64_t loop)') as (loop: number) => void;
-    const loop = loopOf(isolate());
-    const fd = loop === 0 ? -1 : backendFd(loop);
-    if (fd < 0) return undefined;
-    return { fd, timeoutMs: () => timeout(loop), updateTime: () => update(loop) };
-  } catch {
-    return undefined;
-  }
-}
-
 /** Asks libuv, and has its descriptor polled. */
 export class PolledLoop implements NodeLoop {
   readonly scheme = 'polled';
   readonly fd: number;
   readonly runTicks: Ticks;
-  readonly #libuv: Libuv;
+  readonly #libuv: LibuvLoop;
   /**
    * A loop that nothing holds is about to end, and libuv then always says that it has to turn. Both
    * ports: when one of them is collected the other closes.
@@ -97,8 +70,10 @@ export class PolledLoop implements NodeLoop {
   #baseMs = 0;
   #askAtMs = 0;
   #isReadable = false;
+  /** What libuv said last, if it has been asked since the loop turned. */
+  #dueMs: number | undefined;
 
-  constructor(libuv: Libuv, ticks: Ticks) {
+  constructor(libuv: LibuvLoop, ticks: Ticks) {
     this.#libuv = libuv;
     this.fd = libuv.fd;
     this.runTicks = ticks;
@@ -108,6 +83,7 @@ export class PolledLoop implements NodeLoop {
   turned(): void {
     this.#isReadable = false;
     this.#askAtMs = 0;
+    this.#dueMs = undefined;
     // The caller is in an immediate. Node may count that one until it returns, and as long as Node counts
     // any, libuv says that it has to turn: taking another one back counts again.
     clearImmediate(setImmediate(nothing));
@@ -129,9 +105,12 @@ export class PolledLoop implements NodeLoop {
     if (this.#isReadable) return 0;
     if (isBusy && nowMs < this.#askAtMs) return Number.POSITIVE_INFINITY;
     this.#askAtMs = nowMs + ASK_EVERY_MS;
+    if (this.#dueMs !== undefined && !this.#libuv.mayHaveChanged()) return this.#dueMs;
     const timeoutMs = this.#libuv.timeoutMs();
     if (timeoutMs === 0) return 0;
-    return timeoutMs < 0 ? Number.POSITIVE_INFINITY : this.#baseMs + timeoutMs;
+    this.#libuv.remember();
+    this.#dueMs = timeoutMs < 0 ? Number.POSITIVE_INFINITY : this.#baseMs + timeoutMs;
+    return this.#dueMs;
   }
 
   close(): void {

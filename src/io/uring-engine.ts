@@ -34,6 +34,8 @@ const INLINE_BATCH_BYTES_MAX = 1 << 20;
 /** How long a guest dozes in the ring when nothing has completed. */
 const GUEST_WAIT_MS = 0.05;
 const POLLIN = 1;
+/** A wait that ends later than this leaves that to the alarm. */
+const FAR_MS = 50;
 
 interface Waiting {
   readonly op: number;
@@ -76,6 +78,13 @@ export class UringEngine implements IoEngine, CompletionSink, IoDone {
   #loop: NodeLoop | null = null;
   #isLoopPolled = false;
   readonly #loopPolled: IoDone = { ioDone: (_arg, result) => this.#loopReadable(result) };
+  /** When the ring's alarm ends the sleep; infinite: it is not set. */
+  #alarmMs = Number.POSITIVE_INFINITY;
+  readonly #alarmRang: IoDone = {
+    ioDone: () => {
+      this.#alarmMs = Number.POSITIVE_INFINITY;
+    },
+  };
   readonly #tickBound = (): void => this.#tick();
 
   /**
@@ -259,7 +268,8 @@ export class UringEngine implements IoEngine, CompletionSink, IoDone {
 
   close(): void {
     this.#isClosed = true;
-    const own = (this.#isOwned ? 1 : 0) + (this.#isLoopPolled ? 1 : 0);
+    const hasAlarm = this.#alarmMs !== Number.POSITIVE_INFINITY;
+    const own = [this.#isOwned, this.#isLoopPolled, hasAlarm].filter(Boolean).length;
     assert(this.#outstanding <= own, `uring engine: closed with ${this.#outstanding} outstanding`);
     // Called from a completion: the ring is being read and goes when that is over.
     if (!this.#isReaping) this.#release();
@@ -333,6 +343,7 @@ export class UringEngine implements IoEngine, CompletionSink, IoDone {
     this.#isScheduled = true;
     const { compute } = this;
     (this.#loop as NodeLoop).turned();
+    let now = performance.now();
     for (let isFirst = true; ; isFirst = false) {
       const loop = this.#loop as NodeLoop;
       this.#pollLoop(loop);
@@ -340,7 +351,6 @@ export class UringEngine implements IoEngine, CompletionSink, IoDone {
       loop.runTicks();
       if (this.#isClosed) return;
       const isBusy = this.#hasWork();
-      const now = performance.now();
       const dueMs = loop.dueMs(now, isBusy);
       // The ring has its turn too, however often the event loop wants one.
       if (dueMs <= now && !isFirst) break;
@@ -348,7 +358,8 @@ export class UringEngine implements IoEngine, CompletionSink, IoDone {
       else this.#wait(dueMs);
       if (!this.#reap()) return;
       if (this.#reaped > 0) loop.worked();
-      this.#timers.fireDue(performance.now());
+      now = performance.now();
+      this.#timers.fireDue(now);
       if (compute.pending > 0) compute.poll();
       if (this.#isClosed) return;
     }
@@ -366,9 +377,7 @@ export class UringEngine implements IoEngine, CompletionSink, IoDone {
   #wait(untilMs: number): void {
     const ring = this.#ring;
     const nextMs = this.#timers.nextMs;
-    const wakeMs = nextMs === undefined ? untilMs : Math.min(nextMs, untilMs);
-    const isForEver = wakeMs === Number.POSITIVE_INFINITY;
-    const timeoutMs = isForEver ? 0 : Math.max(0.001, wakeMs - performance.now());
+    const timeoutMs = this.#timeoutFor(nextMs === undefined ? untilMs : Math.min(nextMs, untilMs));
     if (this.compute.pending === 0) {
       if (this.#polling.shouldPoll() && this.#poll()) return;
       ring.enter(1, timeoutMs);
@@ -376,6 +385,24 @@ export class UringEngine implements IoEngine, CompletionSink, IoDone {
       ring.enter(this.compute.mayDoze() ? 1 : 0, timeoutMs);
       this.compute.awake();
     }
+  }
+
+  /**
+   * How long to sleep at most; 0: until something completes. A timeout of its own costs each sleep a
+   * microsecond, and somebody always has a timer that is seconds away, if only V8. So one entry in the
+   * ring, the alarm, ends the sleep then, or before.
+   */
+  #timeoutFor(wakeMs: number): number {
+    if (wakeMs === Number.POSITIVE_INFINITY || this.#alarmMs <= wakeMs) return 0;
+    const leftMs = wakeMs - performance.now();
+    const isSet = this.#alarmMs !== Number.POSITIVE_INFINITY;
+    if (leftMs < FAR_MS || isSet || this.#backlog.length > 0 || !this.#hasRoom()) {
+      return Math.max(0.001, leftMs);
+    }
+    this.#alarmMs = wakeMs;
+    const address = this.#ring.timespecFor(leftMs);
+    this.push(UringOp.Timeout, -1, address, 1, 0, 0, this.#alarmRang, this);
+    return 0;
   }
 
   /** Looks at the ring until something has completed; false when the time was over first. */

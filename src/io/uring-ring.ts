@@ -31,6 +31,7 @@ export const UringOp = {
   Fsync: 3,
   PollAdd: 6,
   SendMsg: 9,
+  Timeout: 11,
   Fallocate: 17,
   Read: 22,
   Write: 23,
@@ -66,6 +67,7 @@ export class UringRing {
   readonly #timespec = new Int32Array(4);
   readonly #enterArg = new BigUint64Array(3);
   readonly #enterArgAddress: number;
+  readonly #alarmTimespec = new Int32Array(4);
   readonly #call: Enter;
   #tail: number;
   #submitted: number;
@@ -149,6 +151,12 @@ export class UringRing {
     this.#tail = (this.#tail + 1) | 0;
   }
 
+  /** What the address of a Timeout entry is to be; one such entry at a time. */
+  timespecFor(timeoutMs: number): number {
+    putTimespec(this.#alarmTimespec, timeoutMs);
+    return addressOf(this.#alarmTimespec);
+  }
+
   get hasUnsubmitted(): boolean {
     return this.#tail !== this.#submitted;
   }
@@ -166,10 +174,7 @@ export class UringRing {
     const count = this.#unsubmitted;
     let result: number;
     if (min > 0 && timeoutMs > 0) {
-      const seconds = Math.floor(timeoutMs / 1000);
-      this.#timespec[0] = seconds;
-      this.#timespec[1] = seconds / 4294967296;
-      this.#timespec[2] = Math.ceil((timeoutMs - seconds * 1000) * 1e6);
+      putTimespec(this.#timespec, timeoutMs);
       const flags = ENTER_GETEVENTS | ENTER_EXT_ARG;
       const arg = this.#enterArgAddress;
       result = this.#call(SYS_IO_URING_ENTER, this.#fd, count, min, flags, arg, 24);
@@ -217,6 +222,14 @@ export class UringRing {
     // The kernel's own head says what it took: sq head is the word the kernel moves, at offset params.sq_off.head = 0.
     this.#submitted = Atomics.load(this.#ring, 0);
   }
+}
+
+/** Seconds and nanoseconds, 64 bits each; rounded up. */
+function putTimespec(timespec: Int32Array, ms: number): void {
+  const seconds = Math.floor(ms / 1000);
+  timespec[0] = seconds;
+  timespec[1] = seconds / 4294967296;
+  timespec[2] = Math.ceil((ms - seconds * 1000) * 1e6);
 }
 
 function setup(entries: number, params: Int32Array): number {
