@@ -388,9 +388,9 @@ export class UringEngine implements IoEngine, CompletionSink, IoDone {
   }
 
   /**
-   * How long to sleep at most; 0: until something completes. A timeout of its own costs each sleep a
-   * microsecond, and somebody always has a timer that is seconds away, if only V8. So one entry in the
-   * ring, the alarm, ends the sleep then, or before.
+   * How long to sleep at most; 0: until something completes. A timeout costs each sleep extra, and
+   * somebody always has a timer that is seconds away, if only V8. So one entry in the ring, the
+   * alarm, ends a long sleep, on time or before.
    */
   #timeoutFor(wakeMs: number): number {
     if (wakeMs === Number.POSITIVE_INFINITY || this.#alarmMs <= wakeMs) return 0;
