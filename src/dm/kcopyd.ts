@@ -6,13 +6,13 @@
 // of its own.
 
 import { Status } from '../base/status.ts';
-import { KIB, SECTOR_BYTES } from '../base/units.ts';
+import { KIB, MIB, SECTOR_BYTES } from '../base/units.ts';
 import { Op } from '../bio/bio.ts';
 import type { IoContext } from '../bio/context.ts';
 import type { BlockDevice } from '../bio/device.ts';
 import { sendBio } from '../bio/send.ts';
 import { BioVec } from '../bio/vec.ts';
-import type { Arena } from '../io/arena.ts';
+import { type Arena, ZEROES_BYTES } from '../io/arena.ts';
 import { ReservedBuffers } from '../io/reserved-buffers.ts';
 
 /** A place on a device. */
@@ -25,6 +25,8 @@ const PIECE_BYTES_MAX = 256 * KIB;
 /** Pieces of one job under way at a time. */
 const WINDOW = 4;
 const RESERVE_BYTES = 64 * KIB;
+/** Zeroes are written in requests of this size. */
+const ZEROES_AT_ONCE = MIB;
 
 /** Moves the `lenBytes` from `at` on; both are counted from the start of the job. */
 type MovePiece = (at: number, lenBytes: number, mem: number) => Promise<Status>;
@@ -53,22 +55,35 @@ export class Kcopyd {
 
   /** Has the device write zeroes itself, if it can; the first error, or Ok. */
   async zero(to: CopyPlace, lenSectors: number, ctx: IoContext): Promise<Status> {
-    const { device } = to;
-    const { maxWriteZeroesSectors } = device.limits;
-    if (maxWriteZeroesSectors > 0) {
+    if (to.device.limits.maxWriteZeroesSectors > 0) {
       const status = await sendZeroes(to, lenSectors, ctx);
       if (status !== Status.NotSupported) return status;
     }
-    return await this.#runJob(lenSectors, ctx, async (at, lenBytes, mem) => {
-      this.#arena.u8.fill(0, mem, mem + lenBytes);
-      const vec = new BioVec([mem], [lenBytes], this);
-      return await sendBio(Op.Write, device, to.sector + at / SECTOR_BYTES, lenBytes, vec, { ctx });
-    });
+    return await this.#writeZeroes(to, lenSectors, ctx);
   }
 
   /** Nothing is under way. */
   close(): void {
     this.#buffers.close();
+  }
+
+  /** From the zeroes of the arena, which takes no memory. */
+  async #writeZeroes(to: CopyPlace, lenSectors: number, ctx: IoContext): Promise<Status> {
+    const { zeroes } = this.#arena;
+    const total = lenSectors * SECTOR_BYTES;
+    for (let at = 0; at < total; at += ZEROES_AT_ONCE) {
+      const lenBytes = Math.min(ZEROES_AT_ONCE, total - at);
+      const lens: number[] = [];
+      for (let left = lenBytes; left > 0; left -= ZEROES_BYTES) {
+        lens.push(Math.min(left, ZEROES_BYTES));
+      }
+      const mems = lens.map(() => zeroes);
+      const sector = to.sector + at / SECTOR_BYTES;
+      const vec = new BioVec(mems, lens, this);
+      const status = await sendBio(Op.Write, to.device, sector, lenBytes, vec, { ctx });
+      if (status !== Status.Ok) return status;
+    }
+    return Status.Ok;
   }
 
   /** Moves all pieces of a job; the first error ends it when what is under way has ended. */

@@ -25,7 +25,7 @@ import {
   LOG_ENTRY_BYTES,
   LogFlag,
 } from '../../format/log-writes.ts';
-import { type Arena, NONE } from '../../io/arena.ts';
+import { type Arena, NONE, ZEROES_BYTES } from '../../io/arena.ts';
 import { COPY_BYTES_MAX, outOfBuffers } from './copy-buffers.ts';
 import type { Pending } from './pending.ts';
 
@@ -35,7 +35,6 @@ const WRITES_MAX = 16;
 const SUPER_EVERY = 64;
 /** Header blocks are this far apart, whatever the block size: aligned for O_DIRECT. */
 const HEADER_STRIDE = 4 * KIB;
-const ZEROES_BYTES = 64 * KIB;
 const AREA_BYTES = (WRITES_MAX + 1) * HEADER_STRIDE;
 
 export interface LogWriterOptions {
@@ -65,7 +64,6 @@ export class LogWriter implements BioOwner {
   readonly #blockSectors: number;
   /** Header blocks of all slots, then the super. */
   readonly #area: number;
-  readonly #zeroes: number;
   readonly #slots: Slot[] = [];
   #isEnabled = true;
   #entries = 0;
@@ -94,12 +92,6 @@ export class LogWriter implements BioOwner {
     this.#nextSector = this.#blockSectors;
     this.#area = arena.tryAlloc(AREA_BYTES);
     if (this.#area === NONE) throw outOfBuffers();
-    this.#zeroes = arena.tryAlloc(ZEROES_BYTES);
-    if (this.#zeroes === NONE) {
-      arena.free(this.#area, AREA_BYTES);
-      throw outOfBuffers();
-    }
-    arena.u8.fill(0, this.#zeroes, this.#zeroes + ZEROES_BYTES);
     for (let i = 0; i < WRITES_MAX; i++) this.#slots.push(new Slot(this.#area + i * HEADER_STRIDE));
     const most = blockBytes + COPY_BYTES_MAX;
     const piecesMax = Math.ceil(most / (options.device.limits.maxIoSectors * SECTOR_BYTES));
@@ -142,7 +134,6 @@ export class LogWriter implements BioOwner {
   /** Gives the buffers back. Legal when idle. */
   close(): void {
     this.#options.arena.free(this.#area, AREA_BYTES);
-    this.#options.arena.free(this.#zeroes, ZEROES_BYTES);
   }
 
   /** The end of an entry's bio, or of one of the super's. */
@@ -250,7 +241,7 @@ export class LogWriter implements BioOwner {
   }
 
   #entryVec(pending: Pending, headerMem: number, dataBytes: number): BioVec {
-    const { blockBytes } = this.#options;
+    const { arena, blockBytes } = this.#options;
     if (dataBytes === 0) return new BioVec([headerMem], [blockBytes], this);
     if (!pending.isZeroes) {
       return new BioVec([headerMem, pending.mem], [blockBytes, dataBytes], this);
@@ -258,7 +249,7 @@ export class LogWriter implements BioOwner {
     const mems = [headerMem];
     const lens = [blockBytes];
     for (let left = dataBytes; left > 0; left -= ZEROES_BYTES) {
-      mems.push(this.#zeroes);
+      mems.push(arena.zeroes);
       lens.push(Math.min(left, ZEROES_BYTES));
     }
     return new BioVec(mems, lens, this);
