@@ -47,19 +47,19 @@ crashes at any moment, errors and whom they reach, suspending, table swaps, limi
 Examples:
   A server that runs somewhere; its export is overwritten:
     nbdkit -U "$PWD/disk.sock" memory 64M
-    lamina conformance 'nbd+unix:///?socket=disk.sock' --overwrite
+    lamina conformance 'nbd+unix:///?socket=disk.sock' --overwrite --only data
 
   A server that the suite may kill. Its data is on {backing}, an NBD disk that forgets what was
   not flushed:
-    lamina conformance --serve 'nbdkit -f -U {socket} nbd {backing}'
+    lamina conformance --serve 'nbdkit -f -U {socket} nbd {backing}' --only crash
     lamina conformance --serve 'qemu-nbd -t -k {socket} -f raw {backing}' --only flush
 
   A table of lamina's own over devices as they are, and one over simulated disks, which sees more:
     lamina conformance --table '0 4096 striped 2 8 memory:a?size=1M 0 memory:b?size=1M 0' --overwrite
     lamina conformance --table '0 4096 striped 2 8 sim:a 0 sim:b 0' --disk a=2048 --disk b=2048
 
-  Ten random stacks of lamina's targets, each with striped on top:
-    lamina conformance --simulate --stacks 10 --target striped
+  Two random stacks of lamina's targets, each with striped on top:
+    lamina conformance --simulate --stacks 2 --target striped
 
 Exit status: 0 everything passed, 1 something failed, 2 for a wrong call. --seed repeats a run.`;
 

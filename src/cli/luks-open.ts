@@ -49,7 +49,7 @@ const EXAMPLES = `
 Examples:
   truncate -s 64M disk.img
   head -c 32 /dev/urandom >disk.key
-  lamina luks format disk.img --key-file disk.key --batch-mode
+  lamina luks format disk.img --key-file disk.key --batch-mode --pbkdf pbkdf2 --iter-time 10
   lamina daemon &
   lamina luks open disk.img secret --key-file disk.key && lamina export add secret
   lamina luks open disk.img --table --key-file disk.key  # its table, without the key`;
