@@ -3,7 +3,7 @@
 import { BugError } from '../base/assert.ts';
 import { DmError, errorText } from '../base/errors.ts';
 import { printable } from '../base/names.ts';
-import { Status } from '../base/status.ts';
+import { Status, statusOfError } from '../base/status.ts';
 import { isSystemError, systemErrorText } from '../base/system-error.ts';
 import { WrongPassphrase } from '../tools/luks/luks-error.ts';
 import { tell } from './output.ts';
@@ -38,6 +38,7 @@ export function exitStatusOf(error: unknown): number {
 export function errorLines(error: unknown): string[] {
   const isSystem = isSystemError(error);
   const lines = [isSystem ? systemErrorText(error) : errorText(error)];
+  if (isSystem && statusOfError(error) === Status.TooManyFiles) lines[0] += ' (ulimit -n)';
   const isExpected = isSystem || (error instanceof DmError && !(error instanceof BugError));
   if ((!isExpected || process.env['LAMINA_TRACE'] === '1') && error instanceof Error) {
     lines.push(...(error.stack ?? '').split('\n'));

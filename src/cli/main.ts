@@ -3,11 +3,12 @@
 import { CommanderError, InvalidArgumentError } from 'commander';
 import { EXIT_USAGE, exitStatusOf, reportError } from './errors.ts';
 import { EXIT_PIPE, OutputGone } from './output.ts';
-import { makeProgram } from './program.ts';
+import { programFor } from './program.ts';
 
 async function main(): Promise<void> {
   try {
-    await makeProgram().parseAsync();
+    const program = await programFor(process.argv.slice(2));
+    await program.parseAsync();
   } catch (error) {
     if (error instanceof CommanderError && !(error instanceof InvalidArgumentError)) {
       process.exitCode = error.exitCode === 0 ? 0 : EXIT_USAGE;

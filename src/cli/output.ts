@@ -8,7 +8,6 @@
 import { writeSync } from 'node:fs';
 import { DmError, errorText } from '../base/errors.ts';
 import { Status, statusOfError } from '../base/status.ts';
-import { waitWritable } from '../io/output-calls.ts';
 
 /** 128 + SIGPIPE. */
 export const EXIT_PIPE = 141;
@@ -55,6 +54,9 @@ export async function printAll(pieces: AsyncIterable<string>): Promise<void> {
 }
 
 const PIECE_CHARS = 65536;
+const LOOK_AGAIN_MS = 5;
+/** Nobody wakes whoever waits for this. */
+const STILL = new Int32Array(new SharedArrayBuffer(4));
 
 function writeAll(fd: number, bytes: Uint8Array): void {
   for (let rest = bytes; rest.length > 0; ) {
@@ -63,7 +65,7 @@ function writeAll(fd: number, bytes: Uint8Array): void {
     } catch (error) {
       // Whoever shares the descriptor may have made it non-blocking.
       if (statusOfError(error) !== Status.Again) throw error;
-      waitWritable(fd);
+      Atomics.wait(STILL, 0, 0, LOOK_AGAIN_MS);
     }
   }
 }

@@ -1,20 +1,9 @@
-// The command line as one tree of commands: one command a file.
+// The command line as one tree of commands: one command a file, which is loaded when it is called. Loading all
+// of them takes longer than most of them run.
 
 import { readFileSync } from 'node:fs';
 import { Command } from 'commander';
-import { addCompletion } from './completion.ts';
-import { addConformance } from './conformance.ts';
-import { addDaemon } from './daemon.ts';
-import { addDeviceCommands } from './dm.ts';
-import { addExport } from './export.ts';
-import { addLuks } from './luks.ts';
 import { print, tell } from './output.ts';
-import { addPool } from './pool.ts';
-import { addReplay } from './replay.ts';
-import { addServe } from './serve.ts';
-import { addThin } from './thin.ts';
-import { addVerity } from './verity.ts';
-import { addUp } from './up.ts';
 
 const ABOUT = `The device mapper in userspace: stacks of virtual block devices from dm table lines, served over NBD,
 with no root and no kernel module.
@@ -26,6 +15,35 @@ Examples:
   lamina daemon            # keep devices, with dmsetup's verbs to change them
 
 Documentation is in docs/.`;
+
+interface CommandFile {
+  /** The commands that it adds. */
+  readonly names: readonly string[];
+  readonly load: () => Promise<(program: Command) => void>;
+}
+
+const DEVICE_VERBS =
+  'create load reload clear suspend resume remove remove_all rename table status info deps ls retry stop ' +
+  'message wait targets';
+
+/** In the order of the help. */
+export const COMMAND_FILES: readonly CommandFile[] = [
+  { names: ['serve'], load: async () => (await import('./serve.ts')).addServe },
+  { names: ['daemon'], load: async () => (await import('./daemon.ts')).addDaemon },
+  { names: ['up', 'down'], load: async () => (await import('./up.ts')).addUp },
+  {
+    names: DEVICE_VERBS.split(' '),
+    load: async () => (await import('./dm.ts')).addDeviceCommands,
+  },
+  { names: ['export'], load: async () => (await import('./export.ts')).addExport },
+  { names: ['conformance'], load: async () => (await import('./conformance.ts')).addConformance },
+  { names: ['replay'], load: async () => (await import('./replay.ts')).addReplay },
+  { names: ['luks'], load: async () => (await import('./luks.ts')).addLuks },
+  { names: ['pool'], load: async () => (await import('./pool.ts')).addPool },
+  { names: ['thin'], load: async () => (await import('./thin.ts')).addThin },
+  { names: ['verity'], load: async () => (await import('./verity.ts')).addVerity },
+  { names: ['completion'], load: async () => (await import('./completion.ts')).addCompletion },
+];
 
 function version(): string {
   // From dist/src/cli or from src/cli: the package is the first folder above with a package.json.
@@ -41,7 +59,20 @@ function version(): string {
 }
 
 /** All of lamina's commands, with help and options; nothing is run. */
-export function makeProgram(): Command {
+export async function makeProgram(): Promise<Command> {
+  return await programOf(COMMAND_FILES);
+}
+
+/** What a call of the program needs: the command that it names, or all of them. */
+export async function programFor(argv: readonly string[]): Promise<Command> {
+  const [first = ''] = argv;
+  if (first === '--version' || first === '-V') return await programOf([]);
+  // A completion script knows every command.
+  const file = COMMAND_FILES.find(({ names }) => first !== 'completion' && names.includes(first));
+  return await programOf(file === undefined ? COMMAND_FILES : [file]);
+}
+
+async function programOf(files: readonly CommandFile[]): Promise<Command> {
   const program = new Command('lamina').description(ABOUT).version(version());
   // Commands that are added below inherit this.
   program.exitOverride().showSuggestionAfterError().showHelpAfterError('(--help tells more)');
@@ -50,17 +81,6 @@ export function makeProgram(): Command {
     writeErr: tell,
     outputError: (text, write) => write(text.replace(/^error: /, 'lamina: ')),
   });
-  addServe(program);
-  addDaemon(program);
-  addUp(program);
-  addDeviceCommands(program);
-  addExport(program);
-  addConformance(program);
-  addReplay(program);
-  addLuks(program);
-  addPool(program);
-  addThin(program);
-  addVerity(program);
-  addCompletion(program);
+  for (const file of files) (await file.load())(program);
   return program;
 }

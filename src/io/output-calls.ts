@@ -31,11 +31,6 @@ export function canWriteNow(fd: number): boolean {
   return (revents & POLLOUT) !== 0 && (revents & (POLLERR | POLLHUP)) === 0;
 }
 
-/** Waits until `fd` takes bytes, or never will. */
-export function waitWritable(fd: number): void {
-  poll(new Int32Array([fd, POLLOUT]), 1, -1);
-}
-
 /** Bytes that a socket took; -1 for none. */
 export function sendNow(fd: number, bytes: Uint8Array): number {
   return send(fd, bytes, bytes.length, MSG_DONTWAIT | MSG_NOSIGNAL);

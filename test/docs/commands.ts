@@ -3,6 +3,8 @@
 import type { Command } from 'commander';
 import { makeProgram } from '../../src/cli/program.ts';
 
+const PROGRAM = await makeProgram();
+
 export interface KnownCommand {
   /** With the words before: `lamina luks format`. */
   readonly name: string;
@@ -27,7 +29,7 @@ export function knownCommands(): ReadonlyMap<string, KnownCommand> {
       for (const word of [sub.name(), ...sub.aliases()]) walk(sub, `${name} ${word}`);
     }
   };
-  walk(makeProgram(), 'lamina');
+  walk(PROGRAM, 'lamina');
   return known;
 }
 
