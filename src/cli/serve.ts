@@ -3,25 +3,25 @@
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { type Command, Option } from 'commander';
+import type { Command } from 'commander';
 import type { Plane } from '../daemon/plane.ts';
 import { buildStack, parseExports, type Stack, type StackExport } from '../daemon/stack.ts';
-import { loadStackFile } from '../daemon/stack-file.ts';
+import type { LoadedStack } from '../daemon/stack-file.ts';
 import { parseConcise } from '../dm/table-text.ts';
 import {
   type ListenAddress,
   parseTcpAddress,
   parseUnixAddress,
 } from '../frontends/nbd/listen-address.ts';
-import { CONNECTIONS_MAX, type NbdListener } from '../frontends/nbd/listener.ts';
-import { TlsServer } from '../frontends/nbd/tls.ts';
+import type { NbdListener } from '../frontends/nbd/listener.ts';
 import type { Ending } from './ending.ts';
 import { asCall, WrongCall } from './errors.ts';
 import { imageDevice } from './image-device.ts';
-import { positive, repeated } from './option-values.ts';
+import { addListenOptions, type ListenFlags, listenerOptions } from './listen-options.ts';
+import { repeated } from './option-values.ts';
 import { addServerOptions, type ServerFlags, startServer } from './server.ts';
 
-interface ServeOptions extends ServerFlags {
+interface ServeOptions extends ServerFlags, ListenFlags {
   readonly table: string[];
   readonly name: string;
   readonly concise?: string;
@@ -30,12 +30,6 @@ interface ServeOptions extends ServerFlags {
   readonly tcp?: string;
   readonly export: string[];
   readonly readOnly?: boolean;
-  readonly tls: 'off' | 'offer' | 'require';
-  readonly tlsCreds?: string;
-  readonly tlsPsk?: string;
-  readonly tlsVerifyClient?: boolean;
-  readonly allowInsecure?: boolean;
-  readonly maxConnections: number;
   readonly json?: boolean;
 }
 
@@ -86,17 +80,7 @@ export function addServe(program: Command): void {
     .option('--tcp <host:port>', 'listen on TCP; port 0 takes a free one')
     .option('--export <name[=device]>', 'what to export; repeatable', repeated, [])
     .option('--read-only', 'open and export everything read-only');
-  addServerOptions(command)
-    .addOption(
-      new Option('--tls <mode>', 'TLS for clients')
-        .choices(['off', 'offer', 'require'])
-        .default('off'),
-    )
-    .option('--tls-creds <dir>', 'ca-cert.pem, server-cert.pem and server-key.pem are there')
-    .option('--tls-psk <file>', 'pre-shared keys, a line "user:hexkey" each')
-    .option('--tls-verify-client', 'clients must show a certificate signed by the CA')
-    .option('--allow-insecure', 'let other machines in without TLS')
-    .option('--max-connections <n>', 'connections at a time', positive, CONNECTIONS_MAX)
+  addListenOptions(addServerOptions(command))
     .option('--json', 'print the ready line as JSON, with every export')
     .addHelpText('after', EXAMPLES)
     .action(async (image: string | undefined, options: ServeOptions) => {
@@ -107,8 +91,8 @@ export function addServe(program: Command): void {
 async function serve(image: string | undefined, options: ServeOptions): Promise<void> {
   const server = startServer(options);
   await server.ending.run(async () => {
-    const tls = await tlsServer(options);
-    const fromFile = options.file === undefined ? undefined : loadStackFile(options.file);
+    const who = await listenerOptions('serve', options);
+    const fromFile = await stackOf(options.file);
     const address = await listenAddress(options, fromFile?.listen ?? {}, server.ending);
     const plane = await server.openPlane();
     const stack = await chooseStack(plane, image, options, fromFile, server.log);
@@ -118,21 +102,24 @@ async function serve(image: string | undefined, options: ServeOptions): Promise<
       catalog: plane,
       transmission: plane,
       log: server.log,
-      allowInsecure: options.allowInsecure === true,
-      connectionsMax: options.maxConnections,
-      ...(tls === undefined ? {} : { tls }),
+      ...who,
     });
     await server.announce(await readyLine(plane, listener, exports, options.json === true));
   });
 }
 
-type FileStack = ReturnType<typeof loadStackFile>;
+/** What reads such a file takes longer to load than most commands take. */
+async function stackOf(file: string | undefined): Promise<LoadedStack | undefined> {
+  if (file === undefined) return undefined;
+  const { loadStackFile } = await import('../daemon/stack-file.ts');
+  return loadStackFile(file);
+}
 
 async function chooseStack(
   plane: Plane,
   image: string | undefined,
   options: ServeOptions,
-  file: FileStack | undefined,
+  file: LoadedStack | undefined,
   note: (text: string) => void,
 ): Promise<Stack> {
   const isReadOnly = options.readOnly === true;
@@ -160,7 +147,7 @@ async function chooseStack(
 
 async function listenAddress(
   options: ServeOptions,
-  file: FileStack['listen'],
+  file: LoadedStack['listen'],
   ending: Ending,
 ): Promise<ListenAddress> {
   const unix = options.unix ?? (options.tcp === undefined ? file.unix : undefined);
@@ -174,25 +161,6 @@ async function listenAddress(
   const remove = (): void => rmSync(folder, { recursive: true, force: true });
   await ending.hold({ close: remove, abandon: remove });
   return parseUnixAddress('--unix', join(folder, 'nbd.sock'));
-}
-
-async function tlsServer(options: ServeOptions): Promise<TlsServer | undefined> {
-  const { tls, tlsCreds, tlsPsk } = options;
-  if (tls === 'off') {
-    if (tlsCreds === undefined && tlsPsk === undefined) return undefined;
-    throw new WrongCall('serve: --tls-creds and --tls-psk need --tls offer or --tls require');
-  }
-  const mode = tls === 'offer' ? 'offered' : 'required';
-  if (tlsPsk !== undefined && tlsCreds === undefined) {
-    return await TlsServer.fromKeys(tlsPsk, mode);
-  }
-  if (tlsCreds !== undefined && tlsPsk === undefined) {
-    return await TlsServer.fromCertificates(tlsCreds, {
-      mode,
-      verifyPeer: options.tlsVerifyClient === true,
-    });
-  }
-  throw new WrongCall(`serve: --tls ${tls}: give one of --tls-creds DIR and --tls-psk FILE`);
 }
 
 async function readyLine(

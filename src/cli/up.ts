@@ -1,17 +1,29 @@
-// lamina up and down: a stack file against the daemon, only what differs is changed.
+// lamina up and down: a stack file against the daemon. A plan is made first; what of it was done is told, also
+// when a step fails.
 
 import type { Command } from 'commander';
-import { loadStackFile } from '../daemon/stack-file.ts';
-import { joinArgs, parseTable, type ConciseDevice } from '../dm/table-text.ts';
+import { DmError, errorText } from '../base/errors.ts';
+import { printable } from '../base/names.ts';
+import { Status } from '../base/status.ts';
+import { printLine as printTableLine } from '../dm/table-text.ts';
 import { call } from './daemon-call.ts';
-import { print } from './output.ts';
+import { print, printLine } from './output.ts';
+import { planDown, planUp, type Present, type Step, type Wanted } from './stack-plan.ts';
 import { withAbsolutePaths } from './table-paths.ts';
+
+interface Flags {
+  readonly prune?: boolean;
+  readonly dryRun?: boolean;
+  readonly json?: boolean;
+}
 
 export function addUp(program: Command): void {
   program
     .command('up <stack.yaml>')
     .description('create what a stack file names and is not there, reload live what has changed')
     .option('--prune', 'remove devices and exports that the file does not name')
+    .option('--dry-run', 'print what would be done, and do nothing')
+    .option('--json', 'print the steps as JSON')
     .addHelpText(
       'after',
       `
@@ -23,77 +35,104 @@ A stack file:
     - name: fast
       device: fast`,
     )
-    .action(async (file: string, o: { readonly prune?: boolean }) => {
-      await up(file, o.prune === true);
+    .action(async (file: string, o: Flags) => {
+      const present = await look();
+      const steps = planUp(await wantedOf(file, present), present, o.prune === true);
+      await follow(steps, o);
     });
   program
     .command('down <stack.yaml>')
     .description('remove the exports and devices that a stack file names')
-    .action(down);
+    .option('--dry-run', 'print what would be done, and do nothing')
+    .option('--json', 'print the steps as JSON')
+    .action(async (file: string, o: Flags) => {
+      const present = await look();
+      await follow(planDown(await wantedOf(file, present), present), o);
+    });
 }
 
-async function up(file: string, isPruning: boolean): Promise<void> {
-  const stack = loadStackFile(file);
-  const present = await call('list');
-  const known = [...present, ...stack.devices].map((d) => d.name);
-  for (const written of stack.devices) {
-    const device = { ...written, table: withAbsolutePaths(written.table, known) };
-    if (present.some((d) => d.name === device.name)) await reloadIfChanged(device);
-    else await create(device);
+async function wantedOf(file: string, present: Present): Promise<Wanted> {
+  // What reads such a file takes longer to load than most commands take.
+  const { loadStackFile } = await import('../daemon/stack-file.ts');
+  const { devices, exports } = loadStackFile(file);
+  const known = [...present.devices, ...devices].map((d) => d.name);
+  return {
+    devices: devices.map((d) => ({ ...d, table: withAbsolutePaths(d.table, known) })),
+    exports: exports ?? [],
+  };
+}
+
+async function look(): Promise<Present> {
+  const devices = await call('list');
+  const tables = new Map<string, string>();
+  for (const { name } of devices) {
+    const lines = await call('table', name);
+    tables.set(name, lines.map((line) => printTableLine(line).trim()).join('\n'));
   }
-  const exports = await call('listExports');
-  for (const wanted of stack.exports ?? []) {
-    if (exports.some((e) => e.name === wanted.name)) continue;
-    await call('createExport', wanted);
-    say(`exported ${wanted.name}`);
+  return { devices, tables, exports: await call('listExports') };
+}
+
+const DONE: Readonly<Record<Step['does'], string>> = {
+  create: 'created',
+  replace: 'replaced',
+  reload: 'reloaded',
+  'set uuid': 'gave its UUID to',
+  export: 'exported',
+  'end export': 'ended export',
+  remove: 'removed',
+};
+
+/** Does the steps in order; at the first that fails it says what was done and what was not. */
+async function follow(steps: readonly Step[], flags: Flags): Promise<void> {
+  const isJson = flags.json === true;
+  const done: Step[] = [];
+  for (const step of steps) {
+    if (flags.dryRun === true) {
+      if (!isJson) print(`would ${textOf(step)}\n`);
+      continue;
+    }
+    try {
+      await doStep(step);
+    } catch (error) {
+      throw stopped(error, done, steps.slice(done.length));
+    }
+    done.push(step);
+    if (!isJson) print(`${DONE[step.does]} ${shown(step.name)}\n`);
   }
-  if (!isPruning) return;
-  for (const { name } of exports) {
-    if ((stack.exports ?? []).some((e) => e.name === name)) continue;
-    await call('removeExport', name, { force: false });
-    say(`ended export ${name}`);
-  }
-  const names = new Set(stack.devices.map((d) => d.name));
-  for (const { name } of present.toReversed()) {
-    if (names.has(name)) continue;
-    await call('remove', name, {});
-    say(`removed ${name}`);
+  if (!isJson) return;
+  const listed = steps.map(({ does, name, why }) => ({ does, name, ...(why && { why }) }));
+  printLine(JSON.stringify({ done: flags.dryRun !== true, steps: listed }, null, 2));
+}
+
+async function doStep({ does, name, device, export: wanted }: Step): Promise<void> {
+  if (does === 'end export') await call('removeExport', name, { force: false });
+  if (does === 'remove' || does === 'replace') await call('remove', name, {});
+  if (wanted !== undefined) await call('createExport', wanted);
+  if (device === undefined) return;
+  if (does === 'create' || does === 'replace') {
+    const { minor, ...rest } = device;
+    await call('create', minor === undefined ? rest : { ...rest, minor });
+  } else if (does === 'set uuid') await call('setUuid', name, device.uuid);
+  else {
+    await call('load', name, device.table, { isReadOnly: device.isReadOnly });
+    await call('resume', name);
   }
 }
 
-function say(text: string): void {
-  print(`${text}\n`);
+function stopped(error: unknown, done: readonly Step[], left: readonly Step[]): DmError {
+  const status = error instanceof DmError ? error.status : Status.Io;
+  const text = `${errorText(error)}; done before: ${told(done)}; not done: ${told(left)}`;
+  return new DmError(status, text, { cause: error });
 }
 
-async function create(device: ConciseDevice): Promise<void> {
-  const { minor, ...rest } = device;
-  await call('create', minor === undefined ? rest : { ...rest, minor });
-  say(`created ${device.name}`);
+function told(steps: readonly Step[]): string {
+  return steps.length === 0 ? 'nothing' : steps.map(textOf).join(', ');
 }
 
-/** Tables are compared word by word as they would be printed. */
-async function reloadIfChanged(device: ConciseDevice): Promise<void> {
-  const live = await call('table', device.name, {});
-  const now = live.map((l) => `${l.startSector} ${l.lenSectors} ${l.type} ${l.params}`.trim());
-  const wanted = parseTable(device.table).map((l) =>
-    `${l.startSector} ${l.lenSectors} ${l.type} ${joinArgs(l.args)}`.trim(),
-  );
-  if (now.join('\n') === wanted.join('\n')) return;
-  await call('load', device.name, device.table, { isReadOnly: device.isReadOnly });
-  await call('resume', device.name);
-  say(`reloaded ${device.name}`);
+function textOf({ does, name, why }: Step): string {
+  return `${does} ${shown(name)}${why === undefined ? '' : ` (${why})`}`;
 }
 
-async function down(file: string): Promise<void> {
-  const stack = loadStackFile(file);
-  const exports = await call('listExports');
-  for (const { name } of stack.exports ?? []) {
-    if (exports.some((e) => e.name === name)) await call('removeExport', name, { force: false });
-  }
-  const present = await call('list');
-  for (const { name } of stack.devices.toReversed()) {
-    if (!present.some((d) => d.name === name)) continue;
-    await call('remove', name, {});
-    say(`removed ${name}`);
-  }
+function shown(name: string): string {
+  return name === '' ? "''" : printable(name);
 }

@@ -3,7 +3,7 @@
 import { DmError } from '../base/errors.ts';
 import { Status } from '../base/status.ts';
 import type { LineOptions } from '../dm/control.ts';
-import { printLine } from '../dm/table-text.ts';
+import { joinArgs, parseTable, printLine } from '../dm/table-text.ts';
 import type { Plane } from './plane.ts';
 import type { SavedDevice, SavedTable } from './state-file.ts';
 
@@ -42,7 +42,32 @@ async function observeTable(
   const text = await tableText(plane, name, which);
   if (text === undefined) return undefined;
   const withKeys = await tableText(plane, name, { ...which, showKeys: true });
-  return { text, isReadOnly, ...(withKeys === text ? {} : { isWithoutKey: true }) };
+  return {
+    text: withoutMaking(text),
+    isReadOnly,
+    ...(withKeys === text ? {} : { isWithoutKey: true }),
+  };
+}
+
+/**
+ * A table as it is to be loaded again: what made its files, or made them longer, has had its effect. A
+ * file that is gone must be missing then, not made anew and empty.
+ */
+export function withoutMaking(text: string): string {
+  if (!text.includes('file:')) return text;
+  return parseTable(text)
+    .map(({ startSector, lenSectors, type, args }) => {
+      const words = args.map((word) => (word.startsWith('file:') ? onlyOpening(word) : word));
+      return `${startSector} ${lenSectors} ${type} ${joinArgs(words)}`.trim();
+    })
+    .join('\n');
+}
+
+function onlyOpening(reference: string): string {
+  const [path = '', options = ''] = reference.split(/\?(.*)/s);
+  const kept = options.split('&').filter((option) => !/^(?:create|size)(?:=|$)/.test(option));
+  const rest = kept.filter((option) => option !== '').join('&');
+  return rest === '' ? path : `${path}?${rest}`;
 }
 
 /** Undefined: no such table. */

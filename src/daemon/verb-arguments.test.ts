@@ -26,7 +26,7 @@ test('a refusal names the verb, the field, what was found and what was expected'
     ['list: found 1 arguments, expected 0', 'list', 'a'],
     ['create: options: expected object, found "disk"', 'create', 'disk'],
     ['create: name: expected string, found nothing', 'create', {}],
-    ['create: nmae: unknown field', 'create', { name: 'a', nmae: 'b' }],
+    ["create: nmae: unknown field; did you mean 'name'?", 'create', { name: 'a', nmae: 'b' }],
     ['create: minor: expected int, found 1.5', 'create', { name: 'a', minor: 1.5 }],
     ['message: sector: Too small: expected number to be >=0, found -1', 'message', 'a', -1, 'x'],
     [

@@ -5,6 +5,7 @@
 
 import { z } from 'zod';
 import { invalid } from '../base/errors.ts';
+import { describeIssue, mainIssue } from './schema-faults.ts';
 
 const Name = z.string();
 const Count = z.number().int().min(0);
@@ -114,9 +115,6 @@ type Outputs<P extends readonly Argument[]> = {
     : never;
 };
 
-/** Characters of a value shown in an error. */
-const SHOWN_MAX = 40;
-
 /** Throws DmError that names the verb, the field, what was found and what was expected. */
 export function checkArguments<N extends VerbName>(verb: N, args: readonly unknown[]): VerbArgs<N> {
   const expected: readonly Argument[] = ARGUMENTS[verb];
@@ -129,8 +127,10 @@ export function checkArguments<N extends VerbName>(verb: N, args: readonly unkno
     const value = given === null ? undefined : given;
     const result = schema.safeParse(value);
     if (result.success) return result.data;
-    const issue = result.error.issues[0];
-    throw invalid(`${verb}: ${issue === undefined ? name : fault(name, value, issue)}`);
+    const issue = mainIssue(result.error.issues);
+    const fault = issue === undefined ? undefined : describeIssue(issue, value, schema);
+    const field = fault === undefined || fault.path.length === 0 ? name : fault.path.join('.');
+    throw invalid(`${verb}: ${field}: ${fault?.text ?? 'refused'}`);
   });
   return checked as VerbArgs<N>;
 }
@@ -138,24 +138,4 @@ export function checkArguments<N extends VerbName>(verb: N, args: readonly unkno
 function describe(expected: readonly Argument[]): string {
   const names = expected.map(([name]) => name).join(', ');
   return `${expected.length}${names === '' ? '' : ` (${names})`}`;
-}
-
-function fault(name: string, value: unknown, issue: z.core.$ZodIssue): string {
-  const field = issue.path.length === 0 ? name : issue.path.join('.');
-  if (issue.code === 'unrecognized_keys') return `${issue.keys.join(', ')}: unknown field`;
-  const found = shown(valueAt(value, issue.path));
-  if (issue.code === 'invalid_type') return `${field}: expected ${issue.expected}, found ${found}`;
-  return `${field}: ${issue.message}, found ${found}`;
-}
-
-function valueAt(value: unknown, path: readonly PropertyKey[]): unknown {
-  let at = value;
-  for (const key of path) at = (at as Readonly<Record<PropertyKey, unknown>> | undefined)?.[key];
-  return at;
-}
-
-function shown(value: unknown): string {
-  if (value === undefined) return 'nothing';
-  const text = JSON.stringify(value) ?? typeof value;
-  return text.length > SHOWN_MAX ? `${text.slice(0, SHOWN_MAX)}...` : text;
 }

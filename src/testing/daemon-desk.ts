@@ -8,42 +8,68 @@ import { makeTestFolder } from './lamina-server.ts';
 
 const LAMINA = fileURLToPath(new URL('../../../bin/lamina', import.meta.url));
 
+type Env = Readonly<Record<string, string>>;
+
+export type RunningDaemon = ChildProcess & {
+  /** The first line that it printed. */
+  readonly ready: string;
+};
+
 export interface Desk {
   readonly path: string;
-  start(): Promise<ChildProcess>;
+  /** Resolves when the daemon is ready. */
+  start(args?: readonly string[], env?: Env): Promise<RunningDaemon>;
   /** Standard output of a command that must succeed, or end with the status given. */
-  ok(args: readonly string[], input?: string, status?: number): string;
+  ok(args: readonly string[], input?: string, status?: number, env?: Env): string;
   /** Standard error of a command that must fail. */
-  refused(args: readonly string[], input?: string): string;
+  refused(args: readonly string[], input?: string, env?: Env): string;
   end(): Promise<void>;
 }
 
 export function desk(): Desk {
   const folder = makeTestFolder();
-  const env = { ...process.env, XDG_RUNTIME_DIR: folder.path, XDG_STATE_HOME: folder.path };
+  const env = {
+    ...process.env,
+    XDG_RUNTIME_DIR: folder.path,
+    XDG_STATE_HOME: folder.path,
+    XDG_CONFIG_HOME: folder.path,
+  };
   const running: ChildProcess[] = [];
-  const call = (args: readonly string[], input = ''): ReturnType<typeof spawnSync> =>
+  const call = (
+    args: readonly string[],
+    input = '',
+    more: Env = {},
+  ): ReturnType<typeof spawnSync> =>
     spawnSync(process.execPath, [LAMINA, ...args], {
-      env,
+      env: { ...env, ...more },
       input,
       cwd: folder.path,
       timeout: 20_000,
     });
   return {
     path: folder.path,
-    async start() {
-      const child = spawn(process.execPath, [LAMINA, 'daemon'], { env, cwd: folder.path });
+    async start(args = [], more = {}) {
+      const child = spawn(process.execPath, [LAMINA, 'daemon', ...args], {
+        env: { ...env, ...more },
+        cwd: folder.path,
+      });
       running.push(child);
-      await once(child.stdout, 'data');
-      return child;
+      let said = '';
+      child.stderr.on('data', (chunk: Buffer) => {
+        said += chunk.toString();
+      });
+      const first = once(child.stdout, 'data') as Promise<[Buffer]>;
+      const chunk = await Promise.race([first, once(child, 'exit').then(() => undefined)]);
+      assert.ok(chunk !== undefined, `lamina daemon did not start: ${said}`);
+      return Object.assign(child, { ready: String(chunk[0]) });
     },
-    ok(args, input, status = 0) {
-      const done = call(args, input);
+    ok(args, input, status = 0, more = {}) {
+      const done = call(args, input, more);
       assert.equal(done.status, status, `${args.join(' ')}: ${String(done.stderr)}`);
       return String(done.stdout);
     },
-    refused(args, input) {
-      const done = call(args, input);
+    refused(args, input, more = {}) {
+      const done = call(args, input, more);
       assert.equal(done.status, 1, `${args.join(' ')}: ${String(done.stdout)}`);
       return String(done.stderr);
     },
