@@ -2,19 +2,16 @@
 
 import type { Command } from 'commander';
 import { printable } from '../base/names.ts';
-import type { ListedDevice } from '../daemon/answers.ts';
-import type { CreateOptions, DeviceInfo, TargetLine } from '../dm/control.ts';
+import type { CreateOptions, DeviceInfo } from '../dm/control.ts';
 import { VERBS } from '../daemon/verbs.ts';
-import { parseConcise, printLine } from '../dm/table-text.ts';
+import { parseConcise } from '../dm/table-text.ts';
 import { call } from './daemon-call.ts';
+import { addLookingCommands } from './dm-looking.ts';
 import { EXIT_FAILED, WrongCall } from './errors.ts';
 import { notNegative, numberArgument, repeated } from './option-values.ts';
-import { printLine as print } from './output.ts';
+import { printJson, printLine as print, shownName } from './output.ts';
 import { readText } from './read-text.ts';
 import { withAbsolutePaths } from './table-paths.ts';
-
-/** Device numbers are shown as the kernel would; nothing is behind the major. */
-const MAJOR = 253;
 
 interface Json {
   readonly json?: boolean;
@@ -28,10 +25,6 @@ async function fromHere(table: string): Promise<string> {
   );
 }
 
-function printJson(value: unknown): void {
-  print(JSON.stringify(value, null, 2));
-}
-
 /** A table from --table lines, a file, or standard input. */
 function readTable(lines: readonly string[], file: string | undefined): string {
   if (lines.length > 0) return lines.join('\n');
@@ -43,9 +36,13 @@ export function addDeviceCommands(program: Command): void {
   addTables(program);
   addStates(program);
   addNames(program);
-  addLooking(program);
-  addReports(program);
+  addLookingCommands(program);
   addOthers(program);
+}
+
+interface RemoveFlags extends Json {
+  readonly force?: boolean;
+  readonly deferred?: boolean;
 }
 
 interface CreateFlags extends Json {
@@ -117,15 +114,19 @@ function addTables(program: Command): void {
     .description(VERBS.load.help)
     .option('--table <line>', 'a table line; repeatable', repeated, [])
     .option('-r, --readonly', 'load it read-only')
+    .option('--json', 'print the state then')
     .action(async (name: string, file: string | undefined, o: CreateFlags) => {
       const table = await fromHere(readTable(o.table, file));
       await call('load', name, table, { isReadOnly: o.readonly === true });
+      await tellState(name, o);
     });
   program
     .command('clear <name>')
     .description(VERBS.clear.help)
-    .action(async (name: string) => {
+    .option('--json', 'print the state then')
+    .action(async (name: string, o: Json) => {
       await call('clear', name);
+      await tellState(name, o);
     });
 }
 
@@ -134,14 +135,18 @@ function addStates(program: Command): void {
     .command('suspend <name>')
     .description(VERBS.suspend.help)
     .option('--noflush', 'do not flush; what a target pushes back need not finish')
-    .action(async (name: string, o: { readonly noflush?: boolean }) => {
+    .option('--json', 'print the state then')
+    .action(async (name: string, o: Json & { readonly noflush?: boolean }) => {
       await call('suspend', name, { noflush: o.noflush === true });
+      await tellState(name, o);
     });
   program
     .command('resume <name>')
     .description(VERBS.resume.help)
-    .action(async (name: string) => {
+    .option('--json', 'print the state then')
+    .action(async (name: string, o: Json) => {
       await call('resume', name);
+      await tellState(name, o);
     });
 }
 
@@ -151,213 +156,49 @@ function addNames(program: Command): void {
     .description(VERBS.remove.help)
     .option('-f, --force', 'replace the table of one in use by errors first')
     .option('--deferred', 'remove one in use as soon as nobody uses it')
-    .action(
-      async (names: string[], o: { readonly force?: boolean; readonly deferred?: boolean }) => {
-        const options = { force: o.force === true, deferred: o.deferred === true };
-        for (const name of names) await call('remove', name, options);
-      },
-    );
+    .option('--json', 'print what was removed, and what goes later')
+    .action(async (names: string[], o: RemoveFlags) => {
+      const options = { force: o.force === true, deferred: o.deferred === true };
+      for (const name of names) await call('remove', name, options);
+      if (o.json !== true) return;
+      const left = new Set((await call('list')).map((d) => d.name));
+      const isLeft = (name: string): boolean => left.has(name);
+      const removed = names.filter((name) => !isLeft(name));
+      printJson({ removed, deferred: names.filter(isLeft) });
+    });
   program
     .command('remove_all')
     .description('remove every device that nobody uses, from the top down')
-    .action(removeAll);
+    .option('--json', 'print what was removed')
+    .action(async (o: Json) => {
+      const removed = await removeAll();
+      if (o.json === true) printJson({ removed });
+    });
   program
     .command('rename <name> <new>')
     .description(VERBS.rename.help)
     .option('--setuuid', 'NEW is the UUID to give')
-    .action(async (name: string, to: string, o: { readonly setuuid?: boolean }) => {
+    .option('--json', 'print the state then')
+    .action(async (name: string, to: string, o: Json & { readonly setuuid?: boolean }) => {
       await call(o.setuuid === true ? 'setUuid' : 'rename', name, to);
+      await tellState(o.setuuid === true ? name : to, o);
     });
 }
 
-async function removeAll(): Promise<void> {
+async function removeAll(): Promise<string[]> {
+  const removed: string[] = [];
   for (;;) {
     const free = (await call('list')).filter((d) => d.openCount === 0);
-    if (free.length === 0) return;
-    for (const { name } of free) await call('remove', name);
-  }
-}
-
-interface LineFlags extends Json {
-  readonly inactive?: boolean;
-  readonly showkeys?: boolean;
-  readonly noflush?: boolean;
-  readonly target?: string;
-}
-
-function addLooking(program: Command): void {
-  for (const verb of ['table', 'status'] as const) {
-    const command = program
-      .command(`${verb} [name]`)
-      .description(VERBS[verb].help)
-      .option('--inactive', 'of the inactive table');
-    if (verb === 'table') {
-      command.option('--showkeys', 'with the keys of encrypted devices, not zeroes in their place');
-    } else {
-      command.option('--noflush', 'as it is, without a commit of thin pools first');
+    if (free.length === 0) return removed;
+    for (const { name } of free) {
+      await call('remove', name);
+      removed.push(name);
     }
-    command
-      .option('--target <type>', 'only targets of this type')
-      .option('--json', 'as JSON')
-      .action(async (name: string | undefined, o: LineFlags) => {
-        await showLines(verb, name, o);
-      });
   }
 }
 
-async function showLines(
-  verb: 'table' | 'status',
-  only: string | undefined,
-  o: LineFlags,
-): Promise<void> {
-  const names = only === undefined ? (await call('list')).map((d) => d.name) : [only];
-  const all: { readonly name: string; readonly lines: TargetLine[] }[] = [];
-  for (const name of names) {
-    const lines = await call(verb, name, {
-      inactive: o.inactive === true,
-      showKeys: o.showkeys === true,
-      noflush: o.noflush === true,
-    });
-    all.push({ name, lines: lines.filter((l) => o.target === undefined || l.type === o.target) });
-  }
-  if (o.json === true) {
-    printJson(all);
-    return;
-  }
-  if (names.length === 0) print('No devices found');
-  for (const { name, lines } of all) {
-    const prefix = only === undefined ? `${name}: ` : '';
-    for (const line of lines) print(`${prefix}${printLine(line)}`);
-  }
-}
-
-function addReports(program: Command): void {
-  program
-    .command('info [name]')
-    .description(VERBS.info.help)
-    .option('-c, --columns', 'a line a device')
-    .option('--json', 'as JSON')
-    .action(async (name: string | undefined, o: Json & { readonly columns?: boolean }) => {
-      const devices = name === undefined ? await call('list') : [await call('info', name)];
-      if (o.json === true) printJson(devices);
-      else if (devices.length === 0) print('No devices found');
-      else print(o.columns === true ? infoColumns(devices) : devices.map(infoText).join('\n'));
-    });
-  program
-    .command('deps [name]')
-    .description(VERBS.deps.help)
-    .option('--json', 'as JSON')
-    .action(async (name: string | undefined, o: Json) => {
-      const names = name === undefined ? (await call('list')).map((d) => d.name) : [name];
-      const all = [];
-      for (const n of names) {
-        all.push({ name: n, deps: await call('deps', n) });
-      }
-      if (o.json === true) printJson(all);
-      else for (const d of all) print(depsText(d, name === undefined));
-    });
-  program
-    .command('ls')
-    .description(VERBS.list.help)
-    .option('--tree', 'with what they stand on')
-    .option('--target <type>', 'only those with a target of this type')
-    .option('--json', 'as JSON')
-    .action(async (o: Json & { readonly tree?: boolean; readonly target?: string }) => {
-      await list(o.tree === true, o.target, o.json === true);
-    });
-}
-
-function infoText(d: ListedDevice): string {
-  const tables = [d.hasLiveTable ? 'LIVE' : '', d.hasInactiveTable ? 'INACTIVE' : '']
-    .filter((s) => s !== '')
-    .join(' & ');
-  return [
-    `Name:              ${d.name}`,
-    `State:             ${d.state}${d.isReadOnly ? ' (READ-ONLY)' : ''}`,
-    ...(d.failure === '' ? [] : [`Failure:           ${printable(d.failure)}`]),
-    `Tables present:    ${tables === '' ? 'None' : tables}`,
-    `Open count:        ${d.openCount}`,
-    `Event number:      ${d.eventNr}`,
-    `Major, minor:      ${MAJOR}, ${d.minor}`,
-    `Number of targets: ${d.targetCount}`,
-    ...(d.uuid === '' ? [] : [`UUID: ${d.uuid}`]),
-    ...(d.reason === undefined ? [] : [`Reason:            ${printable(d.reason)}`]),
-    '',
-  ].join('\n');
-}
-
-function infoColumns(devices: readonly ListedDevice[]): string {
-  const rows = devices.map((d) => [
-    d.name,
-    String(MAJOR),
-    String(d.minor),
-    `${d.hasLiveTable ? 'L' : '-'}${d.hasInactiveTable ? 'I' : '-'}${
-      d.state === 'SUSPENDED' ? 's' : d.state === 'MISSING' ? 'm' : '-'
-    }${d.isReadOnly ? 'r' : 'w'}`,
-    String(d.openCount),
-    String(d.targetCount),
-    String(d.eventNr),
-    d.uuid,
-  ]);
-  const all = [['Name', 'Maj', 'Min', 'Stat', 'Open', 'Targ', 'Event', 'UUID'], ...rows];
-  const widths = (all[0] ?? []).map((_, i) => Math.max(...all.map((r) => (r[i] ?? '').length)));
-  return all
-    .map((r) =>
-      r
-        .map((word, i) => word.padEnd(widths[i] ?? 0))
-        .join(' ')
-        .trimEnd(),
-    )
-    .join('\n');
-}
-
-function depsText(
-  d: { readonly name: string; readonly deps: readonly { readonly name: string }[] },
-  isNamed: boolean,
-): string {
-  const names = d.deps.map((x) => `(${x.name})`).join(' ');
-  return `${isNamed ? `${d.name}: ` : ''}${d.deps.length} dependencies\t: ${names}`;
-}
-
-async function list(isTree: boolean, target: string | undefined, isJson: boolean): Promise<void> {
-  let devices = await call('list');
-  if (target !== undefined) {
-    const kept: ListedDevice[] = [];
-    for (const d of devices) {
-      const lines = await call('table', d.name, {});
-      if (lines.some((l) => l.type === target)) kept.push(d);
-    }
-    devices = kept;
-  }
-  if (isJson) printJson(devices);
-  else if (devices.length === 0) print('No devices found');
-  else if (isTree) await printTree(devices);
-  else for (const d of devices) print(`${d.name}\t(${MAJOR}:${d.minor})${whyMissing(d)}`);
-}
-
-function whyMissing(d: ListedDevice): string {
-  if (d.reason === undefined) return '';
-  return `\t${d.state === 'MISSING' ? 'MISSING: ' : ''}${printable(d.reason)}`;
-}
-
-async function printTree(devices: readonly ListedDevice[]): Promise<void> {
-  const below = new Map<string, { name: string; isMapped: boolean }[]>();
-  for (const d of devices) below.set(d.name, await call('deps', d.name));
-  const minor = new Map(devices.map((d) => [d.name, d.minor]));
-  const used = new Set([...below.values()].flat().map((x) => x.name));
-  const branch = (name: string, indent: string): void => {
-    const children = below.get(name) ?? [];
-    for (const [i, child] of children.entries()) {
-      const isLast = i === children.length - 1;
-      const number = child.isMapped ? ` (${MAJOR}:${minor.get(child.name)})` : '';
-      print(`${indent}${isLast ? '`-' : '|-'}${child.name}${number}`);
-      if (child.isMapped) branch(child.name, `${indent}${isLast ? '  ' : '| '}`);
-    }
-  };
-  for (const d of devices.filter((x) => !used.has(x.name))) {
-    print(`${d.name} (${MAJOR}:${d.minor})${whyMissing(d)}`);
-    branch(d.name, ' ');
-  }
+async function tellState(name: string, o: Json): Promise<void> {
+  if (o.json === true) printJson(await call('info', name));
 }
 
 function addOthers(program: Command): void {
@@ -368,22 +209,28 @@ function addOthers(program: Command): void {
     .action(async (name: string | undefined, o: Json) => {
       const missing = await call('retry', name);
       if (o.json === true) printJson(missing);
-      else for (const m of missing) print(`${m.kind} ${m.name}\tMISSING: ${printable(m.reason)}`);
+      else
+        for (const m of missing)
+          print(`${m.kind} ${shownName(m.name)}\tMISSING: ${printable(m.reason)}`);
       if (missing.length > 0) process.exitCode = EXIT_FAILED;
     });
   program
     .command('stop')
     .description(VERBS.stop.help)
-    .action(async () => {
-      await call('stop');
+    .option('--json', 'print the pid that it had')
+    .action(async (o: Json) => {
+      const gone = await call('stop');
+      if (o.json === true) printJson(gone);
     });
   program
     .command('message <name> <sector> <words...>')
     .description(VERBS.message.help)
-    .action(async (name: string, sector: string, words: string[]) => {
-      print(
-        await call('message', name, numberArgument('message: sector', sector), words.join(' ')),
-      );
+    .option('--json', 'print the answer as JSON')
+    .action(async (name: string, sector: string, words: string[], o: Json) => {
+      const at = sectorArgument(name, sector, words);
+      const answer = await call('message', name, at, words.join(' '));
+      if (o.json === true) printJson({ answer });
+      else print(answer);
     });
   program
     .command('wait <name> [event]')
@@ -406,4 +253,13 @@ function addOthers(program: Command): void {
       if (o.json === true) printJson(all);
       else for (const t of all) print(`${t.name.padEnd(16)} ${t.version}`);
     });
+}
+
+/** As dmsetup's: the sector is always there; 0 is the first target. */
+function sectorArgument(name: string, sector: string, words: readonly string[]): number {
+  if (/^\d+$/.test(sector)) return numberArgument('message: sector', sector);
+  const meant = `lamina message ${name} 0 ${[sector, ...words].join(' ')}`;
+  throw new WrongCall(
+    `message: sector '${sector}': expected a number, which comes before the words: ${meant}`,
+  );
 }

@@ -3,10 +3,10 @@
 import { BugError } from '../base/assert.ts';
 import { DmError, errorText } from '../base/errors.ts';
 import { printable } from '../base/names.ts';
-import { Status, statusOfError } from '../base/status.ts';
+import { Status, statusName, statusOfError } from '../base/status.ts';
 import { isSystemError, systemErrorText } from '../base/system-error.ts';
 import { WrongPassphrase } from '../tools/luks/luks-error.ts';
-import { tell } from './output.ts';
+import { printJson, tell } from './output.ts';
 
 export const EXIT_FAILED = 1;
 export const EXIT_USAGE = 2;
@@ -50,4 +50,23 @@ export function errorLines(error: unknown): string[] {
 export function reportError(error: unknown): void {
   const [first = '', ...more] = errorLines(error).map(printable);
   tell(`lamina: ${first}\n${more.map((line) => `${line}\n`).join('')}`);
+}
+
+/**
+ * Prints an error for the program that called with --json, where its result would be: on stdout, as
+ * `{"error":{"status":"EBUSY","message":"..."}}`. False: it did not.
+ */
+export function reportAsJson(error: unknown): boolean {
+  const end = process.argv.indexOf('--');
+  const words = end === -1 ? process.argv : process.argv.slice(0, end);
+  if (!words.includes('--json')) return false;
+  const [message = ''] = errorLines(error);
+  printJson({ error: { status: statusName(statusOf(error)), message } });
+  return true;
+}
+
+function statusOf(error: unknown): Status {
+  if (error instanceof DmError) return error.status;
+  // What commander refuses.
+  return isSystemError(error) ? statusOfError(error) : Status.Invalid;
 }

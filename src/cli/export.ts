@@ -5,12 +5,13 @@ import { printable } from '../base/names.ts';
 import type { ListedExport } from '../daemon/answers.ts';
 import { VERBS } from '../daemon/verbs.ts';
 import { call } from './daemon-call.ts';
-import { print } from './output.ts';
+import { print, printJson, shownName } from './output.ts';
 
 interface AddFlags {
   readonly device?: string;
   readonly description?: string;
   readonly readOnly?: boolean;
+  readonly json?: boolean;
 }
 
 export function addExport(program: Command): void {
@@ -23,6 +24,7 @@ export function addExport(program: Command): void {
     .option('--device <device>', 'the mapped device (default: the one of the same name)')
     .option('--description <text>', 'what clients are told')
     .option('--read-only', 'refuse every change')
+    .option('--json', 'print the export as JSON')
     .action(async (name: string, o: AddFlags) => {
       const options = {
         name,
@@ -30,15 +32,18 @@ export function addExport(program: Command): void {
         description: o.description ?? '',
         isReadOnly: o.readOnly === true,
       };
-      await call('createExport', options);
+      const created = await call('createExport', options);
+      if (o.json === true) printJson(created);
     });
   command
     .command('remove <name>')
     .description(VERBS.removeExport.help)
     .option('-f, --force', 'disconnect its clients')
-    .action(async (name: string, o: { readonly force?: boolean }) => {
+    .option('--json', 'print what was removed')
+    .action(async (name: string, o: { readonly force?: boolean; readonly json?: boolean }) => {
       const options = { force: o.force === true };
       await call('removeExport', name, options);
+      if (o.json === true) printJson({ removed: [name] });
     });
   command
     .command('list')
@@ -47,14 +52,14 @@ export function addExport(program: Command): void {
     .action(async (o: { readonly json?: boolean }) => {
       const all = await call('listExports');
       if (o.json === true) {
-        print(`${JSON.stringify(all, null, 2)}\n`);
+        printJson(all);
         return;
       }
       for (const e of all) {
         const mode = e.isReadOnly ? 'ro' : 'rw';
-        const shown = e.name === '' ? "''" : e.name;
+        const shown = e.name === '' ? "''" : shownName(e.name);
         print(
-          `${shown}\t${e.device}\t${mode}\t${e.sizeBytes}\t${e.connections} connections${whyMissing(e)}\n`,
+          `${shown}\t${shownName(e.device)}\t${mode}\t${e.sizeBytes}\t${e.connections} connections${whyMissing(e)}\n`,
         );
       }
     });

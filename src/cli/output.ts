@@ -7,6 +7,7 @@
 
 import { writeSync } from 'node:fs';
 import { DmError, errorText } from '../base/errors.ts';
+import { printable } from '../base/names.ts';
 import { Status, statusOfError } from '../base/status.ts';
 
 /** 128 + SIGPIPE. */
@@ -30,6 +31,19 @@ export function print(text: string): void {
 /** A line, whose end is added where it is missing. */
 export function printLine(text: string): void {
   print(text === '' || text.endsWith('\n') ? text : `${text}\n`);
+}
+
+export function printJson(value: unknown): void {
+  printLine(JSON.stringify(value, null, 2));
+}
+
+/** A name as dmsetup prints one that is not plain: `my\\x20disk`. One word, and harmless to a terminal. */
+export function shownName(name: string): string {
+  return printable(name.replaceAll(/[\\\s"'`$]/g, escaped));
+}
+
+function escaped(char: string): string {
+  return [...Buffer.from(char)].map((byte) => `\\x${byte.toString(16).padStart(2, '0')}`).join('');
 }
 
 /** Text to stderr, as far as somebody reads it. */

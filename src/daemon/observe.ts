@@ -50,8 +50,8 @@ async function observeTable(
 }
 
 /**
- * A table as it is to be loaded again: what made its files, or made them longer, has had its effect. A
- * file that is gone must be missing then, not made anew and empty.
+ * A table as it is to be loaded again: what made its files, or made them longer, has had its
+ * effect. A file that is gone must be missing then, not made anew and empty.
  */
 export function withoutMaking(text: string): string {
   if (!text.includes('file:')) return text;
