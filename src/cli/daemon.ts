@@ -12,8 +12,9 @@ Examples:
   lamina export add disk
   nbdinfo "nbd+unix:///disk?socket=$XDG_RUNTIME_DIR/lamina/nbd.sock"
 
-  lamina daemon --tcp 127.0.0.1:10809 --unix /run/user/1000/disks.sock
-  lamina daemon --check-config --config daemon.yaml
+  lamina stop
+  echo 'maxConnections: 16' >daemon.yaml
+  lamina daemon --config daemon.yaml --check-config
 
 Prints one line with the URI of the default export when it is ready, one for each address. SIGTERM
 drains, flushes and ends; what was created is there again at the next start. State:
