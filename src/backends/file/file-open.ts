@@ -10,6 +10,7 @@ import {
   statfsSync,
   statSync,
 } from 'node:fs';
+import type { Clock } from '../../base/clock.ts';
 import { DmError, invalid } from '../../base/errors.ts';
 import { Status, statusOfError } from '../../base/status.ts';
 import { errnoText } from '../../base/system-error.ts';
@@ -29,6 +30,9 @@ import {
   statx,
 } from '../../io/posix.ts';
 
+/** How long to wait for a lock, and how often to look. */
+const LOCK_WAIT_MS = 500;
+const LOCK_LOOK_MS = 10;
 const TMPFS_MAGIC = 0x01021994;
 const RAMFS_MAGIC = 0x858458f6;
 const PAGE_BYTES = 4096;
@@ -94,6 +98,24 @@ export function openFile(options: FileOptions): OpenedFile {
   } catch (error) {
     closeSync(fd);
     throw error;
+  }
+}
+
+/**
+ * Opens a file that may still be locked by a process that is gone: after SIGKILL the kernel takes
+ * its ring, and the files in it, apart behind its back. Who comes right away would be refused.
+ * Throws DmError.
+ */
+export async function openUnlocked(options: FileOptions, clock: Clock): Promise<OpenedFile> {
+  const until = clock.nowMs() + LOCK_WAIT_MS;
+  for (;;) {
+    try {
+      return openFile(options);
+    } catch (error) {
+      const isLocked = error instanceof DmError && error.status === Status.Busy;
+      if (!isLocked || clock.nowMs() >= until) throw error;
+    }
+    await new Promise<void>((done) => void clock.after(LOCK_LOOK_MS, done));
   }
 }
 

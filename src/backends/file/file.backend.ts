@@ -33,7 +33,7 @@ import { discardLimits, isUnsupported } from './file-discard.ts';
 import { fileExtents, fileSeeker, type Seeker } from './file-extents.ts';
 import { FileFaults } from './file-faults.ts';
 import { FileOp, type FileOpHost, FileStep } from './file-op.ts';
-import { createMissing, type FileOptions, type OpenedFile, openFile } from './file-open.ts';
+import { createMissing, type FileOptions, type OpenedFile, openUnlocked } from './file-open.ts';
 import { FileSync } from './file-sync.ts';
 import type { OpenContext } from '../open.ts';
 import { ReferenceOptions } from '../reference.ts';
@@ -341,7 +341,7 @@ export async function open(reference: string, context: OpenContext): Promise<Fil
     lock: options?.flag('lock', true) ?? true,
   };
   await createMissing(wanted);
-  const file = openFile(wanted);
+  const file = await openUnlocked(wanted, context.engine.clock);
   try {
     const name = isPlain ? resolve(path) : reference;
     return await Promise.resolve(new FileDevice(name, file, isReadOnly, context));

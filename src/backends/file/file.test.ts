@@ -218,6 +218,16 @@ describe('opening a file', () => {
     assert.equal((await refusal(path)).status, Status.Busy);
   });
 
+  it('waits a moment for a lock that is about to go', async () => {
+    const path = image('late', 4096);
+    const first = await openDevice(path);
+    opened = opened.filter((d) => d !== first);
+    const second = openDevice(path);
+    await new Promise((resolve) => setImmediate(resolve));
+    await first.close();
+    assert.equal((await second).lenSectors, 8);
+  });
+
   it('refuses writes to what was opened read-only', async () => {
     const device = await openDevice(image('ro', 4096), true);
     const io = new BioDriver(device, arena);
