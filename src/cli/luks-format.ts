@@ -49,7 +49,7 @@ Examples:
   head -c 32 /dev/urandom >secret
   lamina luks format disk.img --key-file secret --batch-mode
   lamina luks format old.img --type luks1 --key-file secret --batch-mode
-  lamina luks format bare.img --header bare.luks --pbkdf pbkdf2 --key-file secret --batch-mode
+  lamina luks format bare.img --header bare.luks --iter-time 100 --key-file secret --batch-mode
 
 Without --key-file a passphrase is asked for.`;
 
