@@ -82,9 +82,6 @@ class Rig {
   async end(how: 'in order' | 'killed'): Promise<void> {
     if (how === 'in order') await this.#daemon?.end();
     else this.files.isKilled = true;
-    for (const { name, state } of (await this.#plane?.list()) ?? []) {
-      if (state === 'SUSPENDED') await this.#plane?.resume(name).catch(() => undefined);
-    }
     await this.#plane?.shutdown();
     this.files = this.files.afterwards();
   }
@@ -260,7 +257,8 @@ async function afterKill(rig: Rig, step: Step, what: string): Promise<void> {
   const differences = [await before.difference(rig.daemon), await after.difference(rig.daemon)];
   assert.ok(differences.includes(undefined), `${what}: ${differences.join('; ')}`);
   const state = parseState(PATH, (await rig.files.read(PATH)) ?? printState(EMPTY_STATE));
-  const isBefore = differences[0] === undefined && before.isSaved(state);
+  const isSure = differences[1] !== undefined || before.isSaved(state);
+  const isBefore = differences[0] === undefined && isSure;
   rig.model = isBefore ? before : after;
 }
 

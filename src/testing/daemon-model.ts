@@ -152,7 +152,8 @@ export class DaemonModel {
   /** What cannot be seen of a device that is missing, the state tells. */
   isSaved(state: SavedState): boolean {
     return state.devices.every(
-      ({ name, isSuspended }) => this.devices.get(name)?.isSuspended === isSuspended,
+      ({ name, isSuspended }) =>
+        (this.devices.get(name)?.isSuspended ?? isSuspended) === isSuspended,
     );
   }
 

@@ -1,0 +1,147 @@
+// The daemon over a plane in this process: what single rules promise. Sequences are daemon-model.test.ts's.
+
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { DmError } from '../base/errors.ts';
+import { Status } from '../base/status.ts';
+import { FaultyFiles, FULL } from '../testing/faulty-files.ts';
+import { StandingClock } from '../testing/standing-clock.ts';
+import { createPlane } from './create-plane.ts';
+import { Daemon } from './daemon.ts';
+import { StateStore } from './state-store.ts';
+
+const PATH = '/state/state.json';
+
+async function withDaemon(files: FaultyFiles, use: (d: Daemon) => Promise<void>): Promise<void> {
+  const plane = await createPlane({
+    engine: 'node',
+    bufferBytes: 8 << 20,
+    pollMs: 0,
+    bareWordsAreDevices: true,
+  });
+  try {
+    const daemon = await Daemon.start({
+      plane,
+      store: new StateStore(PATH, files),
+      log: () => undefined,
+      stop: () => undefined,
+      clock: new StandingClock(),
+    });
+    await use(daemon);
+    await daemon.end();
+  } finally {
+    await plane.shutdown();
+  }
+}
+
+function saved(files: FaultyFiles): string {
+  return files.contents.get(PATH)?.toString() ?? '';
+}
+
+test('a verb that does not end holds up its device only, and ends when it is given up', async () => {
+  await withDaemon(new FaultyFiles(), async (d) => {
+    await d.run('create', [{ name: 'low', table: '0 64 linear memory:a?size=1M 0' }]);
+    await d.run('create', [{ name: 'top', table: '0 64 linear low 0' }]);
+    await d.run('suspend', ['low', undefined]);
+    const abandon = new AbortController();
+    const waits = d.run('suspend', ['top', undefined], abandon.signal);
+    const behind = new AbortController();
+    const inLine = d.run('resume', ['top'], behind.signal);
+    await d.run('create', [{ name: 'other', table: '0 8 zero' }]);
+    await d.run('rename', ['other', 'another']);
+    behind.abort();
+    await assert.rejects(inLine, (e) => e instanceof DmError && e.status === Status.Canceled);
+    abandon.abort();
+    await assert.rejects(waits, (e) => e instanceof DmError && e.status === Status.Canceled);
+    assert.equal((await d.run('info', ['top'])).state, 'ACTIVE');
+    await d.run('resume', ['low']);
+  });
+});
+
+test('on a full disk nothing changes, and nothing is said to be done', async () => {
+  const files = new FaultyFiles();
+  await withDaemon(files, async (d) => {
+    await d.run('create', [{ name: 'a', table: '0 8 zero' }]);
+    const before = saved(files);
+    files.isFull = true;
+    const full = {
+      status: Status.NoSpace,
+      message: /state .* cannot be saved: No space left on device/,
+    };
+    const refused = async (work: Promise<unknown>): Promise<void> => {
+      await assert.rejects(work, (error) => {
+        assert.ok(error instanceof DmError && full.message.test(error.message), String(error));
+        return error.status === full.status;
+      });
+    };
+    await refused(d.run('create', [{ name: 'b', table: '0 8 zero' }]));
+    await refused(d.run('load', ['a', '0 16 zero', undefined]));
+    await refused(d.run('suspend', ['a', undefined]));
+    await refused(d.run('rename', ['a', 'c']));
+    await refused(d.run('setUuid', ['a', 'U']));
+    await refused(d.run('createExport', [{ name: 'e', device: 'a' }]));
+    await refused(d.run('remove', ['a', undefined]));
+    const [info, ...more] = await d.run('list', []);
+    assert.deepEqual(more, []);
+    assert.deepEqual(
+      [info?.name, info?.state, info?.uuid, info?.hasInactiveTable, info?.openCount],
+      ['a', 'ACTIVE', '', false, 0],
+    );
+    assert.equal(saved(files), before);
+    assert.deepEqual([...files.contents.keys()], [PATH]);
+    files.isFull = false;
+    await d.run('remove', ['a', undefined]);
+    assert.doesNotMatch(saved(files), /zero/);
+  });
+});
+
+test('a key is on no disk; its device is missing after a restart, with the reason', async () => {
+  const files = new FaultyFiles();
+  const key = '5'.repeat(64);
+  await withDaemon(files, async (d) => {
+    const table = `0 64 crypt aes-cbc-essiv:sha256 ${key} 0 memory:k?size=1M 0`;
+    await d.run('create', [{ name: 'secret', table }]);
+    assert.match(saved(files), /crypt/);
+    assert.doesNotMatch(saved(files), /55555/);
+    files.injectAfter(3, FULL);
+    await assert.rejects(d.run('load', ['secret', table, undefined]), /No space left/);
+  });
+  await withDaemon(files, async (d) => {
+    const info = await d.run('info', ['secret']);
+    assert.equal(info.state, 'MISSING');
+    assert.match(info.reason ?? '', /keys are not saved/);
+    await assert.rejects(d.run('create', [{ name: 'secret', table: '0 8 zero' }]), /is missing/);
+    await d.run('remove', ['secret', undefined]);
+    await d.run('create', [{ name: 'secret', table: '0 8 zero' }]);
+  });
+});
+
+test('a missing device keeps its minor and UUID, and shows its table', async () => {
+  const files = new FaultyFiles();
+  await withDaemon(files, async (d) => {
+    await d.run('create', [{ name: 'low', table: '0 8 zero', isVolatile: true }]);
+    await d.run('create', [{ name: 'top', uuid: 'U', minor: 7, table: '0 8 linear low 0' }]);
+    await d.run('createExport', [{ name: 'e', device: 'top' }]);
+  });
+  await withDaemon(files, async (d) => {
+    assert.deepEqual(
+      d.missing().map(({ kind, name }) => `${kind} ${name}`),
+      ['device top', 'export e'],
+    );
+    const [line] = await d.run('table', ['top', undefined]);
+    assert.equal(line?.params, 'low 0');
+    await assert.rejects(
+      d.run('create', [{ name: 'x', minor: 7 }]),
+      /minor 7: in use by device top/,
+    );
+    await assert.rejects(
+      d.run('create', [{ name: 'x', uuid: 'U' }]),
+      /device top, which is missing/,
+    );
+    await assert.rejects(d.run('remove', ['top', undefined]), /busy \(export 'e' waits for it\)/);
+    await d.run('create', [{ name: 'low', table: '0 8 zero' }]);
+    assert.deepEqual(d.missing(), []);
+    assert.equal((await d.run('info', ['top'])).minor, 7);
+    assert.equal((await d.run('listExports', []))[0]?.state, 'ACTIVE');
+  });
+});
