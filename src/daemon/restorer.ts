@@ -175,8 +175,8 @@ export class Restorer {
 
   /** Puts into the book what came of it. */
   async #recreate(entry: DeviceEntry): Promise<Status> {
-    const { plane, book } = this.#options;
-    const { saved, isVolatile } = entry;
+    const { plane } = this.#options;
+    const { saved } = entry;
     const { name, uuid, minor, live, inactive } = saved;
     try {
       if (entry.missing !== undefined) {
@@ -191,7 +191,7 @@ export class Restorer {
         if (live !== undefined && saved.isSuspended) await this.#suspend(name);
       }
     } catch (error) {
-      book.putDevice({ saved, isVolatile, missing: reasonOf(name, error) });
+      this.#put(name, { missing: reasonOf(name, error) });
       return statusOf(error);
     }
     try {
@@ -200,11 +200,19 @@ export class Restorer {
         await plane.load(name, inactive.text, { isReadOnly: inactive.isReadOnly });
       }
     } catch (error) {
-      book.putDevice({ saved, isVolatile, missingInactive: reasonOf(name, error) });
+      this.#put(name, { missingInactive: reasonOf(name, error) });
       return statusOf(error);
     }
-    book.putDevice({ saved, isVolatile });
+    this.#put(name, {});
     return Status.Ok;
+  }
+
+  /** What came of a try. A rename may have changed the tables in the book meanwhile. */
+  #put(name: string, missing: Pick<DeviceEntry, 'missing' | 'missingInactive'>): void {
+    const { book } = this.#options;
+    const entry = book.device(name);
+    if (entry === undefined) return;
+    book.putDevice({ saved: entry.saved, isVolatile: entry.isVolatile, ...missing });
   }
 
   async #suspend(name: string): Promise<void> {
