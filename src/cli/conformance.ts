@@ -46,7 +46,7 @@ crashes at any moment, errors and whom they reach, suspending, table swaps, limi
 
 Examples:
   A server that runs somewhere; its export is overwritten:
-    nbdkit -U "$PWD/disk.sock" memory 64M
+    nbdkit -f -U "$PWD/disk.sock" memory 64M &
     lamina conformance 'nbd+unix:///?socket=disk.sock' --overwrite --only data
 
   A server that the suite may kill. Its data is on {backing}, an NBD disk that forgets what was
