@@ -18,20 +18,24 @@ export function sleep(ms: number): Promise<void> {
   return new Promise((resolve) => setTimeout(resolve, ms));
 }
 
-/** A process and everything below it, by Linux's own list. */
-function descendants(pid: number): number[] {
+/** The processes that a process has started and that are there, by Linux's own list. */
+function childrenOf(pid: number): number[] {
   let text = '';
   try {
     text = readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8');
   } catch {
     return [];
   }
-  const children = text
+  return text
     .trim()
     .split(' ')
     .filter((w) => w !== '')
     .map(Number);
-  return children.flatMap((child) => [child, ...descendants(child)]);
+}
+
+/** Everything below a process. */
+function descendants(pid: number): number[] {
+  return childrenOf(pid).flatMap((child) => [child, ...descendants(child)]);
 }
 
 /** Whether bash takes the text for whole commands: nothing is left open, no here-document lacks its end. */
@@ -49,6 +53,8 @@ export class Terminal {
   #count = 0;
   /** What the command in the foreground prints; undefined while the shell waits for a command. */
   #foreground: string | undefined;
+  /** Jobs in the background when that command was typed: Ctrl-C is not for them. */
+  #background: readonly number[] = [];
 
   constructor(cwd: string, env: NodeJS.ProcessEnv) {
     this.#shell = spawn('bash', ['--norc', '--noprofile'], {
@@ -92,6 +98,7 @@ export class Terminal {
     this.#foreground = join(this.#files, `${this.#count++}.out`);
     writeFileSync(script, `${text}\n`);
     writeFileSync(this.#foreground, '');
+    this.#background = childrenOf(this.#shell.pid ?? 0);
     this.#shell.stdin?.write(`. ${script} </dev/null >>${this.#foreground} 2>&1; echo $?\n`);
   }
 
@@ -106,7 +113,10 @@ export class Terminal {
 
   /** Ctrl-C: SIGINT for everything in the foreground, at once. */
   async interrupt(timeMs = 60_000): Promise<Ended> {
-    for (const pid of descendants(this.#shell.pid ?? 0)) signal(pid, 'SIGINT');
+    for (const child of childrenOf(this.#shell.pid ?? 0)) {
+      if (this.#background.includes(child)) continue;
+      for (const pid of [child, ...descendants(child)]) signal(pid, 'SIGINT');
+    }
     return await this.wait(timeMs);
   }
 
