@@ -110,6 +110,11 @@ export function reasonOf(error: Error): string {
   return withoutOpenssl(message);
 }
 
+/** OpenSSL's `reason` of an error, in words where an operator can do something about it. */
+export function opensslText(reason: string): string {
+  return OPENSSL_TEXTS[reason] ?? reason;
+}
+
 /** For an error that nobody has put into words: `open disk.img: No such file or directory`. */
 export function systemErrorText(error: Error): string {
   const { syscall, path, errno } = error as SystemError;
@@ -128,5 +133,5 @@ export function isSystemError(error: unknown): error is Error {
 function withoutOpenssl(message: string): string {
   const reason = /\berror:[0-9A-Fa-f]{8}:[^:]*:[^:]*:([^:\n]+)/.exec(message)?.[1]?.trim();
   if (reason === undefined) return message;
-  return OPENSSL_TEXTS[reason] ?? reason;
+  return opensslText(reason);
 }

@@ -13,6 +13,7 @@ import type { CreateOptions, DeviceInfo, DmControl, LineOptions, TargetLine } fr
 import { DeviceNames } from './device-names.ts';
 import { DeviceNode, withDevice } from './device-node.ts';
 import type { OpenDevice } from './holdings.ts';
+import { LateClosings } from './late-closings.ts';
 import { MappedDevice } from './mapped-device.ts';
 import type { Table } from './table.ts';
 import type { TableSlots } from './table-slots.ts';
@@ -32,11 +33,7 @@ export class DeviceMapper implements DmControl {
   readonly #builder: TableBuilder;
   /** Aborted by `close`: nobody waits any more. */
   readonly #closing = new AbortController();
-  /**
-   * Tables that somebody no longer waits for, while they are being made and closed; none
-   * rejects.
-   */
-  readonly #late = new Set<Promise<void>>();
+  readonly #late = new LateClosings();
 
   constructor(options: DeviceMapperOptions) {
     this.#options = options;
@@ -57,7 +54,7 @@ export class DeviceMapper implements DmControl {
     this.#names.checkUuid(uuid);
     const minor = this.#names.chooseMinor(options.minor);
     const device = new MappedDevice(name, this.#options.clonesMax);
-    const node = new DeviceNode(device, minor, uuid, isReadOnly);
+    const node = new DeviceNode(device, this.#late, minor, uuid, isReadOnly);
     this.#names.add(node);
     const { table } = options;
     if (table === undefined) return node.info();
@@ -264,13 +261,7 @@ export class DeviceMapper implements DmControl {
       left.delete(node);
       closers.push(async () => await this.#closeNode(node, signal));
     }
-    await closeAll([
-      ...closers,
-      async () => {
-        const all = Promise.all(this.#late).then(() => undefined);
-        await unlessGivenUp(all, signal, 'tables that are being closed');
-      },
-    ]);
+    await closeAll([...closers, async () => await this.#late.settle(signal)]);
   }
 
   // ---- devices ----
@@ -425,12 +416,11 @@ export class DeviceMapper implements DmControl {
     try {
       return await unlessGivenUp(building, signal, `device ${node.name}: load`);
     } catch (error) {
-      const closed = building.then(
-        async (table) => await table.close().catch(() => undefined),
+      const closing = building.then(
+        async (table) => await table.close(),
         () => undefined,
       );
-      const late = closed.then(() => void this.#late.delete(late));
-      this.#late.add(late);
+      this.#late.add(closing);
       throw error;
     }
   }

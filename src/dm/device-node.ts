@@ -5,6 +5,7 @@ import { DmError, errorText } from '../base/errors.ts';
 import { unlessGivenUp } from '../base/give-up.ts';
 import { Status } from '../base/status.ts';
 import type { DeviceInfo } from './control.ts';
+import type { LateClosings } from './late-closings.ts';
 import type { MappedDevice } from './mapped-device.ts';
 import { TableSlots } from './table-slots.ts';
 
@@ -31,9 +32,15 @@ export class DeviceNode {
   readonly #waiters = new Set<EventWaiter>();
   #verbs: Promise<void> = Promise.resolve();
 
-  constructor(device: MappedDevice, minor: number, uuid: string, isReadOnly: boolean) {
+  constructor(
+    device: MappedDevice,
+    late: LateClosings,
+    minor: number,
+    uuid: string,
+    isReadOnly: boolean,
+  ) {
     this.device = device;
-    this.slots = new TableSlots(device);
+    this.slots = new TableSlots(device, late);
     this.minor = minor;
     this.uuid = uuid;
     this.isReadOnly = isReadOnly;

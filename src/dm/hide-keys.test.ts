@@ -44,6 +44,11 @@ test('a key that another word has pushed from its place is hidden by its looks',
   }
 });
 
+test('a key with a colon for its first digit is still a key', () => {
+  const shown = hideKeys(`0 8 crypt aes-xts-plain64 :${KEY.slice(1)} 0 disk.img 0`);
+  assert.equal(shown, '0 8 crypt aes-xts-plain64 ... 0 disk.img 0');
+});
+
 test('a random wrong digit anywhere in a key does not show it', () => {
   const prng = new Prng(SEED);
   for (let i = 0; i < 500; i++) {

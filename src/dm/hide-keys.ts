@@ -4,8 +4,8 @@
 
 /** The word in place of a key. */
 const HIDDEN = '...';
-/** `-` is no key; `:32:file:/path` names one. */
-const IS_NO_KEY = /^(-|:.*)$/s;
+/** `-` is no key; `:32:file:/path` and `:32:logon:name` name one. */
+const IS_NO_KEY = /^(-|:[0-9]+:[a-z]+:.*)$/s;
 const KEY_CHARS_MIN = 16;
 
 /** Text for an error message: a table line, several, a concise spec or the text of a message. */

@@ -15,6 +15,7 @@ import { DmError, errorText } from '../base/errors.ts';
 import { unlessGivenUp } from '../base/give-up.ts';
 import { Status, statusName } from '../base/status.ts';
 import { flushDevice } from '../bio/send.ts';
+import type { LateClosings } from './late-closings.ts';
 import type { MappedDevice } from './mapped-device.ts';
 import type { Table, TableEntry } from './table.ts';
 
@@ -37,8 +38,12 @@ export class TableSlots {
   /** Flushes under way, also those that were given up. */
   readonly #flushing = new Set<Promise<Status>>();
 
-  constructor(device: MappedDevice) {
+  /** Takes tables that cannot be closed yet. */
+  readonly #late: LateClosings;
+
+  constructor(device: MappedDevice, late: LateClosings) {
     this.device = device;
+    this.#late = late;
   }
 
   get inactive(): Table | null {
@@ -201,9 +206,11 @@ export class TableSlots {
     return flush;
   }
 
+  /** A table that was live. Nobody waits here for a flush that was given up: the table is closed behind it. */
   async #closeLive(table: Table | null): Promise<void> {
-    await Promise.all(this.#flushing);
-    await table?.close();
+    if (table === null) return;
+    if (this.#flushing.size === 0) await table.close();
+    else this.#late.add(Promise.all(this.#flushing).then(async () => await table.close()));
   }
 
   /** All targets of a table, or none. */

@@ -39,6 +39,8 @@ interface Device {
   readonly live: string | null;
   readonly inactive: string | null;
   readonly isSuspended: boolean;
+  /** What has failed is in between: a verb that fails next may leave the device suspended or not. */
+  readonly hasFailed: boolean;
 }
 
 type State = readonly Device[];
@@ -104,6 +106,9 @@ class World {
   #state: State = [];
   readonly #writes: Promise<unknown>[] = [];
   #created = 0;
+  #wasGivenUp = false;
+  /** Data was lost, and the close of the device mapper has to say so. */
+  #isUntold = false;
 
   constructor(seed: number) {
     this.#rig = new DmRig(seed);
@@ -132,7 +137,12 @@ class World {
     const isPossible = possible.some((state) => isSame(state, actual));
     assert.ok(isPossible, `${told}\nbefore ${show(this.#state)}\nnow ${show(actual)}`);
     const anyFailed = outcomes.some(({ error }) => error !== undefined);
-    assert.ok(rig.losses === losses || anyFailed, `data was lost, and nobody was told: ${told}`);
+    this.#wasGivenUp ||= isGivenUp;
+    if (rig.losses > losses && !anyFailed) {
+      // Behind a flush that was given up a table is closed late: its loss is told at the end.
+      assert.ok(this.#wasGivenUp, `data was lost, and nobody was told: ${told}`);
+      this.#isUntold = true;
+    }
     const [only] = outcomes;
     if (outcomes.length === 1 && only?.error === undefined && only !== undefined) {
       this.#checkDurable(only.verb, told);
@@ -170,7 +180,7 @@ class World {
     assert.equal(rig.targets.size, 0);
     assert.equal(rig.shared.size, 0);
     assert.equal(rig.arena.usedBytes, 0);
-    const isLost = rig.losses > losses || rig.closedUnflushed.length > 0;
+    const isLost = this.#isUntold || rig.losses > losses || rig.closedUnflushed.length > 0;
     assert.ok(!isLost || error !== undefined, 'closed in silence, with data lost');
   }
 
@@ -234,9 +244,8 @@ class World {
         name,
         live: await words(name, false),
         inactive: await words(name, true),
-        // What has failed is in between.
         isSuspended: state === 'SUSPENDED' && failure === '',
-        ...(failure !== '' && { hasFailed: true }),
+        hasFailed: failure !== '',
       });
     }
     return devices;
@@ -285,9 +294,20 @@ function effects(state: State, { verb: one, uuid, error }: Outcome, hasFaults: b
   if (error === undefined) return done === undefined ? [] : [done];
   const result = [state];
   if (hasFaults && done !== undefined) result.push(done);
+  // What failed half way may be in between, and the next verb of the batch finds it so.
+  if (hasFaults && (one.kind === 'suspend' || one.kind === 'resume')) {
+    result.push(change(state, one.name, { hasFailed: true }));
+  }
   // Refused because it is in use; but it has a table of errors now.
   if (one.kind === 'remove' && one.flag) {
-    result.push(change(state, one.name, { live: 'error', inactive: null, isSuspended: false }));
+    result.push(
+      change(state, one.name, {
+        live: 'error',
+        inactive: null,
+        isSuspended: false,
+        hasFailed: false,
+      }),
+    );
     if (hasFaults) result.push(change(state, one.name, { inactive: null }));
   }
   return result;
@@ -301,7 +321,10 @@ function apply(state: State, one: Verb, uuid: string): State | undefined {
   if (kind === 'create') {
     if (device !== undefined || (one.table !== null && table === undefined)) return undefined;
     const live = one.table === null ? null : (table ?? null);
-    return [...state, { uuid, name, live, inactive: null, isSuspended: live === null }];
+    return [
+      ...state,
+      { uuid, name, live, inactive: null, isSuspended: live === null, hasFailed: false },
+    ];
   }
   if (device === undefined) return undefined;
   const { live, inactive } = device;
@@ -311,10 +334,15 @@ function apply(state: State, one: Verb, uuid: string): State | undefined {
     case 'clear':
       return change(state, name, { inactive: null });
     case 'suspend':
-      return change(state, name, { isSuspended: true });
+      return change(state, name, { isSuspended: true, hasFailed: false });
     case 'resume':
       if (live === null && inactive === null) return undefined;
-      return change(state, name, { live: inactive ?? live, inactive: null, isSuspended: false });
+      return change(state, name, {
+        live: inactive ?? live,
+        inactive: null,
+        isSuspended: false,
+        hasFailed: false,
+      });
     case 'remove':
       return isUsed(state, device.uuid) ? undefined : state.filter((d) => d !== device);
     case 'rename':
@@ -350,11 +378,11 @@ function isSame(model: State, actual: State): boolean {
   return actual.every((a) => {
     const m = model.find((d) => d.uuid === a.uuid);
     if (m === undefined || m.name !== a.name) return false;
-    const hasFailed = 'hasFailed' in a;
+    const isInBetween = a.hasFailed || m.hasFailed;
     return (
       m.live === a.live &&
       m.inactive === a.inactive &&
-      (hasFailed || m.isSuspended === a.isSuspended)
+      (isInBetween || m.isSuspended === a.isSuspended)
     );
   });
 }

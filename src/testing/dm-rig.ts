@@ -66,7 +66,7 @@ export class RigBackend implements BackendDevice {
     if (!this.isOpen) this.#rig.violation(`${this.name}: closed twice`);
     this.isOpen = false;
     const status = this.#flush(this.written);
-    if (status !== Status.Ok) this.#rig.losses++;
+    if (status !== Status.Ok && this.written > this.durable) this.#rig.losses++;
     if (status !== Status.Ok) throw new DmError(status, `${this.name}: close: data may be lost`);
   }
 
@@ -220,7 +220,7 @@ export class DmRig {
   readonly targets = new Set<RigTarget>();
   /** Devices whose targets were closed with something written that no flush had made durable. */
   readonly closedUnflushed: string[] = [];
-  /** Backends whose last flush, at their end, failed. */
+  /** Backends whose last flush, at their end, failed with something written that was not durable. */
   losses = 0;
   /** Faults so far. */
   failures = 0;

@@ -8,6 +8,7 @@
 import type { Socket } from 'node:net';
 import { assert } from '../../base/assert.ts';
 import { errorText } from '../../base/errors.ts';
+import { opensslText } from '../../base/system-error.ts';
 import type { Clock, Timer } from '../../base/clock.ts';
 import type { ExportLookup } from '../../exports/control.ts';
 import type { Negotiated } from './negotiated.ts';
@@ -170,8 +171,8 @@ function isGone(error: unknown): boolean {
   return code === 'ECONNRESET' || code === 'EPIPE';
 }
 
-/** OpenSSL's own word for what went wrong, where there is one, in place of its line of numbers. */
+/** What OpenSSL says went wrong, where there is such a word, in place of its line of numbers. */
 function tlsReason(error: unknown): string {
   const { reason } = error as { readonly reason?: unknown };
-  return typeof reason === 'string' && reason !== '' ? reason : errorText(error);
+  return typeof reason === 'string' && reason !== '' ? opensslText(reason) : errorText(error);
 }
