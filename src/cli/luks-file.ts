@@ -3,7 +3,7 @@
 // A volume that the daemon has open may still get and lose keys, as cryptsetup's do. The daemon holds the lock
 // on the image then, and only uses the data; who changes the header excludes others by a lock of its own.
 
-import { closeSync, mkdirSync, openSync } from 'node:fs';
+import { closeSync, openSync } from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
 import { DmError } from '../base/errors.ts';
 import { Status } from '../base/status.ts';
@@ -14,6 +14,7 @@ import { LuksFile } from '../tools/luks/luks-io.ts';
 import { luksDeviceUuid } from '../tools/luks/luks-table.ts';
 import type { LuksVolume } from '../tools/luks/luks-volume.ts';
 import { openLuks } from '../tools/luks/open-luks.ts';
+import { makeFolders } from '../io/make-folders.ts';
 import { call } from './daemon-call.ts';
 import type { HeaderFlags } from './luks-options.ts';
 import { tell } from './output.ts';
@@ -94,7 +95,7 @@ async function isOpenInDaemon(path: string): Promise<boolean> {
 /** One change at a time of headers that are open in this user's daemon. */
 function lockHeaders(path: string): () => void {
   const lockPath = join(dirname(controlSocketPath()), 'luks-headers.lock');
-  mkdirSync(dirname(lockPath), { recursive: true, mode: 0o700 });
+  makeFolders(dirname(lockPath));
   const fd = openSync(lockPath, 'a', 0o600);
   if (flock(fd, LOCK_EX | LOCK_NB) === 0) return () => closeSync(fd);
   closeSync(fd);

@@ -1,7 +1,6 @@
 // What `lamina daemon` does: reads its configuration, takes its places, restores devices, listens.
 
 import { EventEmitter, once } from 'node:events';
-import { mkdirSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { invalid } from '../base/errors.ts';
 import { parseSize } from '../base/units.ts';
@@ -18,6 +17,7 @@ import {
   parseUnixAddress,
 } from '../frontends/nbd/listen-address.ts';
 import type { NbdListener } from '../frontends/nbd/listener.ts';
+import { makeFolders } from '../io/make-folders.ts';
 import { call } from './daemon-call.ts';
 import type { DaemonOptions } from './daemon.ts';
 import { asCall } from './errors.ts';
@@ -85,7 +85,7 @@ async function run(
   await ending.hold({ close: async () => await running.end() });
   const listeners: NbdListener[] = [];
   for (const address of addresses) {
-    if (address.kind === 'unix') mkdirSync(dirname(address.path), { recursive: true, mode: 0o700 });
+    if (address.kind === 'unix') makeFolders(dirname(address.path));
     const common = { catalog: plane, transmission: plane, log };
     listeners.push(await server.openListener({ address, ...common, ...who }));
   }

@@ -1,9 +1,10 @@
 // lamina serve: a stack in the foreground, served over NBD until a signal ends it.
 
-import { mkdtempSync, rmSync } from 'node:fs';
+import { existsSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Command } from 'commander';
+import { baseFolder } from '../daemon/paths.ts';
 import type { Plane } from '../daemon/plane.ts';
 import { buildStack, parseExports, type Stack, type StackExport } from '../daemon/stack.ts';
 import type { LoadedStack } from '../daemon/stack-file.ts';
@@ -157,7 +158,10 @@ async function listenAddress(
   }
   if (tcp !== undefined) return asCall(() => parseTcpAddress('--tcp', tcp));
   if (unix !== undefined) return asCall(() => parseUnixAddress('--unix', unix));
-  const folder = mkdtempSync(join(process.env['XDG_RUNTIME_DIR'] ?? tmpdir(), 'lamina-'));
+  // The variable may name a folder that nobody has made: after `su`, say.
+  const runtime = baseFolder('XDG_RUNTIME_DIR');
+  const base = runtime !== undefined && existsSync(runtime) ? runtime : tmpdir();
+  const folder = mkdtempSync(join(base, 'lamina-'));
   const remove = (): void => rmSync(folder, { recursive: true, force: true });
   await ending.hold({ close: remove, abandon: remove });
   return parseUnixAddress('--unix', join(folder, 'nbd.sock'));

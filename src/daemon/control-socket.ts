@@ -5,13 +5,13 @@
 // does or leaves undone holds memory without end: lines, calls at a time, connections, silence and replies
 // that nobody reads all have limits.
 
-import { mkdirSync } from 'node:fs';
 import { createServer, type Server, type Socket } from 'node:net';
 import { dirname } from 'node:path';
 import { DmError, errorText } from '../base/errors.ts';
 import { spawn } from '../base/spawn.ts';
 import { Status, statusOfError } from '../base/status.ts';
 import { listenOnUnixSocket, type UnixSocketFile } from '../frontends/nbd/unix-socket.ts';
+import { makeFolders } from '../io/make-folders.ts';
 import { VERBS, verbNamed } from './verbs.ts';
 
 const LINE_BYTES_MAX = 1 << 20;
@@ -79,7 +79,7 @@ export class ControlServer {
     handler: Handler,
     limits: Partial<ControlLimits> = {},
   ): Promise<ControlServer> {
-    mkdirSync(dirname(path), { recursive: true, mode: 0o700 });
+    makeFolders(dirname(path));
     const server = createServer();
     const control = new ControlServer(server, { ...LIMITS, ...limits });
     // Before the socket has its name: whoever connects to that at once is served too.

@@ -1,11 +1,12 @@
 // A lock that one process at a time has, on a file of its own. It goes with the process, however that ends;
 // the file stays, because removing it would let two have two locks of one name.
 
-import { closeSync, ftruncateSync, mkdirSync, openSync, readFileSync, writeSync } from 'node:fs';
+import { closeSync, ftruncateSync, openSync, readFileSync, writeSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { DmError, errorText } from '../base/errors.ts';
 import { statusOfError } from '../base/status.ts';
 import { flock, LOCK_EX, LOCK_NB } from '../io/posix.ts';
+import { makeFolders } from '../io/make-folders.ts';
 
 export interface FileLock {
   release(): void;
@@ -21,7 +22,7 @@ export interface LockOwner {
 export function tryLockFile(path: string): FileLock | LockOwner {
   let fd: number;
   try {
-    mkdirSync(dirname(path), { recursive: true, mode: 0o700 });
+    makeFolders(dirname(path));
     fd = openSync(path, 'a+', 0o600);
   } catch (error) {
     throw new DmError(statusOfError(error), `lock ${path}: ${errorText(error)}`);

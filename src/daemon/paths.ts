@@ -1,16 +1,23 @@
 // Where the daemon of this user keeps its sockets and its state (XDG base directories).
 
 import { homedir } from 'node:os';
-import { join } from 'node:path';
+import { isAbsolute, join } from 'node:path';
+
+type BaseFolder = 'XDG_STATE_HOME' | 'XDG_RUNTIME_DIR' | 'XDG_CONFIG_HOME';
+
+/** What a variable names; undefined when it names nothing or a relative path, which the rules say to ignore. */
+export function baseFolder(variable: BaseFolder): string | undefined {
+  const path = process.env[variable] ?? '';
+  return isAbsolute(path) ? path : undefined;
+}
 
 function stateFolder(): string {
-  const base = process.env['XDG_STATE_HOME'] ?? join(homedir(), '.local', 'state');
-  return join(base, 'lamina');
+  return join(baseFolder('XDG_STATE_HOME') ?? join(homedir(), '.local', 'state'), 'lamina');
 }
 
 function runtimeFolder(): string {
-  const base = process.env['XDG_RUNTIME_DIR'];
-  return base === undefined || base === '' ? stateFolder() : join(base, 'lamina');
+  const base = baseFolder('XDG_RUNTIME_DIR');
+  return base === undefined ? stateFolder() : join(base, 'lamina');
 }
 
 export function controlSocketPath(): string {

@@ -4,10 +4,11 @@
 // synced. Whatever fails, the new file is removed again and the save is refused. Saves that are asked for
 // while one runs share the next.
 
-import { mkdir, open, readFile, rename, rm } from 'node:fs/promises';
+import { open, readFile, rename, rm } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { DmError, errorText } from '../base/errors.ts';
 import { Status, statusOfError } from '../base/status.ts';
+import { makeFolders } from '../io/make-folders.ts';
 import { EMPTY_STATE, parseState, printState, type SavedState } from './state-file.ts';
 
 export interface StateFile {
@@ -138,8 +139,9 @@ const NODE_FILES: StateFiles = {
       throw error;
     }
   },
-  async makeFolder(path) {
-    await mkdir(path, { recursive: true, mode: 0o700 });
+  makeFolder(path) {
+    makeFolders(path);
+    return Promise.resolve();
   },
   async create(path) {
     const file = await open(path, 'w', 0o600);

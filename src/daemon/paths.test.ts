@@ -1,0 +1,43 @@
+// Places of sockets and state: what the environment says, and nothing relative to where somebody stands.
+
+import assert from 'node:assert/strict';
+import { homedir } from 'node:os';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { controlSocketPath, statePath } from './paths.ts';
+
+/** Runs `look` with these variables; undefined: not set. */
+function withFolders(
+  state: string | undefined,
+  runtime: string | undefined,
+  look: () => void,
+): void {
+  const before = { ...process.env };
+  const wanted = { XDG_STATE_HOME: state, XDG_RUNTIME_DIR: runtime };
+  for (const [name, value] of Object.entries(wanted)) {
+    if (value === undefined) Reflect.deleteProperty(process.env, name);
+    else process.env[name] = value;
+  }
+  try {
+    look();
+  } finally {
+    process.env = before;
+  }
+}
+
+test('the variables say where', () => {
+  withFolders('/s', '/r', () => {
+    assert.equal(statePath(), '/s/lamina/state.json');
+    assert.equal(controlSocketPath(), '/r/lamina/control.sock');
+  });
+});
+
+test('a variable that is empty or relative counts as not set', () => {
+  const home = join(homedir(), '.local/state/lamina');
+  for (const value of [undefined, '', 'state', './state']) {
+    withFolders(value, value, () => {
+      assert.equal(statePath(), join(home, 'state.json'));
+      assert.equal(controlSocketPath(), join(home, 'control.sock'));
+    });
+  }
+});
