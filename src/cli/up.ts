@@ -5,6 +5,7 @@ import type { Command } from 'commander';
 import { DmError, errorText } from '../base/errors.ts';
 import { printable } from '../base/names.ts';
 import { Status } from '../base/status.ts';
+import type { LoadedStack } from '../daemon/stack-file.ts';
 import { printLine as printTableLine } from '../dm/table-text.ts';
 import { call } from './daemon-call.ts';
 import { print, printLine } from './output.ts';
@@ -36,9 +37,9 @@ A stack file:
       device: fast`,
     )
     .action(async (file: string, o: Flags) => {
+      const stack = await readStack(file);
       const present = await look();
-      const steps = planUp(await wantedOf(file, present), present, o.prune === true);
-      await follow(steps, o);
+      await follow(planUp(wantedOf(stack, present), present, o.prune === true), o);
     });
   program
     .command('down <stack.yaml>')
@@ -46,15 +47,19 @@ A stack file:
     .option('--dry-run', 'print what would be done, and do nothing')
     .option('--json', 'print the steps as JSON')
     .action(async (file: string, o: Flags) => {
+      const stack = await readStack(file);
       const present = await look();
-      await follow(planDown(await wantedOf(file, present), present), o);
+      await follow(planDown(wantedOf(stack, present), present), o);
     });
 }
 
-async function wantedOf(file: string, present: Present): Promise<Wanted> {
+async function readStack(file: string): Promise<LoadedStack> {
   // What reads such a file takes longer to load than most commands take.
   const { loadStackFile } = await import('../daemon/stack-file.ts');
-  const { devices, exports } = loadStackFile(file);
+  return loadStackFile(file);
+}
+
+function wantedOf({ devices, exports }: LoadedStack, present: Present): Wanted {
   const known = [...present.devices, ...devices].map((d) => d.name);
   return {
     devices: devices.map((d) => ({ ...d, table: withAbsolutePaths(d.table, known) })),

@@ -13,6 +13,8 @@ type Env = Readonly<Record<string, string>>;
 export type RunningDaemon = ChildProcess & {
   /** The first line that it printed. */
   readonly ready: string;
+  /** What it has said on stderr so far. */
+  said(): string;
 };
 
 export interface Desk {
@@ -61,7 +63,7 @@ export function desk(): Desk {
       const first = once(child.stdout, 'data') as Promise<[Buffer]>;
       const chunk = await Promise.race([first, once(child, 'exit').then(() => undefined)]);
       assert.ok(chunk !== undefined, `lamina daemon did not start: ${said}`);
-      return Object.assign(child, { ready: String(chunk[0]) });
+      return Object.assign(child, { ready: String(chunk[0]), said: () => said });
     },
     ok(args, input, status = 0, more = {}) {
       const done = call(args, input, more);

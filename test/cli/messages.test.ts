@@ -56,7 +56,11 @@ const BAD: readonly Bad[] = [
   ['completion tcsh', 2, /Allowed choices are bash, zsh, fish/],
   ['rename x', 2, /missing required argument 'new'/],
   ['create', 2, /create: no name: give NAME or --concise SPEC/],
-  ['message p x words', 2, /message: sector 'x': expected a number of 0 or more/],
+  [
+    'message p x words',
+    2,
+    /message: sector 'x': expected a number, which comes before the words: lamina message p 0 x words/,
+  ],
   ['wait p x', 2, /wait: event 'x': expected a number of 0 or more/],
   ['conformance', 2, /give one of DEVICE, --table, --serve, --simulate; found none/],
   ['conformance --simulate --only nosuch', 2, /--only nosuch: no such check/],
@@ -74,8 +78,8 @@ const BAD: readonly Bad[] = [
   ['serve --table bad', 1, /expected <start sector> <sectors>/],
   [`serve --table '0 8 crypt aes-xts-plain64 ${KEY} 0 disk 0'`, 1, /64 characters: expected/],
   [`serve --table '0 8 crypt ${KEY} 0 disk 0'`, 1, /Not enough arguments: 4/],
-  ['serve --file missing', 1, /missing: No such file or directory/],
-  ['serve --file dir', 1, /dir: Is a directory/],
+  ['serve --file missing', 1, /missing: cannot read: No such file or directory/],
+  ['serve --file dir', 1, /dir: cannot read: Is a directory/],
   ['serve --file junk', 1, /junk:1: /],
   // serve: where, and for whom.
   ["serve disk --unix ''", 2, /the path of a socket is empty/],
@@ -106,7 +110,7 @@ const BAD: readonly Bad[] = [
   ['replay disk junk', 3, /disk: super: magic/],
   ['create x missing', 1, /missing: cannot read: No such file or directory/],
   ['create x dir', 1, /dir: cannot read: Is a directory/],
-  ['up missing', 1, /missing: No such file or directory/],
+  ['up missing', 1, /missing: cannot read: No such file or directory/],
   ['up junk', 1, /junk:1: /],
   // Without a daemon.
   ['ls', 1, /no daemon at .*control\.sock .*start one with: lamina daemon/],

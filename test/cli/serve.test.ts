@@ -76,11 +76,11 @@ const WRONG: readonly (readonly [args: readonly string[], status: number, messag
   [['serve', '--concise', 'a,,x,rw,0 8 zero'], 1, /minor 'x': expected a number or nothing/],
   [['serve', '--concise', 'a,,,rx,0 8 zero'], 1, /flags 'rx': expected rw or ro/],
   [['serve', '--concise', ',,,rw,0 8 zero'], 1, /no name/],
-  [['serve', '--file', join(folder.path, 'no.yaml')], 1, /no\.yaml: No such file/],
+  [['serve', '--file', join(folder.path, 'no.yaml')], 1, /no\.yaml: cannot read: No such file/],
   [
     ['serve', '--file', stackFile('devices:\n  - name: 1\n    tabel: x\n')],
     1,
-    /bad\.yaml:2: devices\.0/,
+    /bad\.yaml:3: devices\.0\.tabel: unknown field; did you mean 'table'/,
   ],
   [['srve'], 2, /unknown command 'srve'\n\(Did you mean serve\?\)/],
 ];

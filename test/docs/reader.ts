@@ -27,7 +27,8 @@ import {
 import { isWhole, sleep, Terminal } from './terminal.ts';
 
 /** Commands that stay in the foreground until Ctrl-C; a reader sees the line that says they are ready. */
-const SERVERS = /^(?:bin\/)?lamina (?:serve|daemon)\b(?!.*(?:&|--help)\s*$)|^tools\/demo\b/s;
+const SERVERS =
+  /^(?:bin\/)?lamina (?:serve|daemon)\b(?!.*(?:&|--help|--check-config|--stop)\s*$)|^tools\/demo\b/s;
 
 /** A page is followed in a clone of the repository, or in a folder of its own. */
 export type Place = 'clone' | 'folder';
@@ -76,6 +77,8 @@ class Reader {
       XDG_RUNTIME_DIR: join(this.folder, 'run'),
       XDG_STATE_HOME: join(this.folder, 'state'),
     };
+    // Pages show what is printed without colours, whatever runs the tests.
+    this.#env['NO_COLOR'] = '1';
     delete this.#env['NODE_TEST_CONTEXT'];
     delete this.#env['NODE_OPTIONS'];
   }
