@@ -6,7 +6,7 @@ import { printable } from '../base/names.ts';
 import { Status, statusName, statusOfError } from '../base/status.ts';
 import { isSystemError, systemErrorText } from '../base/system-error.ts';
 import { WrongPassphrase } from '../tools/luks/luks-error.ts';
-import { printJson, tell } from './output.ts';
+import { printLine, tell } from './output.ts';
 
 export const EXIT_FAILED = 1;
 export const EXIT_USAGE = 2;
@@ -53,15 +53,16 @@ export function reportError(error: unknown): void {
 }
 
 /**
- * Prints an error for the program that called with --json, where its result would be: on stdout, as
- * `{"error":{"status":"EBUSY","message":"..."}}`. False: it did not.
+ * Prints an error for the program that called with --json, where its result would be: on stdout, in
+ * one line also where results are a line each, as `{"error":{"status":"EBUSY","message":"..."}}`.
+ * False: the call was without --json, and nothing was printed.
  */
 export function reportAsJson(error: unknown): boolean {
   const end = process.argv.indexOf('--');
   const words = end === -1 ? process.argv : process.argv.slice(0, end);
   if (!words.includes('--json')) return false;
   const [message = ''] = errorLines(error);
-  printJson({ error: { status: statusName(statusOf(error)), message } });
+  printLine(JSON.stringify({ error: { status: statusName(statusOf(error)), message } }));
   return true;
 }
 

@@ -99,7 +99,7 @@ test('a simulated table passes everything, a wrong call changes nothing', async 
   assert.equal(result.failed.length, 0);
   for (const args of [[], ['x.img'], ['--serve', 'nbdkit memory'], ['--only', 'nothing', 'x']]) {
     const refused = await conformance(...args);
-    assert.equal(refused.code, 1, refused.text);
+    assert.equal(refused.code, 2, refused.text);
     assert.match(
       refused.text,
       /conformance: (give one of|overwrites)|--serve|--only nothing: no such/,
