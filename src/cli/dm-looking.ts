@@ -53,32 +53,48 @@ async function showLines(
   only: string | undefined,
   o: LineFlags,
 ): Promise<void> {
-  const names = await namesFor(verb, only);
-  const all: { readonly name: string; readonly lines: TargetLine[] }[] = [];
-  for (const name of names) {
-    const lines = await call(verb, name, {
-      inactive: o.inactive === true,
-      showKeys: o.showkeys === true,
-      noflush: o.noflush === true,
-    });
-    all.push({ name, lines: lines.filter((l) => o.target === undefined || l.type === o.target) });
+  const all: DeviceLines[] = [];
+  for (const device of only === undefined ? await call('list') : [{ name: only }]) {
+    all.push(await linesOf(verb, device, o));
   }
   if (o.json === true) {
     printJson(all);
     return;
   }
-  if (names.length === 0) print('No devices found');
-  for (const { name, lines } of all) {
+  if (all.length === 0) print('No devices found');
+  for (const { name, lines, reason } of all) {
     const prefix = only === undefined ? `${shownName(name)}: ` : '';
     for (const line of lines) print(`${prefix}${printLine(line)}`);
+    if (reason !== undefined) print(`${prefix}MISSING: ${printable(reason)}`);
   }
 }
 
-/** What is missing has tables, as they were saved, and no status. */
-async function namesFor(verb: 'table' | 'status', only: string | undefined): Promise<string[]> {
-  if (only !== undefined) return [only];
-  const devices = await call('list');
-  return devices.filter((d) => verb === 'table' || d.state !== 'MISSING').map((d) => d.name);
+interface DeviceLines {
+  readonly name: string;
+  readonly lines: readonly TargetLine[];
+  /** Of a device that has no status because it is missing. */
+  readonly state?: 'MISSING';
+  readonly reason?: string;
+}
+
+/** What is missing has tables, as they were saved, and a reason in place of its status. */
+async function linesOf(
+  verb: 'table' | 'status',
+  device: Pick<DeviceLines, 'name'> & Partial<Pick<ListedDevice, 'state' | 'reason'>>,
+  o: LineFlags,
+): Promise<DeviceLines> {
+  const { name } = device;
+  const isMissing = verb === 'status' && device.state === 'MISSING';
+  const all = await call(isMissing ? 'table' : verb, name, {
+    inactive: o.inactive === true,
+    showKeys: o.showkeys === true,
+    noflush: o.noflush === true,
+  });
+  const lines = all.filter((l) => o.target === undefined || l.type === o.target);
+  if (!isMissing) return { name, lines };
+  // Its saved table tells whether it is of the type asked for.
+  if (o.target !== undefined && lines.length === 0) return { name, lines: [] };
+  return { name, lines: [], state: 'MISSING', reason: device.reason ?? '' };
 }
 
 function addReports(program: Command): void {

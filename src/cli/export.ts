@@ -36,14 +36,14 @@ export function addExport(program: Command): void {
       if (o.json === true) printJson(created);
     });
   command
-    .command('remove <name>')
+    .command('remove <name...>')
     .description(VERBS.removeExport.help)
     .option('-f, --force', 'disconnect its clients')
     .option('--json', 'print what was removed')
-    .action(async (name: string, o: { readonly force?: boolean; readonly json?: boolean }) => {
+    .action(async (names: string[], o: { readonly force?: boolean; readonly json?: boolean }) => {
       const options = { force: o.force === true };
-      await call('removeExport', name, options);
-      if (o.json === true) printJson({ removed: [name] });
+      for (const name of names) await call('removeExport', name, options);
+      if (o.json === true) printJson({ removed: names });
     });
   command
     .command('list')

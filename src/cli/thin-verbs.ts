@@ -5,6 +5,7 @@ import { open } from 'node:fs/promises';
 import { resolve } from 'node:path';
 import { type Command, InvalidArgumentError } from 'commander';
 import { DmError, invalid } from '../base/errors.ts';
+import { printable } from '../base/names.ts';
 import { Status } from '../base/status.ts';
 import { formatSize, KIB, MIB, parseSize, SECTOR_BYTES } from '../base/units.ts';
 import type { TargetLine } from '../dm/control.ts';
@@ -12,7 +13,7 @@ import { escapeArg, splitArgs } from '../dm/table-text.ts';
 import { createDurably } from '../io/durable-file.ts';
 import { call } from './daemon-call.ts';
 import { WrongCall } from './errors.ts';
-import { print } from './output.ts';
+import { print, shownName } from './output.ts';
 
 function size(text: string): number {
   const bytes = parseSize(text);
@@ -78,10 +79,7 @@ export function addPoolVerbs(pool: Command): void {
     .description('what a pool has and what its volumes use; all pools without a name')
     .option('--json', 'as JSON')
     .action(async (name: string | undefined, o: { readonly json?: boolean }) => {
-      const reports = [];
-      for (const pool of name === undefined ? await poolNames() : [name]) {
-        reports.push(await reportPool(pool));
-      }
+      const reports = name === undefined ? await reportPools() : [await reportPool(name)];
       if (o.json === true) print(`${JSON.stringify(reports, null, 2)}\n`);
       else for (const report of reports) printReport(report);
     });
@@ -164,13 +162,21 @@ interface PoolReport {
   readonly volumes: readonly VolumeReport[];
 }
 
-async function poolNames(): Promise<string[]> {
-  const names: string[] = [];
-  for (const { name } of await call('list')) {
+interface MissingPool {
+  readonly name: string;
+  readonly state: 'MISSING';
+  readonly reason: string;
+}
+
+/** One that is missing keeps no other from being shown. */
+async function reportPools(): Promise<(PoolReport | MissingPool)[]> {
+  const reports: (PoolReport | MissingPool)[] = [];
+  for (const { name, state, reason = '' } of await call('list')) {
     const [line] = await call('table', name);
-    if (line?.type === 'thin-pool') names.push(name);
+    if (line?.type !== 'thin-pool') continue;
+    reports.push(state === 'MISSING' ? { name, state, reason } : await reportPool(name));
   }
-  return names;
+  return reports;
 }
 
 async function volumesOf(pool: string): Promise<Volume[]> {
@@ -237,7 +243,11 @@ function share(used: number, all: number): string {
   return `${formatSize(used)} of ${formatSize(all)} (${percent} %)`;
 }
 
-function printReport(r: PoolReport): void {
+function printReport(r: PoolReport | MissingPool): void {
+  if ('reason' in r) {
+    print(`${shownName(r.name)}: MISSING: ${printable(r.reason)}\n`);
+    return;
+  }
   const lines = [
     `${r.name}: ${r.mode}${r.needsCheck ? ', needs check' : ''}`,
     `  data      ${share(r.dataUsedBytes, r.dataBytes)}`,

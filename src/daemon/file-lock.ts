@@ -18,6 +18,20 @@ export interface LockOwner {
   readonly ownerPid: number | undefined;
 }
 
+/** Who has the lock, or had it last, as far as that can be told without a look at the lock itself. */
+export function lockOwner(path: string): LockOwner {
+  try {
+    return { ownerPid: pidIn(readFileSync(path, 'utf8')) };
+  } catch {
+    return { ownerPid: undefined };
+  }
+}
+
+function pidIn(text: string): number | undefined {
+  const pid = Number(text.trim());
+  return Number.isSafeInteger(pid) && pid > 0 ? pid : undefined;
+}
+
 /** Throws DmError when there cannot be such a file. */
 export function tryLockFile(path: string): FileLock | LockOwner {
   let fd: number;
@@ -28,9 +42,9 @@ export function tryLockFile(path: string): FileLock | LockOwner {
     throw new DmError(statusOfError(error), `lock ${path}: ${errorText(error)}`);
   }
   if (flock(fd, LOCK_EX | LOCK_NB) !== 0) {
-    const pid = Number(readFileSync(fd, 'utf8').trim());
+    const ownerPid = pidIn(readFileSync(fd, 'utf8'));
     closeSync(fd);
-    return { ownerPid: Number.isSafeInteger(pid) && pid > 0 ? pid : undefined };
+    return { ownerPid };
   }
   // For whoever is refused; nothing depends on it, so a full disk is no obstacle.
   try {

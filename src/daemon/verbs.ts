@@ -23,6 +23,8 @@ export interface Verb<N extends VerbName> {
   /** Names of the exports whose turn it takes. */
   readonly exports?: (args: VerbArgs<N>) => readonly string[];
   readonly help: string;
+  /** What it is called for is to wait: nobody is surprised when the answer takes long. */
+  readonly waits?: true;
 }
 
 const first = ([name]: readonly [string, ...unknown[]]): readonly string[] => [name];
@@ -46,6 +48,7 @@ export const VERBS = {
     at: 'plane',
     devices: first,
     help: 'hold new I/O, wait for what is in flight, flush',
+    waits: true,
   },
   resume: {
     kind: 'change',
@@ -71,6 +74,7 @@ export const VERBS = {
     kind: 'look',
     at: 'plane',
     help: 'wait until the event number is above EVENT (now, if not given)',
+    waits: true,
   },
   targets: { kind: 'look', at: 'plane', help: 'list the target types' },
   measure: { kind: 'look', at: 'plane', help: 'the size of what a table could name' },
@@ -81,7 +85,7 @@ export const VERBS = {
     exports: ([{ name }]) => [name],
     help: "export a device; '' is the default export",
   },
-  removeExport: { kind: 'change', at: 'plane', exports: first, help: 'end an export' },
+  removeExport: { kind: 'change', at: 'plane', exports: first, help: 'end exports' },
   listExports: { kind: 'look', at: 'plane', help: 'list exports' },
   stats: { kind: 'look', at: 'plane', help: 'what the data plane holds and has done' },
   retry: {

@@ -125,12 +125,15 @@ export class DeviceMapper implements DmControl {
     const node = this.#names.find(name);
     const isForced = options.force === true;
     await this.#inTurn(node, signal, async (until) => {
-      if (node.openCount > 0 && isForced) await this.#replaceByError(node, until);
+      const isReplaced =
+        node.openCount > 0 && isForced && (await this.#replaceByError(node, until));
       if (node.openCount === 0) {
         await this.#end(node, { isForced, signal: until });
         return;
       }
-      if (options.deferred !== true) throw this.#busy(node);
+      if (options.deferred !== true) {
+        throw this.#busy(node, isReplaced ? '; its table has been replaced by errors' : '');
+      }
       node.isDeferredRemove = true;
     });
   }
@@ -343,12 +346,12 @@ export class DeviceMapper implements DmControl {
     }
   }
 
-  #busy(node: DeviceNode): DmError {
+  #busy(node: DeviceNode, what: string): DmError {
     const users = this.#names.all
       .filter((n) => this.#builder.usesOf(n).has(node.device))
       .map((n) => n.name);
     const by = users.length > 0 ? ` (used by ${users.join(', ')})` : ' (exported)';
-    return new DmError(Status.Busy, `device ${node.name}: Device or resource busy${by}`);
+    return new DmError(Status.Busy, `device ${node.name}: Device or resource busy${by}${what}`);
   }
 
   #ending(node: DeviceNode): DmError {
@@ -356,12 +359,12 @@ export class DeviceMapper implements DmControl {
   }
 
   /**
-   * What is in use gets a table of errors, in a verb of its own. Throws what the old table
-   * lost.
+   * What is in use gets a table of errors, in a verb of its own. False: it has no table.
+   * Throws what the old table lost.
    */
-  async #replaceByError(node: DeviceNode, signal: AbortSignal): Promise<void> {
+  async #replaceByError(node: DeviceNode, signal: AbortSignal): Promise<boolean> {
     const sectors = node.device.lenSectors;
-    if (sectors === 0) return;
+    if (sectors === 0) return false;
     const table = await this.#build(node, `0 ${sectors} error`, node.isReadOnly, signal);
     let failure: unknown;
     const note = (error: unknown): void => void (failure ??= error);
@@ -374,6 +377,7 @@ export class DeviceMapper implements DmControl {
     }
     await node.slots.resume().catch(note);
     if (failure !== undefined) throw withDevice(node.name, failure);
+    return true;
   }
 
   #hold(node: DeviceNode): OpenDevice {

@@ -1,7 +1,12 @@
 // A daemon with a runtime folder of its own, and commands that talk to it, for tests.
 
 import assert from 'node:assert/strict';
-import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
+import {
+  type ChildProcess,
+  type ChildProcessWithoutNullStreams,
+  spawn,
+  spawnSync,
+} from 'node:child_process';
 import { once } from 'node:events';
 import { fileURLToPath } from 'node:url';
 import { makeTestFolder } from './lamina-server.ts';
@@ -21,6 +26,8 @@ export interface Desk {
   readonly path: string;
   /** Resolves when the daemon is ready. */
   start(args?: readonly string[], env?: Env): Promise<RunningDaemon>;
+  /** A command that runs by itself. */
+  begin(args: readonly string[]): ChildProcessWithoutNullStreams;
   /** Standard output of a command that must succeed, or end with the status given. */
   ok(args: readonly string[], input?: string, status?: number, env?: Env): string;
   /** Standard error of a command that must fail. */
@@ -64,6 +71,11 @@ export function desk(): Desk {
       const chunk = await Promise.race([first, once(child, 'exit').then(() => undefined)]);
       assert.ok(chunk !== undefined, `lamina daemon did not start: ${said}`);
       return Object.assign(child, { ready: String(chunk[0]), said: () => said });
+    },
+    begin(args) {
+      const child = spawn(process.execPath, [LAMINA, ...args], { env, cwd: folder.path });
+      running.push(child);
+      return child;
     },
     ok(args, input, status = 0, more = {}) {
       const done = call(args, input, more);

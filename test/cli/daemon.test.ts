@@ -88,9 +88,58 @@ test('devices, exports and their data are there again after a kill -9', async ()
     assert.match(again.said(), /device lost could not be recreated: .*too small/);
     // Its minor is its own, and it comes back when its file does.
     assert.match(d.ok(['info', '-c', 'other']), /other +253 3 /);
+    // What is missing keeps nothing else from being shown.
+    const [, , missing] = d.ok(['status']).split('\n');
+    assert.match(missing ?? '', /^lost: MISSING: table: linear: .*gone.img: too small/);
+    assert.match(d.ok(['status']), /^low: 0 2048 linear \ntop: 0 2048 linear \nlost: .*\nother: /);
+    const shown = JSON.parse(d.ok(['status', '--json'])) as { name: string; reason?: string }[];
+    assert.deepEqual(
+      shown.map(({ name, reason }) => [name, reason?.includes('too small')]),
+      [
+        ['low', undefined],
+        ['top', undefined],
+        ['lost', true],
+        ['other', undefined],
+      ],
+    );
+    assert.match(d.ok(['status', '--target', 'linear']), /\nlost: MISSING/);
+    assert.doesNotMatch(d.ok(['status', '--target', 'zero']), /lost|low/);
+    assert.match(d.refused(['status', 'lost']), /device lost: is missing: .*too small/);
     truncateSync(join(d.path, 'gone.img'), 1 << 20);
     d.ok(['retry']);
     assert.equal(d.ok(['ls']).split('\n')[2], 'lost\t(253:2)');
+  } finally {
+    await d.end();
+  }
+});
+
+test('a daemon that does not answer is waited for, with a word about it', async () => {
+  const d = desk();
+  const daemon = await d.start();
+  try {
+    daemon.kill('SIGSTOP');
+    const listing = d.begin(['ls', '--tree']);
+    const [said] = (await once(listing.stderr, 'data')) as [Buffer];
+    assert.equal(
+      String(said),
+      `lamina: waiting for the daemon (PID ${daemon.pid}) to answer 'list'\n`,
+    );
+    daemon.kill('SIGCONT');
+    assert.deepEqual(await once(listing, 'exit'), [0, null]);
+  } finally {
+    daemon.kill('SIGCONT');
+    await d.end();
+  }
+});
+
+test('several exports end in one call', async () => {
+  const d = desk();
+  try {
+    await d.start();
+    d.ok(['create', 'x', '--table', '0 8 zero']);
+    for (const name of ['x', '', 'a b']) d.ok(['export', 'add', name, '--device', 'x']);
+    d.ok(['export', 'remove', '', 'a b']);
+    assert.match(d.ok(['export', 'list']), /^x\tx\trw\t4096\t0 connections\n$/);
   } finally {
     await d.end();
   }

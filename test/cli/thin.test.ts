@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict';
 import { execFileSync, spawnSync } from 'node:child_process';
-import { statSync } from 'node:fs';
+import { rmSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { desk } from '../../src/testing/daemon-desk.ts';
@@ -81,6 +81,16 @@ test('what the daemon leaves, thin_check finds clean, and a new daemon finds aga
     assert.match(status, /^0 204800 thin \d+ \d+\n$/);
     assert.ok(Number(status.split(' ')[3]) >= 3 * 2048);
     assert.doesNotMatch(qemuIo(uri, 'read -P 3 1M 3M'), /failed|error/i);
+    // A pool that is missing keeps no other from being shown.
+    d.ok(['pool', 'create', 'lost', '--data', 'l', '--metadata', 'm', '--size', '16M']);
+    d.ok(['stop']);
+    rmSync(join(d.path, 'l'));
+    await d.start();
+    const pools = d.ok(['pool', 'status']);
+    assert.match(pools, /^p: rw\n/);
+    assert.match(pools, /\nlost: MISSING: .*\/l: /);
+    const [, lost] = JSON.parse(d.ok(['pool', 'status', '--json'])) as { reason?: string }[];
+    assert.match(lost?.reason ?? '', /\/l: /);
     await d.end();
   } catch (error) {
     await d.end().catch(() => undefined);

@@ -150,7 +150,10 @@ test('force puts error under those who have it open', async () => {
   const t = mapper();
   await t.dm.create({ name: 'x', table: '0 64 linear test:a 0' });
   const open = await t.dm.openDevice('x');
-  await assert.rejects(t.dm.remove('x', { force: true }), /busy \(exported\)/);
+  await assert.rejects(
+    t.dm.remove('x', { force: true }),
+    /busy \(exported\); its table has been replaced by errors$/,
+  );
   assert.equal((await t.dm.table('x'))[0]?.type, 'error');
   await open.close();
   await t.dm.remove('x');
