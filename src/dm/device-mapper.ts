@@ -42,7 +42,7 @@ export class DeviceMapper implements DmControl {
     this.#builder = new TableBuilder(options, this.#names, (node) => this.#hold(node));
   }
 
-  /** Backends and shared objects that are open: none after `close`. */
+  /** Backends and shared objects that are open, and claims that are held: none after `close`. */
   get openCount(): number {
     return this.#builder.openCount;
   }

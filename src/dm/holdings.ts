@@ -1,5 +1,5 @@
-// What one table holds: the devices its lines name, each opened once, and the objects it shares with
-// other tables. Everything is closed with the table, the latest first.
+// What one table holds: the devices its lines name, each opened once, the objects it shares with
+// other tables, and what it has claimed. Everything is closed with the table, the latest first.
 
 import { closeAll } from '../base/close-all.ts';
 import type { BlockDevice } from '../bio/device.ts';
@@ -29,6 +29,10 @@ export class Holdings {
   addShare(share: Share): void {
     this.#shares.push(share);
     this.#inOrder.push(share);
+  }
+
+  addClaim(claim: { close(): Promise<void> }): void {
+    this.#inOrder.push(claim);
   }
 
   /** What this table provides of a kind. */

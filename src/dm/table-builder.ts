@@ -10,6 +10,7 @@ import { Status } from '../base/status.ts';
 import type { BlockDevice } from '../bio/device.ts';
 import type { IoEngine } from '../io/engine.ts';
 import { BackendShares, type OpenBackend } from './backend-shares.ts';
+import { Claims } from './claims.ts';
 import type { DeviceNames } from './device-names.ts';
 import type { DeviceNode } from './device-node.ts';
 import { Holdings, type OpenDevice } from './holdings.ts';
@@ -37,6 +38,7 @@ export class TableBuilder {
   readonly #hold: (node: DeviceNode) => OpenDevice;
   readonly #backends: BackendShares;
   readonly #shares = new Shares();
+  readonly #claims: Claims;
 
   /** `hold` counts one more user of a mapped device, or refuses. */
   constructor(
@@ -48,11 +50,12 @@ export class TableBuilder {
     this.#names = names;
     this.#hold = hold;
     this.#backends = new BackendShares(options.openBackend);
+    this.#claims = new Claims((device) => names.ofDevice(device)?.device.live ?? null);
   }
 
-  /** Backends and shared objects that are open. */
+  /** Backends and shared objects that are open, and claims that are held. */
   get openCount(): number {
-    return this.#backends.size + this.#shares.size;
+    return this.#backends.size + this.#shares.size + this.#claims.size;
   }
 
   /** Throws DmError, with everything closed that was opened for the table. */
@@ -121,6 +124,10 @@ export class TableBuilder {
         if (share === undefined) return undefined;
         holdings.addShare(share);
         return share.object as typeof kind.object;
+      },
+      claim: (range, use) => {
+        const claim = { owner: node, table: holdings, range, use };
+        holdings.addClaim(this.#claims.add(claim));
       },
       openDevice: async (reference, range) => {
         const device = await this.#open(node, reference, isReadOnly, holdings);

@@ -10,6 +10,7 @@ import type { BlockDevice, Extent } from '../bio/device.ts';
 import type { QueueLimits } from '../bio/limits.ts';
 import { endBio, submitBio } from '../bio/submit.ts';
 import type { IoEngine } from '../io/engine.ts';
+import type { ClaimUse } from './claims.ts';
 import type { Shared, ShareKind } from './shares.ts';
 
 export type MapResult = 0 | 1 | 2 | 3;
@@ -92,6 +93,11 @@ export interface Target {
   /** The TABLE line with keys in it, for a target whose `status` hides them. */
   tableWithKeys?(): string;
   devices(): readonly DeviceRange[];
+  /**
+   * The sectors of the target are its own: who uses its lower devices beside it does not get at
+   * them, because an owner of these devices gives out their space. See claims.ts.
+   */
+  readonly hasOwnSectors?: boolean;
   readonly traits?: TargetTraits;
   /** May tighten or loosen what stacking the devices of `devices()` gave. */
   limits?(stacked: QueueLimits): QueueLimits;
@@ -167,6 +173,12 @@ export interface TargetHost {
    * a user only.
    */
   findShared<T extends Shared>(kind: ShareKind<T>, device: BlockDevice): T | undefined;
+  /**
+   * No other mapped device may claim sectors of this range, by whatever way, and no other range
+   * that this table claims may have any. Held until the table is closed, also when the rest of
+   * the table cannot be made. Throws DmError. To be called before anything is written.
+   */
+  claim(range: DeviceRange, use: ClaimUse): void;
   /** Something that `wait` waits for has happened. */
   event(): void;
   /**

@@ -219,19 +219,22 @@ async function create(args: readonly string[], host: TargetHost): Promise<Target
   const { arena } = host.engine;
   // Before anything is opened: a blank metadata device would be formatted.
   checkReplacement(host, metadata, data);
+  claimBoth(host, metadata, data);
   const pool = await host.share(
     POOL,
     metadata,
     async () => await Pool.open(metadata, binding, { owner, arena, clock }),
   );
-  if (pool.owner !== owner) {
-    throw new DmError(
-      Status.Busy,
-      `metadata device already in use by a pool: ${metadataWord} is ${pool.owner.name}'s`,
-    );
-  }
   pool.checkBlockSize(options);
   return new ThinPool(pool, data, options, host);
+}
+
+/** Another pool on the same sectors, or data on metadata, would destroy both. */
+function claimBoth(host: TargetHost, metadata: BlockDevice, data: BlockDevice): void {
+  const all = { device: metadata, startSector: 0, lenSectors: metadata.lenSectors };
+  host.claim(all, { role: 'metadata device', by: 'a pool' });
+  const used = { device: data, startSector: 0, lenSectors: host.lenSectors };
+  host.claim(used, { role: 'data device', by: 'a pool' });
 }
 
 /** A live pool keeps its devices: its thin devices have their blocks there. */

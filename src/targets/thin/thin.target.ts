@@ -28,6 +28,7 @@ function whole(device: BlockDevice): DeviceRange {
 const DISCARD_BLOCKS_MAX = 1024;
 
 class Thin implements Target {
+  readonly hasOwnSectors = true;
   readonly traits: TargetTraits;
   readonly #path: ThinPath;
   readonly #poolDevice: BlockDevice;

@@ -1,0 +1,124 @@
+// Who has which sectors for itself alone: what two owners would destroy for each other, such as the data and the
+// metadata of thin pools.
+//
+// A claim is for a range of whatever device a table names. Claims are compared at the bottom: each range is followed
+// through the live tables of mapped devices down to backends. A target with one lower range of its own length maps
+// sector by sector; of any other target all that it uses counts. Where a target gives out sectors of its own (a thin
+// device), the way down ends: what lies below belongs to somebody who shares it out.
+
+import { DmError, invalid } from '../base/errors.ts';
+import { Status } from '../base/status.ts';
+import type { BlockDevice } from '../bio/device.ts';
+import type { Table } from './table.ts';
+import type { DeviceRange } from './target.ts';
+
+/** What a claimed range is for, in messages: `data device` of `a pool`. */
+export interface ClaimUse {
+  readonly role: string;
+  readonly by: string;
+}
+
+export interface Claim {
+  /** The mapped device for which the range is claimed. Tables of one owner may claim the same. */
+  readonly owner: { readonly name: string };
+  /** One for all claims of a table: within a table no two may overlap. */
+  readonly table: object;
+  readonly range: DeviceRange;
+  readonly use: ClaimUse;
+}
+
+export class Claims {
+  readonly #claims = new Set<Claim>();
+  readonly #liveTable: (device: BlockDevice) => Table | null;
+
+  /** `liveTable` is null for whatever is no mapped device, or has no table. */
+  constructor(liveTable: (device: BlockDevice) => Table | null) {
+    this.#liveTable = liveTable;
+  }
+
+  get size(): number {
+    return this.#claims.size;
+  }
+
+  /**
+   * The claim holds until it is closed. Throws DmError when sectors of the range are claimed
+   * already: EBUSY for another owner's, EINVAL for the same table's.
+   */
+  add(claim: Claim): { close(): Promise<void> } {
+    const wanted = this.#bottomOf(claim.range);
+    for (const other of this.#claims) {
+      const isSameTable = other.table === claim.table;
+      if (!isSameTable && other.owner === claim.owner) continue;
+      const both = overlapOf(wanted, this.#bottomOf(other.range));
+      if (both !== undefined)
+        throw isSameTable ? twice(claim, other, both) : busy(claim, other, both);
+    }
+    this.#claims.add(claim);
+    return {
+      close: () => {
+        this.#claims.delete(claim);
+        return Promise.resolve();
+      },
+    };
+  }
+
+  /** The ranges of backends, or of targets with sectors of their own, that `range` may reach. */
+  #bottomOf(range: DeviceRange): DeviceRange[] {
+    const table = this.#liveTable(range.device);
+    if (table === null) return [range];
+    const end = range.startSector + range.lenSectors;
+    const bottom: DeviceRange[] = [];
+    for (const { target, startSector, endSector } of table.entries) {
+      const from = Math.max(startSector, range.startSector);
+      const lenSectors = Math.min(endSector, end) - from;
+      if (lenSectors <= 0) continue;
+      const lower = target.devices();
+      const [only] = lower;
+      if (target.hasOwnSectors === true) {
+        bottom.push({ device: range.device, startSector: from, lenSectors });
+      } else if (lower.length === 1 && only?.lenSectors === endSector - startSector) {
+        const at = only.startSector + from - startSector;
+        bottom.push(...this.#bottomOf({ device: only.device, startSector: at, lenSectors }));
+      } else {
+        for (const one of lower) bottom.push(...this.#bottomOf(one));
+      }
+    }
+    return bottom;
+  }
+}
+
+function overlapOf(
+  ours: readonly DeviceRange[],
+  theirs: readonly DeviceRange[],
+): DeviceRange | undefined {
+  for (const a of ours) {
+    for (const b of theirs) {
+      if (a.device !== b.device) continue;
+      const startSector = Math.max(a.startSector, b.startSector);
+      const end = Math.min(a.startSector + a.lenSectors, b.startSector + b.lenSectors);
+      if (startSector < end)
+        return { device: a.device, startSector, lenSectors: end - startSector };
+    }
+  }
+  return undefined;
+}
+
+function sectorsOf({ device, startSector, lenSectors }: DeviceRange): string {
+  return `sectors ${startSector}..${startSector + lenSectors} of ${device.name}`;
+}
+
+function twice(claim: Claim, other: Claim, both: DeviceRange): DmError {
+  const one = `${other.use.role} ${other.range.device.name}`;
+  const two = `${claim.use.role} ${claim.range.device.name}`;
+  return invalid(`${one} and ${two} must not overlap: both have ${sectorsOf(both)}`);
+}
+
+function busy(claim: Claim, other: Claim, both: DeviceRange): DmError {
+  const [mine, theirs] = [claim.range.device, other.range.device];
+  const whose = `${other.owner.name}'s ${other.use.role}`;
+  const why =
+    mine === theirs
+      ? `${mine.name} is ${whose}`
+      : `${mine.name} has ${sectorsOf(both)}, and so has ${whose} ${theirs.name}`;
+  return new DmError(Status.Busy, `${claim.use.role} already in use by ${other.use.by}: ${why}`);
+}
