@@ -7,10 +7,10 @@ import { addServerOptions, type ServerFlags } from './server.ts';
 const EXAMPLES = `
 Examples:
   truncate -s 1G disk.img
-  lamina daemon &
+  lamina daemon --unix nbd.sock &
   lamina create disk --table '0 2097152 linear disk.img 0'
   lamina export add disk
-  nbdinfo "nbd+unix:///disk?socket=$XDG_RUNTIME_DIR/lamina/nbd.sock"
+  nbdinfo 'nbd+unix:///disk?socket=nbd.sock'
 
   lamina stop
   echo 'maxConnections: 16' >daemon.yaml
