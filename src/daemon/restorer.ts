@@ -7,10 +7,11 @@
 import type { Clock, Timer } from '../base/clock.ts';
 import { DmError, errorText } from '../base/errors.ts';
 import { Status, statusOfError } from '../base/status.ts';
+import { NO_SUCH_MAPPED } from '../dm/references.ts';
 import type { Missing } from './answers.ts';
 import { type Book, type DeviceEntry, isIncomplete, wordsOf } from './book.ts';
 import type { Plane } from './plane.ts';
-import type { SavedTable } from './state-file.ts';
+import type { SavedDevice, SavedTable } from './state-file.ts';
 import { deviceTurn, exportTurn, type Turns } from './turns.ts';
 
 export interface RestorerOptions {
@@ -191,7 +192,7 @@ export class Restorer {
         if (live !== undefined && saved.isSuspended) await this.#suspend(name);
       }
     } catch (error) {
-      this.#put(name, { missing: reasonOf(name, error) });
+      this.#put(name, { missing: this.#reasonOf(saved, live, error) });
       return statusOf(error);
     }
     try {
@@ -200,11 +201,24 @@ export class Restorer {
         await plane.load(name, inactive.text, { isReadOnly: inactive.isReadOnly });
       }
     } catch (error) {
-      this.#put(name, { missingInactive: reasonOf(name, error) });
+      this.#put(name, { missingInactive: this.#reasonOf(saved, inactive, error) });
       return statusOf(error);
     }
     this.#put(name, {});
     return Status.Ok;
+  }
+
+  /**
+   * Why a table was refused. Opened volumes are not in the state, so a device that is not in the book either may
+   * have been one.
+   */
+  #reasonOf({ name }: SavedDevice, table: SavedTable | undefined, error: unknown): string {
+    const reason = reasonOf(name, error);
+    const unknown = wordsOf(table).find((word) =>
+      reason.includes(`device ${word}: ${NO_SUCH_MAPPED}`),
+    );
+    if (unknown === undefined || this.#options.book.device(unknown) !== undefined) return reason;
+    return `${reason}; an encrypted volume comes back with: lamina luks open`;
   }
 
   /** What came of a try. A rename may have changed the tables in the book meanwhile. */

@@ -6,7 +6,7 @@ import { nameFault } from '../base/names.ts';
 import { Status } from '../base/status.ts';
 import type { BlockDevice } from '../bio/device.ts';
 import type { DeviceNode } from './device-node.ts';
-import { mappedWord } from './references.ts';
+import { mappedWord, NO_SUCH_MAPPED } from './references.ts';
 
 const NAME_BYTES_MAX = 127;
 const UUID_BYTES_MAX = 128;
@@ -111,6 +111,6 @@ export class DeviceNames {
     if (byName !== undefined) return byName;
     const byMinor = this.all.find((node) => String(node.minor) === word.minor);
     if (byMinor !== undefined || !word.isSure) return byMinor;
-    throw new DmError(Status.NoDevice, `device ${reference}: no such mapped device`);
+    throw new DmError(Status.NoDevice, `device ${reference}: ${NO_SUCH_MAPPED}`);
   }
 }

@@ -19,6 +19,9 @@ export function isBareWord(reference: string): boolean {
   return !reference.includes('/') && !SCHEME.test(reference);
 }
 
+/** Behind `device NAME: `, where a table names a mapped device that there is not. */
+export const NO_SUCH_MAPPED = 'no such mapped device';
+
 /** The name or the number of a mapped device; undefined for what a backend opens. */
 export function mappedWord(
   reference: string,

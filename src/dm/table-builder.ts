@@ -14,7 +14,7 @@ import { Claims } from './claims.ts';
 import type { DeviceNames } from './device-names.ts';
 import type { DeviceNode } from './device-node.ts';
 import { Holdings, type OpenDevice } from './holdings.ts';
-import { absoluteReference, isBareWord } from './references.ts';
+import { absoluteReference, isBareWord, NO_SUCH_MAPPED } from './references.ts';
 import { Shares } from './shares.ts';
 import { closeEntries, makeEntry, Table, type TableEntry } from './table.ts';
 import { parseTable, type TableLine } from './table-text.ts';
@@ -188,7 +188,7 @@ export class TableBuilder {
     if (this.#options.bareWordsAreDevices === true && isBareWord(reference)) {
       throw new DmError(
         Status.NoDevice,
-        `device ${reference}: no such mapped device; a file is named by a path: ./${reference}`,
+        `device ${reference}: ${NO_SUCH_MAPPED}; a file is named by a path: ./${reference}`,
       );
     }
     return absoluteReference(reference);
