@@ -7,33 +7,59 @@ import type { z } from 'zod';
 const SHOWN_MAX = 40;
 
 export interface SchemaFault {
-  /** Of the field: where it is, or would be. */
+  /** Of the field that is wrong; of the object, where a field is one that there is not. */
   readonly path: readonly PropertyKey[];
+  /** Where that is in what was checked; for what is missing, where it should be. */
+  readonly at: readonly PropertyKey[];
   readonly text: string;
 }
 
-/** The issue to tell of: a field that there is not is mostly why another one is not there. */
-export function mainIssue(issues: readonly z.core.$ZodIssue[]): z.core.$ZodIssue | undefined {
-  return issues.find(({ code }) => code === 'unrecognized_keys') ?? issues[0];
+/**
+ * What to tell of, the main thing first: a field that there is not is mostly why another one is missing, which
+ * is told behind it. `value` is what was checked; `schema` tells which fields there are.
+ */
+export function describeFaults(
+  issues: readonly z.core.$ZodIssue[],
+  value: unknown,
+  schema: z.core.$ZodType,
+): SchemaFault[] {
+  const unknown = issues.find((issue) => issue.code === 'unrecognized_keys');
+  if (unknown === undefined) {
+    return issues.slice(0, 1).map((issue) => describeIssue(issue, value));
+  }
+  const { path } = unknown;
+  const isBeside = (issue: z.core.$ZodIssue): boolean =>
+    issue.path.length === path.length + 1 && path.every((key, i) => issue.path[i] === key);
+  const missing = issues.filter(
+    (issue) => isBeside(issue) && valueAt(value, issue.path) === undefined,
+  );
+  return [
+    ...unknown.keys.map((key) => ({
+      path,
+      at: [...path, key],
+      text: `unknown field '${key}'${hint(key, fieldsAt(schema, path))}`,
+    })),
+    ...missing.map((issue) => describeIssue(issue, value)),
+  ];
 }
 
-/** `value` is what was checked; `schema`, if given, tells which fields there are. */
-export function describeIssue(
-  issue: z.core.$ZodIssue,
-  value: unknown,
-  schema?: z.core.$ZodType,
-): SchemaFault {
-  if (issue.code === 'unrecognized_keys') {
-    const [key = ''] = issue.keys;
-    const near = schema === undefined ? undefined : nearest(key, fieldsAt(schema, issue.path));
-    const hint = near === undefined ? '' : `; did you mean '${near}'?`;
-    return { path: [...issue.path, key], text: `unknown field${hint}` };
-  }
-  const found = shown(valueAt(value, issue.path));
-  if (issue.code === 'invalid_type') {
-    return { path: issue.path, text: `expected ${issue.expected}, found ${found}` };
-  }
-  return { path: issue.path, text: `${issue.message}, found ${found}` };
+function hint(key: string, fields: readonly string[]): string {
+  const near = nearest(key, fields);
+  return near === undefined ? '' : `; did you mean '${near}'?`;
+}
+
+function describeIssue(issue: z.core.$ZodIssue, value: unknown): SchemaFault {
+  const { path } = issue;
+  const found = valueAt(value, path);
+  const wanted = issue.code === 'invalid_type' ? `expected ${kind(issue.expected)}` : issue.message;
+  const text = found === undefined ? `missing; ${wanted}` : `${wanted}, found ${shown(found)}`;
+  return { path, at: path, text };
+}
+
+/** A type of zod's in words. */
+function kind(type: string): string {
+  if (type === 'int') return 'a whole number';
+  return `${/^[aeiou]/.test(type) ? 'an' : 'a'} ${type}`;
 }
 
 function valueAt(value: unknown, path: readonly PropertyKey[]): unknown {
@@ -43,7 +69,6 @@ function valueAt(value: unknown, path: readonly PropertyKey[]): unknown {
 }
 
 function shown(value: unknown): string {
-  if (value === undefined) return 'nothing';
   const text = JSON.stringify(value) ?? typeof value;
   return text.length > SHOWN_MAX ? `${text.slice(0, SHOWN_MAX)}...` : text;
 }

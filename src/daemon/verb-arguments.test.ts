@@ -20,17 +20,21 @@ function refusal(verb: VerbName, ...args: readonly unknown[]): string {
 
 test('a refusal names the verb, the field, what was found and what was expected', () => {
   const cases: readonly [string, VerbName, ...unknown[]][] = [
-    ['suspend: noflush: expected boolean, found 3', 'suspend', 'a', { noflush: 3 }],
-    ['info: name: expected string, found nothing', 'info'],
+    ['suspend: noflush: expected a boolean, found 3', 'suspend', 'a', { noflush: 3 }],
+    ['info: name: missing; expected a string', 'info'],
     ['info: found 2 arguments, expected 1 (name)', 'info', 'a', 'b'],
     ['list: found 1 arguments, expected 0', 'list', 'a'],
-    ['create: options: expected object, found "disk"', 'create', 'disk'],
-    ['create: name: expected string, found nothing', 'create', {}],
-    ["create: nmae: unknown field; did you mean 'name'?", 'create', { name: 'a', nmae: 'b' }],
-    ['create: minor: expected int, found 1.5', 'create', { name: 'a', minor: 1.5 }],
+    ['create: options: expected an object, found "disk"', 'create', 'disk'],
+    ['create: name: missing; expected a string', 'create', {}],
+    [
+      "create: options: unknown field 'nmae'; did you mean 'name'?",
+      'create',
+      { name: 'a', nmae: 'b' },
+    ],
+    ['create: minor: expected a whole number, found 1.5', 'create', { name: 'a', minor: 1.5 }],
     ['message: sector: Too small: expected number to be >=0, found -1', 'message', 'a', -1, 'x'],
     [
-      'rename: newName: expected string, found ["long","long","long","long","long","lon...',
+      'rename: newName: expected a string, found ["long","long","long","long","long","lon...',
       'rename',
       'a',
       Array(9).fill('long'),

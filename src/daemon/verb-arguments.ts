@@ -5,7 +5,7 @@
 
 import { z } from 'zod';
 import { invalid } from '../base/errors.ts';
-import { describeIssue, mainIssue } from './schema-faults.ts';
+import { describeFaults } from './schema-faults.ts';
 
 const Name = z.string();
 const Count = z.number().int().min(0);
@@ -127,8 +127,7 @@ export function checkArguments<N extends VerbName>(verb: N, args: readonly unkno
     const value = given === null ? undefined : given;
     const result = schema.safeParse(value);
     if (result.success) return result.data;
-    const issue = mainIssue(result.error.issues);
-    const fault = issue === undefined ? undefined : describeIssue(issue, value, schema);
+    const [fault] = describeFaults(result.error.issues, value, schema);
     const field = fault === undefined || fault.path.length === 0 ? name : fault.path.join('.');
     throw invalid(`${verb}: ${field}: ${fault?.text ?? 'refused'}`);
   });

@@ -6,7 +6,7 @@ import { type Document, isMap, isScalar, parseDocument } from 'yaml';
 import type { z } from 'zod';
 import { DmError, errorText, invalid } from '../base/errors.ts';
 import { statusOfError } from '../base/status.ts';
-import { describeIssue, mainIssue } from './schema-faults.ts';
+import { describeFaults } from './schema-faults.ts';
 
 /** Throws DmError. */
 export function loadYamlFile<T extends z.ZodType>(path: string, schema: T): z.output<T> {
@@ -29,12 +29,13 @@ export function parseYaml<T extends z.ZodType>(path: string, text: string, schem
   const value: unknown = document.toJS();
   const parsed = schema.safeParse(value);
   if (parsed.success) return parsed.data;
-  const issue = mainIssue(parsed.error.issues);
-  if (issue === undefined) throw invalid(`${path}: refused`);
-  const fault = describeIssue(issue, value, schema);
-  const line = lineAt(text, placeOf(document, fault.path));
-  const field = fault.path.map(String).join('.');
-  throw invalid(`${path}:${line}: ${field === '' ? '' : `${field}: `}${fault.text}`);
+  const [first, ...more] = describeFaults(parsed.error.issues, value, schema).map((fault) => {
+    const line = lineAt(text, placeOf(document, fault.at));
+    const field = fault.path.map(String).join('.');
+    return `${line}: ${field === '' ? '' : `${field}: `}${fault.text}`;
+  });
+  if (first === undefined) throw invalid(`${path}: refused`);
+  throw invalid(`${path}:${[first, ...more.map((fault) => `(line ${fault})`)].join(' ')}`);
 }
 
 /** Where a field is; for one that is not there, what it should be in. */

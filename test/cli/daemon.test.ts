@@ -186,7 +186,7 @@ test('one daemon a user; a control socket that takes anything and gives nothing 
       ['{}\n', /expected \{/],
       ['{"id":1,"method":"shutdown","args":[]}\n', /'shutdown': no such verb/],
       ['{"id":1,"method":"__proto__","args":[]}\n', /no such verb/],
-      ['{"id":1,"method":"info","args":[]}\n', /info: name: expected string, found nothing/],
+      ['{"id":1,"method":"info","args":[]}\n', /info: name: missing; expected a string/],
     ];
     for (const [line, answer] of bad) {
       const socket = connect(path);

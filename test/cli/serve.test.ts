@@ -80,7 +80,7 @@ const WRONG: readonly (readonly [args: readonly string[], status: number, messag
   [
     ['serve', '--file', stackFile('devices:\n  - name: 1\n    tabel: x\n')],
     1,
-    /bad\.yaml:3: devices\.0\.tabel: unknown field; did you mean 'table'/,
+    /bad\.yaml:3: devices\.0: unknown field 'tabel'; did you mean 'table'/,
   ],
   [['srve'], 2, /unknown command 'srve'\n\(Did you mean serve\?\)/],
 ];
