@@ -209,8 +209,8 @@ export class Restorer {
   }
 
   /**
-   * Why a table was refused. Opened volumes are not in the state, so a device that is not in the book either may
-   * have been one.
+   * Why a table was refused. Opened volumes are not in the state, so a device that is not in
+   * the book may have been one.
    */
   #reasonOf({ name }: SavedDevice, table: SavedTable | undefined, error: unknown): string {
     const reason = reasonOf(name, error);

@@ -15,8 +15,8 @@ export interface SchemaFault {
 }
 
 /**
- * What to tell of, the main thing first: a field that there is not is mostly why another one is missing, which
- * is told behind it. `value` is what was checked; `schema` tells which fields there are.
+ * What to tell of, the main thing first: a field that there is not is mostly why another one is
+ * missing, which is told behind it. `value` is what was checked; `schema` has the fields.
  */
 export function describeFaults(
   issues: readonly z.core.$ZodIssue[],
