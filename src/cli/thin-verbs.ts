@@ -10,9 +10,9 @@ import { Status } from '../base/status.ts';
 import { formatSize, KIB, MIB, parseSize, SECTOR_BYTES } from '../base/units.ts';
 import type { TargetLine } from '../dm/control.ts';
 import { escapeArg, splitArgs } from '../dm/table-text.ts';
-import { createDurably } from '../io/durable-file.ts';
 import { call } from './daemon-call.ts';
 import { WrongCall } from './errors.ts';
+import { preparePoolFiles, removeMade } from './pool-files.ts';
 import { print, shownName } from './output.ts';
 
 function size(text: string): number {
@@ -29,14 +29,10 @@ function metadataBytes(dataBytes: number, blockBytes: number): number {
   return Math.max(16 * MIB, Math.ceil((blocks * 128) / MIB) * MIB);
 }
 
-/** A sparse file of this size; one that is there is only made longer. */
-async function sparseFile(path: string, bytes: number): Promise<void> {
+/** Makes a regular file at least so long. */
+async function lengthen(path: string, bytes: number): Promise<void> {
   const found = statSync(path, { throwIfNoEntry: false });
-  if (found === undefined) {
-    await createDurably(path, bytes);
-    return;
-  }
-  if (!found.isFile() || found.size >= bytes) return;
+  if (found?.isFile() !== true || found.size >= bytes) return;
   const file = await open(path, 'r+');
   try {
     await file.truncate(bytes);
@@ -54,6 +50,7 @@ interface CreatePool {
   readonly lowWater: number;
   readonly skipZeroing?: boolean;
   readonly errorIfNoSpace?: boolean;
+  readonly force?: boolean;
 }
 
 /** Adds create, grow and status to `lamina pool`. */
@@ -68,6 +65,7 @@ export function addPoolVerbs(pool: Command): void {
     .option('--low-water <size>', 'an event when no more than this is free', size, 64 * MIB)
     .option('--skip-zeroing', 'do not zero what a first write leaves of a block')
     .option('--error-if-no-space', 'fail writes at once when the pool is full')
+    .option('--force', 'even if the files hold something known; a pool is opened all the same')
     .action(async (name: string, o: CreatePool) => await createPool(name, o));
   pool
     .command('grow <name>')
@@ -90,8 +88,6 @@ async function createPool(name: string, o: CreatePool): Promise<void> {
   if (o.size % o.block !== 0) {
     throw new WrongCall(`--size ${o.size}: not a multiple of the data block of ${o.block} bytes`);
   }
-  await sparseFile(data, o.size);
-  await sparseFile(metadata, metadataBytes(o.size, o.block));
   const features = [
     ...(o.skipZeroing === true ? ['skip_block_zeroing'] : []),
     ...(o.errorIfNoSpace === true ? ['error_if_no_space'] : []),
@@ -100,7 +96,32 @@ async function createPool(name: string, o: CreatePool): Promise<void> {
   const lowWater = Math.floor(o.lowWater / o.block);
   const options = [o.block / SECTOR_BYTES, lowWater, features.length, ...features].join(' ');
   const table = `0 ${o.size / SECTOR_BYTES} thin-pool ${files} ${options}`;
-  await call('create', { name, table });
+  // Before anything is made: is there a daemon, and is the name free?
+  if ((await call('list')).some((device) => device.name === name)) {
+    throw new DmError(Status.Exists, `device ${name}: name already exists`);
+  }
+  const made = await preparePoolFiles({
+    data,
+    dataBytes: o.size,
+    metadata,
+    metadataBytes: metadataBytes(o.size, o.block),
+    isForced: o.force === true,
+  });
+  try {
+    await call('create', { name, table });
+  } catch (error) {
+    if (made.length > 0 && (await isMissing(name))) removeMade(made);
+    throw error;
+  }
+}
+
+/** False as well when the daemon does not say: it may have the device. */
+async function isMissing(name: string): Promise<boolean> {
+  try {
+    return (await call('list')).every((device) => device.name !== name);
+  } catch {
+    return false;
+  }
 }
 
 async function oneLine(
@@ -126,8 +147,8 @@ async function growPool(name: string, bytes: number): Promise<void> {
   if (bytes % blockBytes !== 0) {
     throw invalid(`--size ${bytes}: not a multiple of the data block of ${blockBytes} bytes`);
   }
-  await sparseFile(data, bytes);
-  await sparseFile(metadata, metadataBytes(bytes, blockBytes));
+  await lengthen(data, bytes);
+  await lengthen(metadata, metadataBytes(bytes, blockBytes));
   const words = [escapeArg(metadata), escapeArg(data), block, ...rest].join(' ');
   await call('load', name, `0 ${bytes / SECTOR_BYTES} thin-pool ${words}`);
   await call('resume', name);

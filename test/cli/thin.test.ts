@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict';
 import { execFileSync, spawnSync } from 'node:child_process';
-import { rmSync, statSync } from 'node:fs';
+import { existsSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { desk } from '../../src/testing/daemon-desk.ts';
@@ -91,6 +91,46 @@ test('what the daemon leaves, thin_check finds clean, and a new daemon finds aga
     assert.match(pools, /\nlost: MISSING: .*\/l: /);
     const [, lost] = JSON.parse(d.ok(['pool', 'status', '--json'])) as { reason?: string }[];
     assert.match(lost?.reason ?? '', /\/l: /);
+    await d.end();
+  } catch (error) {
+    await d.end().catch(() => undefined);
+    throw error;
+  }
+});
+
+test('pool create spares what is there, and leaves nothing when it fails', async () => {
+  const d = desk();
+  const at = (name: string): string => join(d.path, name);
+  const words = ['pool', 'create', 'p', '--data', 'data', '--metadata', 'meta', '--size', '16M'];
+  const create = (...more: string[]): string[] => [...words, ...more];
+  try {
+    await d.start();
+    assert.match(
+      d.refused(['pool', 'create', 'p', '--data', 'x', '--metadata', 'x', '--size', '1M']),
+      /are one file/,
+    );
+    const fat = Buffer.alloc(16 << 20);
+    fat.write('FAT32', 82);
+    for (const name of ['data', 'meta']) {
+      writeFileSync(at(name), fat);
+      assert.match(d.refused(create()), new RegExp(`/${name}: holds FAT; --force overwrites`));
+      assert.ok(readFileSync(at(name)).equals(fat));
+      rmSync(at(name));
+    }
+    writeFileSync(at('data'), 'short');
+    assert.match(d.refused(create()), /data: is there and has 5 bytes .*, 16777216 \(16 MiB\)/);
+    assert.equal(statSync(at('data')).size, 5);
+    assert.ok(!existsSync(at('meta')));
+    rmSync(at('data'));
+    // The daemon refuses: this is no metadata, though nothing known either.
+    writeFileSync(at('meta'), Buffer.alloc(16 << 20, 1));
+    d.refused(create());
+    assert.ok(!existsSync(at('data')), 'what was made is removed');
+    d.ok(create('--force'));
+    assert.match(d.refused(create()), /name already exists/);
+    d.ok(['remove', 'p']);
+    // A pool that is there is opened.
+    d.ok(create());
     await d.end();
   } catch (error) {
     await d.end().catch(() => undefined);

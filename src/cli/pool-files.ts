@@ -1,0 +1,107 @@
+// The files of a new pool: made if they are not there, and nothing that is there is overwritten, or made longer,
+// unasked.
+
+import { rmSync, statSync } from 'node:fs';
+import { DmError, invalid } from '../base/errors.ts';
+import { Status } from '../base/status.ts';
+import { formatSize } from '../base/units.ts';
+import { createDurably } from '../io/durable-file.ts';
+import { findSignature } from '../tools/luks/known-signatures.ts';
+import { LuksFile } from '../tools/luks/luks-io.ts';
+
+/** What the first block of a pool's metadata is known by. */
+const METADATA = 'thin-pool metadata';
+const SUPERBLOCK_BYTES = 4096;
+
+export interface PoolFiles {
+  readonly data: string;
+  readonly dataBytes: number;
+  readonly metadata: string;
+  /** Of a file that is made, or is blank; a pool's metadata may be smaller. */
+  readonly metadataBytes: number;
+  readonly isForced: boolean;
+}
+
+interface Found {
+  readonly holds: string | undefined;
+  readonly sizeBytes: number;
+  readonly isBlockDevice: boolean;
+}
+
+/** Answers what was made. Throws DmError, with nothing made and nothing written. */
+export async function preparePoolFiles(files: PoolFiles): Promise<string[]> {
+  const { data, metadata, isForced } = files;
+  refuseSame(data, metadata);
+  const [foundData, foundMetadata] = [look(data), look(metadata)];
+  const isPool = foundMetadata?.holds === METADATA;
+  if (foundMetadata !== undefined && !isPool) {
+    refuseUsed(metadata, foundMetadata, isForced);
+    refuseSmall(metadata, foundMetadata, files.metadataBytes);
+  }
+  if (foundData !== undefined) {
+    // The first block of a pool's data may be the first block of a volume.
+    if (!isPool || foundData.holds === METADATA) refuseUsed(data, foundData, isForced);
+    refuseSmall(data, foundData, files.dataBytes);
+  }
+  const made: string[] = [];
+  try {
+    if (foundData === undefined) await make(data, files.dataBytes, made);
+    if (foundMetadata === undefined) await make(metadata, files.metadataBytes, made);
+    else if (!isPool && isForced) await blank(metadata);
+  } catch (error) {
+    removeMade(made);
+    throw error;
+  }
+  return made;
+}
+
+export function removeMade(paths: readonly string[]): void {
+  for (const path of paths) rmSync(path, { force: true });
+}
+
+function refuseSame(data: string, metadata: string): void {
+  const [a, b] = [data, metadata].map((path) => statSync(path, { throwIfNoEntry: false }));
+  const isOne = a !== undefined && b !== undefined && a.dev === b.dev && a.ino === b.ino;
+  if (data !== metadata && !isOne) return;
+  throw invalid(`--data ${data}, --metadata ${metadata}: are one file; need two`);
+}
+
+function look(path: string): Found | undefined {
+  if (statSync(path, { throwIfNoEntry: false }) === undefined) return undefined;
+  const file = LuksFile.open(path, { isReadOnly: true });
+  try {
+    const { sizeBytes, isBlockDevice } = file;
+    return { holds: findSignature(file), sizeBytes, isBlockDevice };
+  } finally {
+    file.close();
+  }
+}
+
+function refuseUsed(path: string, { holds }: Found, isForced: boolean): void {
+  if (holds === undefined || isForced) return;
+  throw new DmError(Status.Exists, `${path}: holds ${holds}; --force overwrites what is there`);
+}
+
+function refuseSmall(path: string, { sizeBytes, isBlockDevice }: Found, wanted: number): void {
+  if (isBlockDevice || sizeBytes >= wanted) return;
+  throw invalid(
+    `${path}: is there and has ${sizeBytes} bytes (${formatSize(sizeBytes)}), ${wanted} ` +
+      `(${formatSize(wanted)}) are wanted; 'truncate -s ${wanted}' makes it longer`,
+  );
+}
+
+async function make(path: string, bytes: number, made: string[]): Promise<void> {
+  await createDurably(path, bytes);
+  made.push(path);
+}
+
+/** For the pool that is made there; refused for what somebody has open. */
+async function blank(path: string): Promise<void> {
+  const file = LuksFile.open(path, { isReadOnly: false });
+  try {
+    file.write(0, new Uint8Array(SUPERBLOCK_BYTES));
+    await file.flush();
+  } finally {
+    file.close();
+  }
+}
