@@ -163,7 +163,7 @@ const OTHER_WORDS: readonly (readonly [RegExp, RegExp])[] = [
   // The kernel looks at it before or after it sees that sizes do not go together.
   [/caused an alignment inconsistency/, /too small for target/],
   // Here it is the reason why there is no such device.
-  [/^Device lookup failed$/, /device nosuch: /],
+  [/^Device lookup failed$/, /device \S*\/nosuch: /],
   // To the kernel every start that is not the last end is a gap.
   [/^Gap in table$/, /Overlap in table/],
   // Here the reason is the number, not the device.
