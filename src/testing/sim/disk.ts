@@ -115,6 +115,8 @@ export class SimDisk implements BackendDevice {
   isHeld = false;
   /** Deepest call stack seen in `submit`, frames; counted while `measuresDepth`. */
   callDepthMax = 0;
+  /** Most devices whose `submit` was on the call stack at once, this disk's included; counted likewise. */
+  submitsNestedMax = 0;
   measuresDepth = false;
   isClosed = false;
   /** Whoever uses it must not discard where other I/O is in flight, nor the other way round. */
@@ -426,9 +428,11 @@ export class SimDisk implements BackendDevice {
     Error.stackTraceLimit = Number.POSITIVE_INFINITY;
     // Functions that await something are shown as well, but are on no stack.
     const lines = (new Error('depth').stack ?? '').split('\n');
-    const frames = lines.filter((line) => !line.includes(' at async ')).length;
+    const frames = lines.filter((line) => !line.includes(' at async '));
+    const submits = frames.filter((line) => / at \w+\.submit /.test(line));
     Error.stackTraceLimit = limit;
-    this.callDepthMax = Math.max(this.callDepthMax, frames);
+    this.callDepthMax = Math.max(this.callDepthMax, frames.length);
+    this.submitsNestedMax = Math.max(this.submitsNestedMax, submits.length);
   }
 }
 
