@@ -19,6 +19,11 @@ export class AdaptivePolling {
     this.windowMs = windowMs;
   }
 
+  /** The last looks found something. */
+  get isPaying(): boolean {
+    return this.#credit > 0;
+  }
+
   /** Asked before each wait; after `true`, tell how it went with `ended`. */
   shouldPoll(): boolean {
     if (this.windowMs === 0) return false;

@@ -348,14 +348,17 @@ export class UringEngine implements IoEngine, CompletionSink, IoDone {
       const loop = this.#loop as NodeLoop;
       this.#pollLoop(loop);
       this.#runBatch();
+      // A reply that somebody waits for awake leaves before what follows, which takes as long as a poll.
+      const isSent = this.#polling.isPaying && this.#ring.hasUnsubmitted;
+      if (isSent) this.#ring.enter(0, 0);
       loop.runTicks();
       if (this.#isClosed) return;
       const isBusy = this.#hasWork();
       const dueMs = loop.dueMs(now, isBusy);
       // The ring has its turn too, however often the event loop wants one.
       if (dueMs <= now && !isFirst) break;
-      if (isBusy || dueMs <= now) this.#ring.enter(0, 0);
-      else this.#wait(dueMs);
+      if (!isBusy && dueMs > now) this.#wait(dueMs);
+      else if (!isSent || !this.#ring.hasCompletions) this.#ring.enter(0, 0);
       if (!this.#reap()) return;
       if (this.#reaped > 0) loop.worked();
       now = performance.now();
