@@ -53,6 +53,11 @@ export class VersionModel {
   readonly lenSectors: number;
   /** A sector may hold anything while a write to it is under way: new blocks are not zeroed. */
   readonly mayBeStale: boolean;
+  /**
+   * A read beside a write may get a sector that has words of both. On a real file it may: the kernel copies
+   * out of a page of its cache while another call copies into it.
+   */
+  mayTear = false;
   readonly #stamp: Stamp;
   readonly #sectors: Version[][];
   readonly #reads = new Set<ModelRead>();
@@ -185,6 +190,7 @@ export class VersionModel {
       }
       if (typeof found === 'number' && allowed.includes(found)) continue;
       if (this.mayBeStale && allowed.includes(ANYTHING)) continue;
+      if (this.mayTear && this.#isMix(data, i, sector, allowed)) continue;
       return wrong('read', sector, found, allowed);
     }
     return undefined;
@@ -225,6 +231,15 @@ export class VersionModel {
       this.#sectors[sector] = [original(isOne ? found : ANYTHING)];
     }
     return undefined;
+  }
+
+  /** Whether each word of piece `i` of `data` is from one of the `allowed` writes. */
+  #isMix(data: Uint8Array, i: number, sector: number, allowed: readonly number[]): boolean {
+    const found = wordsOf(data.slice(i * this.#stamp.bytes, (i + 1) * this.#stamp.bytes));
+    const versions = [...new Set(allowed)]
+      .filter((number) => number !== ANYTHING)
+      .map((number) => wordsOf(VersionModel.data(number, sector, 1, this.#stamp)));
+    return found.every((word, at) => versions.some((version) => version[at] === word));
   }
 
   /** A new block may have become durable before what was written to it. */
@@ -281,6 +296,10 @@ export class VersionModel {
 
 function original(number: number): Version {
   return { number, sentAt: -1, endedAt: 0, isSure: true, durableAt: 0 };
+}
+
+function wordsOf(bytes: Uint8Array): Uint32Array {
+  return new Uint32Array(bytes.buffer, bytes.byteOffset, bytes.length >> 2);
 }
 
 function name(number: number): string {

@@ -151,6 +151,7 @@ export class Load {
     this.rig = rig;
     this.#options = options;
     this.model = model ?? new VersionModel(rig.device.lenSectors);
+    this.model.mayTear = rig.lab === null;
   }
 
   /** Resolves when all have ended. Throws CheckFailure. */
