@@ -54,8 +54,8 @@ export class VersionModel {
   /** A sector may hold anything while a write to it is under way: new blocks are not zeroed. */
   readonly mayBeStale: boolean;
   /**
-   * A read beside a write may get a sector that has words of both. On a real file it may: the kernel copies
-   * out of a page of its cache while another call copies into it.
+   * A read beside a write may get a sector that has words of both. On a real file it may: the
+   * kernel copies out of a page of its cache while another call copies into it.
    */
   mayTear = false;
   readonly #stamp: Stamp;
