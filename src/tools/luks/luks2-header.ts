@@ -17,12 +17,8 @@ import {
   LUKS2_SECONDARY_MAGIC,
   Luks2Header,
 } from './luks2.format.ts';
-import {
-  checkMetadata,
-  hasBigIntegers,
-  type Luks2Metadata,
-  parseMetadata,
-} from './luks2-metadata.ts';
+import { checkMetadata, type Luks2Metadata, parseMetadata } from './luks2-metadata.ts';
+import { type JsonText, readJsonText, writeJsonText } from './json-text.ts';
 import { damaged } from './luks-error.ts';
 import type { LuksIo } from './luks-io.ts';
 
@@ -38,8 +34,8 @@ export interface Luks2Fields {
 
 export interface Luks2Copy extends Luks2Fields {
   readonly metadata: Luks2Metadata;
-  /** Numbers in it that would be rounded. */
-  readonly isReadOnly: boolean;
+  /** The words of the metadata, which an update keeps where it changes nothing. */
+  readonly json: JsonText;
 }
 
 /** What was found on a device. */
@@ -176,7 +172,7 @@ function readCopy(io: LuksIo, at: number): Luks2Copy {
     checksumAlgorithm,
     uuid,
     metadata,
-    isReadOnly: hasBigIntegers(text),
+    json: readJsonText(text),
   };
 }
 
@@ -190,10 +186,17 @@ function checksumOf(copy: Uint8Array, node: string): Buffer {
     .digest();
 }
 
-/** One copy, ready to be written. Throws DmError if the metadata does not fit. */
-export function encodeCopy(copy: Luks2Fields, metadata: Luks2Metadata, at: number): Uint8Array {
+/**
+ * One copy, ready to be written, in the words of `json` where those say the same. Throws DmError if
+ * the metadata does not fit.
+ */
+export function encodeCopy(
+  copy: Luks2Fields & { readonly json?: JsonText },
+  metadata: Luks2Metadata,
+  at: number,
+): Uint8Array {
   const { headerBytes } = copy;
-  const json = new TextEncoder().encode(JSON.stringify(metadata));
+  const json = new TextEncoder().encode(writeJsonText(metadata, copy.json));
   const room = headerBytes - LUKS2_BINARY_BYTES - 1;
   if (json.length > room) {
     throw new DmError(
@@ -221,7 +224,7 @@ export function encodeCopy(copy: Luks2Fields, metadata: Luks2Metadata, at: numbe
 /** Writes one copy, durably. */
 export async function writeCopy(
   io: LuksIo,
-  copy: Luks2Fields,
+  copy: Luks2Fields & { readonly json?: JsonText },
   metadata: Luks2Metadata,
   at: number,
 ): Promise<void> {
@@ -248,23 +251,20 @@ export async function mendCopies(io: LuksIo, found: Luks2Found): Promise<void> {
   if (!isSecondaryGood) await writeCopy(io, copy, copy.metadata, copy.headerBytes);
 }
 
-/** Before anything is written. Throws DmError. */
-export function refuseRounding(io: LuksIo, copy: Luks2Copy): void {
-  if (!copy.isReadOnly) return;
-  throw invalid(`${io.path}: its metadata has numbers of 2^53 or more, which would be rounded`);
-}
+/** What an update changes beside the metadata; `json` lends its words to the metadata. */
+export type Luks2Changes = Partial<Pick<Luks2Copy, 'label' | 'subsystem' | 'uuid' | 'json'>>;
 
 /** Writes an update; both copies must be the present header. Answers the new one. */
 export async function updateLuks2(
   io: LuksIo,
   copy: Luks2Copy,
   metadata: Luks2Metadata,
-  changes: Partial<Pick<Luks2Fields, 'label' | 'subsystem' | 'uuid'>> = {},
+  changes: Luks2Changes = {},
 ): Promise<Luks2Copy> {
-  refuseRounding(io, copy);
   const { headerBytes } = copy;
   checkMetadata(metadata, { where: `${io.path}: new metadata`, headerBytes });
-  const next = { ...copy, ...changes, metadata, sequenceId: copy.sequenceId + 1 };
+  const words = { ...copy, ...changes, metadata, sequenceId: copy.sequenceId + 1 };
+  const next = { ...words, json: readJsonText(writeJsonText(metadata, words.json)) };
   // Both are made before either is written, so that what does not fit changes nothing.
   const [first, second] = [encodeCopy(next, metadata, 0), encodeCopy(next, metadata, headerBytes)];
   io.write(0, first);

@@ -299,14 +299,3 @@ function checkReferences(metadata: Luks2Metadata, where: string): void {
     }
   }
 }
-
-/**
- * Integers in JSON text that JavaScript would round: such metadata can be read, but not written
- * again.
- */
-export function hasBigIntegers(text: string): boolean {
-  const withoutStrings = text.replaceAll(/"(?:[^"\\]|\\.)*"/g, '""');
-  return [...withoutStrings.matchAll(/-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?/g)].some(
-    ([number]) => /^-?\d+$/.test(number) && !Number.isSafeInteger(Number(number)),
-  );
-}

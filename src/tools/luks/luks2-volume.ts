@@ -12,12 +12,12 @@ import { LUKS_STRIPES } from './luks1.format.ts';
 import { LUKS2_ALIGN_BYTES, LUKS2_SLOTS } from './luks2.format.ts';
 import { describeLuks2, dumpLuks2 } from './luks2-dump.ts';
 import {
+  type Luks2Changes,
   type Luks2Copy,
   type Luks2Fields,
   type Luks2Found,
   mendCopies,
   readLuks2,
-  refuseRounding,
   updateLuks2,
 } from './luks2-header.ts';
 import {
@@ -32,6 +32,7 @@ import {
   type Luks2Metadata,
   type Pbkdf2Digest,
 } from './luks2-metadata.ts';
+import type { JsonText } from './json-text.ts';
 import { damaged, unsupported, WrongPassphrase } from './luks-error.ts';
 import type { LuksIo } from './luks-io.ts';
 import type {
@@ -71,6 +72,11 @@ export class Luks2Volume implements LuksVolume {
 
   get metadata(): Luks2Metadata {
     return this.#copy.metadata;
+  }
+
+  /** The metadata in the words that it has on the disk. */
+  get json(): JsonText {
+    return this.#copy.json;
   }
 
   get uuid(): string {
@@ -226,10 +232,7 @@ export class Luks2Volume implements LuksVolume {
   }
 
   /** Writes an update of the metadata, or of the fields beside it. Throws DmError. */
-  async update(
-    metadata: Luks2Metadata,
-    changes: Partial<Pick<Luks2Fields, 'label' | 'subsystem' | 'uuid'>> = {},
-  ): Promise<void> {
+  async update(metadata: Luks2Metadata, changes: Luks2Changes = {}): Promise<void> {
     await this.#prepare();
     this.#copy = await updateLuks2(this.io, this.#copy, metadata, changes);
   }
@@ -244,8 +247,6 @@ export class Luks2Volume implements LuksVolume {
           `${this.io.sizeBytes}`,
       );
     }
-    // Before key material is written or a copy is mended, not when the header is.
-    refuseRounding(this.io, this.#copy);
     if (this.#isMended) return;
     await mendCopies(this.io, this.#found);
     this.#isMended = true;
