@@ -5,6 +5,7 @@ import { addLuksFormat } from './luks-format.ts';
 import { addLuksHeader } from './luks-header.ts';
 import { addLuksKeys } from './luks-keys.ts';
 import { addLuksOpen } from './luks-open.ts';
+import { addLuksToken } from './luks-token.ts';
 
 export function addLuks(program: Command): void {
   const luks = program
@@ -19,4 +20,5 @@ export function addLuks(program: Command): void {
   addLuksOpen(luks);
   addLuksKeys(luks);
   addLuksHeader(luks);
+  addLuksToken(luks);
 }

@@ -6,13 +6,7 @@ import { DmError, invalid } from '../../base/errors.ts';
 import { Status } from '../../base/status.ts';
 import { isPowerOfTwo, MIB, SECTOR_BYTES } from '../../base/units.ts';
 import { hashSpec } from './hashes.ts';
-import {
-  benchmarkPbkdf2,
-  defaultLimits,
-  deriveKey,
-  type KdfParams,
-  PBKDF2_ITERATIONS_MIN,
-} from './key-derivation.ts';
+import { defaultLimits, deriveKey, type KdfParams } from './key-derivation.ts';
 import { wipeRandom, wipeZero, writeKeyArea } from './key-area.ts';
 import {
   LUKS1_ALIGN_BYTES,
@@ -31,9 +25,10 @@ import {
   LUKS2_SECONDARY_MAGIC,
   LUKS2_SLOTS,
 } from './luks2.format.ts';
+import { digestIterations, newDigest } from './luks2-digest.ts';
 import { encodeCopy, type Luks2Fields, writeCopy } from './luks2-header.ts';
 import { checkMetadata, type Luks2Metadata } from './luks2-metadata.ts';
-import { fillKeySlot, newKeySlot } from './luks2-volume.ts';
+import { fillKeySlot, newKeySlot } from './luks2-key-slot.ts';
 import type { LuksIo } from './luks-io.ts';
 import { SectorCipher, splitCipherSpec } from './sector-cipher.ts';
 
@@ -41,7 +36,6 @@ import { SectorCipher, splitCipherSpec } from './sector-cipher.ts';
 const DATA_ALIGN_BYTES = MIB;
 /** The default place of the data in LUKS2. */
 const LUKS2_DATA_BYTES = 16 * MIB;
-const DIGEST_MS = 125;
 const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/;
 
 export interface FormatOptions {
@@ -244,11 +238,6 @@ async function wipeAll(io: LuksIo, layout: FormatLayout, isDetached: boolean): P
   await wipeRandom(io, headerBytes - keySlotsBytes, keySlotsBytes);
 }
 
-async function digestIterations(options: FormatOptions, sizeBytes: number): Promise<number> {
-  if (options.isDigestBenchmarked !== true) return PBKDF2_ITERATIONS_MIN;
-  return await benchmarkPbkdf2(options.hash, sizeBytes, DIGEST_MS);
-}
-
 async function formatLuks1(
   io: LuksIo,
   { passphrase, volumeKey }: Secrets,
@@ -267,7 +256,8 @@ async function formatLuks1(
     uuid: options.uuid ?? randomUUID(),
   });
   fields.mkDigestSalt = randomBytes(LUKS1_SALT_BYTES);
-  fields.mkDigestIterations = await digestIterations(options, LUKS1_DIGEST_BYTES);
+  const isBenchmarked = options.isDigestBenchmarked === true;
+  fields.mkDigestIterations = await digestIterations(hash, LUKS1_DIGEST_BYTES, isBenchmarked);
   fields.mkDigest = await deriveKey(
     { type: 'pbkdf2', hash, iterations: fields.mkDigestIterations },
     volumeKey,
@@ -315,7 +305,14 @@ async function formatLuks2(
     keyslots: { [slot]: keySlot },
     tokens: {},
     segments: { 0: segmentOf(options, layout) },
-    digests: { 0: await digestOf(secrets.volumeKey, options, slot) },
+    digests: {
+      0: await newDigest(secrets.volumeKey, {
+        hash,
+        isBenchmarked: options.isDigestBenchmarked === true,
+        slot,
+        segments: [0],
+      }),
+    },
     config: {
       json_size: String(metadataBytes - LUKS2_BINARY_BYTES),
       keyslots_size: String(layout.keySlotsBytes),
@@ -348,30 +345,5 @@ function segmentOf(
     iv_tweak: '0',
     encryption: options.cipher,
     sector_size: options.sectorBytes,
-  };
-}
-
-async function digestOf(
-  volumeKey: Uint8Array,
-  options: FormatOptions,
-  slot: number,
-): Promise<Luks2Metadata['digests'][string]> {
-  const { hash } = options;
-  const keyBytes = hashSpec(hash, 'format').sizeBytes;
-  const iterations = await digestIterations(options, keyBytes);
-  const salt = randomBytes(32);
-  const digest = await deriveKey({ type: 'pbkdf2', hash, iterations }, volumeKey, salt, {
-    keyBytes,
-    limits: defaultLimits(),
-    where: 'format: digest',
-  });
-  return {
-    type: 'pbkdf2',
-    keyslots: [String(slot)],
-    segments: ['0'],
-    hash,
-    iterations,
-    salt: salt.toString('base64'),
-    digest: digest.toString('base64'),
   };
 }

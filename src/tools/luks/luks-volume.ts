@@ -8,6 +8,8 @@ export interface UnlockOptions {
   readonly slot?: number | undefined;
   /** Any but this one. */
   readonly exceptSlot?: number | undefined;
+  /** LUKS2: slots of other keys than that of the data count, too. */
+  readonly isAnyKey?: boolean | undefined;
   readonly limits?: KdfLimits | undefined;
   /** Before each slot that is tried: how many were, of how many. */
   readonly onTry?: ((done: number, total: number, slot: number) => void) | undefined;
@@ -29,6 +31,8 @@ export interface NewKeyOptions {
   readonly cipherKeyBytes?: number | undefined;
   /** LUKS2: the hash of the splitter. */
   readonly hash?: string | undefined;
+  /** LUKS2: the type of a token that marks the slot. */
+  readonly tokenType?: string | undefined;
 }
 
 /** A range of the data device, in order from the begin of the mapped device. Bytes. */
@@ -57,6 +61,8 @@ export interface LuksVolume {
   readonly notes: readonly string[];
   /** Slots in use. */
   readonly slots: readonly number[];
+  /** Slots in use that hold the key of the data. */
+  readonly dataSlots: readonly number[];
   /** Options of dm-crypt that the header asks for, in its words (`allow_discards`). */
   readonly flags: readonly string[];
 

@@ -66,6 +66,11 @@ export class Luks1Volume implements LuksVolume {
     return this.fields.slots.flatMap((slot, i) => (slot.isEnabled ? [i] : []));
   }
 
+  /** LUKS1 has no other keys. */
+  get dataSlots(): readonly number[] {
+    return this.slots;
+  }
+
   get cipher(): string {
     return `${this.fields.cipherName}-${this.fields.cipherMode}`;
   }

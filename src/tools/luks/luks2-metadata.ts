@@ -156,6 +156,12 @@ export function byNumber<T>(record: Readonly<Record<string, T>>): [number, T][] 
     .sort(([a], [b]) => a - b);
 }
 
+/** The first number of a slot, token or digest that is not in use. */
+export function freeNumber(record: Readonly<Record<string, unknown>>): number | undefined {
+  for (let id = 0; id < LUKS2_SLOTS; id++) if (!Object.hasOwn(record, id)) return id;
+  return undefined;
+}
+
 /** The text of a JSON area. Throws DmError naming `where`, the field and what is wrong with it. */
 export function parseMetadata(area: Uint8Array, where: string): Luks2Metadata {
   const end = area.indexOf(0);

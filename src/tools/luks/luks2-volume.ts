@@ -2,13 +2,12 @@
 //
 // Key material is on the disk before a header refers to it, and is overwritten only after no header does.
 
-import { randomBytes, timingSafeEqual } from 'node:crypto';
+import { timingSafeEqual } from 'node:crypto';
 import { DmError, invalid } from '../../base/errors.ts';
 import { Status } from '../../base/status.ts';
-import { hashSpec } from './hashes.ts';
 import { defaultLimits, deriveKey, type KdfLimits, type KdfParams } from './key-derivation.ts';
-import { checkKeyArea, type KeyArea, readKeyArea, wipeRandom, writeKeyArea } from './key-area.ts';
-import { LUKS_STRIPES } from './luks1.format.ts';
+import { newDigest } from './luks2-digest.ts';
+import { checkKeyArea, readKeyArea, wipeRandom } from './key-area.ts';
 import { LUKS2_ALIGN_BYTES, LUKS2_SLOTS } from './luks2.format.ts';
 import { describeLuks2, dumpLuks2 } from './luks2-dump.ts';
 import {
@@ -20,14 +19,15 @@ import {
   readLuks2,
   updateLuks2,
 } from './luks2-header.ts';
+import { bytesOf, fillKeySlot, kdfParams, keyAreaOf, newKeySlot } from './luks2-key-slot.ts';
 import {
   areasOf,
   byNumber,
   type CryptSegment,
+  freeNumber,
   isCryptSegment,
   isLuks2Slot,
   isPbkdf2Digest,
-  type Luks2Kdf,
   type Luks2KeySlot,
   type Luks2Metadata,
   type Pbkdf2Digest,
@@ -44,7 +44,6 @@ import type {
 } from './luks-volume.ts';
 import { trySlots } from './try-slots.ts';
 
-const SALT_BYTES = 32;
 /** Priorities of slots: only by number, as others, before others. */
 const IGNORED = 0;
 const NORMAL = 1;
@@ -91,6 +90,11 @@ export class Luks2Volume implements LuksVolume {
     return byNumber(this.metadata.keyslots).map(([slot]) => slot);
   }
 
+  get dataSlots(): readonly number[] {
+    const belong = this.#dataDigest()?.digest.keyslots ?? [];
+    return this.slots.filter((slot) => belong.includes(String(slot)));
+  }
+
   get flags(): readonly string[] {
     return (this.metadata.config.flags ?? []).map((flag) => flag.replaceAll('-', '_'));
   }
@@ -106,12 +110,42 @@ export class Luks2Volume implements LuksVolume {
 
   async unlock(passphrase: Uint8Array, options: UnlockOptions = {}): Promise<Unlocked> {
     this.#refuseRequirements();
-    const { slot, exceptSlot, onTry } = options;
-    if (slot !== undefined) this.#slot(slot);
-    const limits = options.limits ?? defaultLimits();
-    const slots = slot === undefined ? this.#slotsToTry().filter((i) => i !== exceptSlot) : [slot];
+    const { slot, exceptSlot, isAnyKey = false } = options;
+    if (slot === undefined) {
+      const slots = this.slotsToTry(isAnyKey, false).filter((i) => i !== exceptSlot);
+      return await this.unlockAny(passphrase, slots, options);
+    }
+    this.#slot(slot);
+    if (!isAnyKey && !this.dataSlots.includes(slot)) {
+      throw invalid(
+        `${this.io.path}: key slot ${slot} is unbound: its key is not that of the data`,
+      );
+    }
+    return await this.unlockAny(passphrase, [slot], options);
+  }
+
+  /** Tries these slots, whatever keys they hold. */
+  async unlockAny(
+    passphrase: Uint8Array,
+    slots: readonly number[],
+    options: UnlockOptions,
+  ): Promise<Unlocked> {
+    this.#refuseRequirements();
+    const { limits = defaultLimits(), onTry } = options;
     const open = (i: number): Promise<Buffer | undefined> => this.#open(i, passphrase, limits);
     return await trySlots(this.io.path, slots, open, onTry);
+  }
+
+  /** In the order in which they are tried: preferred ones first, ignored ones only if asked for. */
+  slotsToTry(isAnyKey: boolean, withIgnored: boolean): number[] {
+    return (isAnyKey ? this.slots : this.dataSlots)
+      .filter((slot) => withIgnored || this.priorityOf(slot) !== IGNORED)
+      .sort((a, b) => this.priorityOf(b) - this.priorityOf(a) || a - b);
+  }
+
+  /** 2 preferred, 1 as others, 0 ignored. */
+  priorityOf(slot: number): number {
+    return this.metadata.keyslots[slot]?.priority ?? NORMAL;
   }
 
   async checkVolumeKey(volumeKey: Uint8Array): Promise<void> {
@@ -127,16 +161,25 @@ export class Luks2Volume implements LuksVolume {
   ): Promise<number> {
     await this.#prepare();
     await this.checkVolumeKey(volumeKey);
-    const slot = options.slot ?? this.#freeSlot();
-    this.#checkNumber(slot);
-    if (Object.hasOwn(this.metadata.keyslots, slot)) {
-      throw new DmError(Status.Exists, `${this.io.path}: key slot ${slot} is in use`);
-    }
-    const keySlot = await this.#newSlot(slot, volumeKey, passphrase, options);
-    const metadata = structuredClone(this.metadata);
-    metadata.keyslots[slot] = keySlot;
+    const { slot, metadata } = await this.#withSlot(volumeKey, passphrase, options);
     const digest = metadata.digests[this.#dataDigest()?.id ?? ''];
     digest?.keyslots.push(String(slot));
+    await this.update(metadata);
+    return slot;
+  }
+
+  /** Puts some other key than that of the data into a slot, with a digest of its own. Answers the slot. */
+  async addUnboundKey(
+    key: Uint8Array,
+    passphrase: Uint8Array,
+    options: NewKeyOptions & { readonly isDigestBenchmarked: boolean },
+  ): Promise<number> {
+    await this.#prepare();
+    const { slot, metadata } = await this.#withSlot(key, passphrase, options);
+    const id = freeNumber(metadata.digests);
+    if (id === undefined) throw new DmError(Status.NoSpace, `${this.io.path}: no free digest`);
+    const digestOptions = { hash: 'sha256', isBenchmarked: options.isDigestBenchmarked };
+    metadata.digests[id] = await newDigest(key, { ...digestOptions, slot, segments: [] });
     await this.update(metadata);
     return slot;
   }
@@ -284,14 +327,6 @@ export class Luks2Volume implements LuksVolume {
     return undefined;
   }
 
-  #slotsToTry(): number[] {
-    const belong = new Set(this.#dataDigest()?.digest.keyslots ?? []);
-    const priorityOf = (slot: number): number => this.metadata.keyslots[slot]?.priority ?? NORMAL;
-    return this.slots
-      .filter((slot) => belong.has(String(slot)) && priorityOf(slot) !== IGNORED)
-      .sort((a, b) => priorityOf(b) - priorityOf(a) || a - b);
-  }
-
   #checkNumber(slot: number): void {
     if (Number.isInteger(slot) && slot >= 0 && slot < LUKS2_SLOTS) return;
     throw invalid(`${this.io.path}: key slot ${slot}: LUKS2 has 0 to ${LUKS2_SLOTS - 1}`);
@@ -310,10 +345,30 @@ export class Luks2Volume implements LuksVolume {
   }
 
   #freeSlot(): number {
-    for (let slot = 0; slot < LUKS2_SLOTS; slot++) {
-      if (!Object.hasOwn(this.metadata.keyslots, slot)) return slot;
-    }
+    const slot = freeNumber(this.metadata.keyslots);
+    if (slot !== undefined) return slot;
     throw new DmError(Status.NoSpace, `${this.io.path}: all key slots are in use`);
+  }
+
+  /** The metadata with a new slot that no digest has yet, and its token; the key material is written. */
+  async #withSlot(
+    key: Uint8Array,
+    passphrase: Uint8Array,
+    options: NewKeyOptions,
+  ): Promise<{ readonly slot: number; readonly metadata: Luks2Metadata }> {
+    const { slot = this.#freeSlot(), tokenType } = options;
+    this.#checkNumber(slot);
+    if (Object.hasOwn(this.metadata.keyslots, slot)) {
+      throw new DmError(Status.Exists, `${this.io.path}: key slot ${slot} is in use`);
+    }
+    const metadata = structuredClone(this.metadata);
+    if (tokenType !== undefined) {
+      const id = freeNumber(metadata.tokens);
+      if (id === undefined) throw new DmError(Status.NoSpace, `${this.io.path}: no free token`);
+      metadata.tokens[id] = { type: tokenType, keyslots: [String(slot)] };
+    }
+    metadata.keyslots[slot] = await this.#newSlot(slot, key, passphrase, options);
+    return { slot, metadata };
   }
 
   #digestOf(slot: number): Pbkdf2Digest {
@@ -401,75 +456,5 @@ export class Luks2Volume implements LuksVolume {
     if (at + sizeBytes <= this.headerBytes) return at;
     const text = `${this.io.path}: no room for ${sizeBytes} bytes of key material`;
     throw new DmError(Status.NoSpace, text);
-  }
-}
-
-function bytesOf(base64: string): Buffer {
-  return Buffer.from(base64, 'base64');
-}
-
-function kdfParams(kdf: Luks2Kdf): KdfParams {
-  if (kdf.type === 'pbkdf2') return { type: kdf.type, hash: kdf.hash, iterations: kdf.iterations };
-  return { type: kdf.type, time: kdf.time, memoryKib: kdf.memory, cpus: kdf.cpus };
-}
-
-function keyAreaOf({ area, af }: Luks2KeySlot, where: string): KeyArea {
-  const hash = hashSpec(af.hash, where);
-  const { encryption: cipher } = area;
-  return { at: Number(area.offset), stripes: LUKS_STRIPES, hash, cipher, where };
-}
-
-/** A slot in words; `fillKeySlot` makes it one. `like` lends cipher and hash that are not given. */
-export function newKeySlot(
-  options: NewKeyOptions,
-  what: {
-    readonly volumeKeyBytes: number;
-    readonly like: Luks2KeySlot | undefined;
-    readonly offset: number;
-  },
-): Luks2KeySlot {
-  const { kdf } = options;
-  const { volumeKeyBytes, like, offset } = what;
-  const size = Math.ceil((volumeKeyBytes * LUKS_STRIPES) / LUKS2_ALIGN_BYTES) * LUKS2_ALIGN_BYTES;
-  const salt = randomBytes(SALT_BYTES).toString('base64');
-  return {
-    type: 'luks2',
-    key_size: volumeKeyBytes,
-    af: {
-      type: 'luks1',
-      stripes: LUKS_STRIPES,
-      hash: options.hash ?? like?.af.hash ?? 'sha256',
-    },
-    area: {
-      type: 'raw',
-      offset: String(offset),
-      size: String(size),
-      encryption: options.cipher ?? like?.area.encryption ?? 'aes-xts-plain64',
-      key_size: options.cipherKeyBytes ?? like?.area.key_size ?? 64,
-    },
-    kdf:
-      kdf.type === 'pbkdf2'
-        ? { type: kdf.type, hash: kdf.hash, iterations: kdf.iterations, salt }
-        : { type: kdf.type, time: kdf.time, memory: kdf.memoryKib, cpus: kdf.cpus, salt },
-  };
-}
-
-/** Writes the key material of a slot, durably. */
-export async function fillKeySlot(
-  io: LuksIo,
-  keySlot: Luks2KeySlot,
-  secrets: { readonly volumeKey: Uint8Array; readonly passphrase: Uint8Array },
-  options: { readonly limits: KdfLimits; readonly where: string },
-): Promise<void> {
-  const { kdf, area } = keySlot;
-  const { volumeKey, passphrase } = secrets;
-  const areaKey = await deriveKey(kdfParams(kdf), passphrase, bytesOf(kdf.salt), {
-    ...options,
-    keyBytes: area.key_size,
-  });
-  try {
-    await writeKeyArea(io, keyAreaOf(keySlot, options.where), { volumeKey, areaKey });
-  } finally {
-    areaKey.fill(0);
   }
 }

@@ -15,6 +15,9 @@ export async function trySlots(
   open: (slot: number) => Promise<Buffer | undefined>,
   onTry: UnlockOptions['onTry'],
 ): Promise<Unlocked> {
+  if (slots.length === 0) {
+    throw new WrongPassphrase(Status.Perm, `${path}: no key slot opens: there is none to try`);
+  }
   const untried: DmError[] = [];
   for (const [i, slot] of slots.entries()) {
     onTry?.(i, slots.length, slot);

@@ -1,0 +1,100 @@
+// A folder with LUKS volumes, key files, and the programs that work on them: lamina's command line and cryptsetup.
+
+import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
+import { existsSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
+import { delimiter, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { makeTestFolder } from './lamina-server.ts';
+
+const LAMINA = fileURLToPath(new URL('../../../bin/lamina', import.meta.url));
+const PATHS = ['/usr/sbin', '/usr/bin', ...(process.env['PATH'] ?? '').split(delimiter)];
+const MIB = 1024 * 1024;
+
+/** Why tests that need these programs are skipped, or false. */
+export function without(...tools: readonly string[]): string | false {
+  const absent = tools.filter((tool) => !PATHS.some((folder) => existsSync(join(folder, tool))));
+  return absent.length > 0 && `not installed: ${absent.join(', ')}`;
+}
+
+export interface Ran {
+  readonly status: number | null;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+export class LuksDesk implements Disposable {
+  readonly #folder = makeTestFolder();
+
+  /** Makes the files of `files`. */
+  constructor(files: Readonly<Record<string, string>>) {
+    for (const [name, text] of Object.entries(files)) this.with(name, text);
+  }
+
+  at(name: string): string {
+    return join(this.#folder.path, name);
+  }
+
+  /** Writes a file and answers its path. */
+  with(name: string, text: string): string {
+    writeFileSync(this.at(name), text);
+    return this.at(name);
+  }
+
+  /** A file of zeroes in place of any that is there. */
+  fresh(name: string, sizeBytes = 20 * MIB): string {
+    rmSync(this.at(name), { force: true });
+    this.with(name, '');
+    truncateSync(this.at(name), sizeBytes);
+    return this.at(name);
+  }
+
+  run(
+    command: string,
+    args: readonly string[],
+    input: string | Buffer = '',
+    env: Readonly<Record<string, string>> = {},
+  ): Ran {
+    const done = spawnSync(command, args, {
+      env: { ...process.env, PATH: PATHS.join(delimiter), ...env },
+      input,
+      maxBuffer: 2 ** 28,
+      timeout: 120_000,
+    });
+    return { status: done.status, stdout: String(done.stdout), stderr: String(done.stderr) };
+  }
+
+  /** Answers stdout of a program that ends well. */
+  good(command: string, ...args: readonly string[]): string {
+    const { status, stdout, stderr } = this.run(command, args);
+    assert.equal(status, 0, `${command} ${args.join(' ')}: ${stdout}${stderr}`);
+    return stdout;
+  }
+
+  cryptsetup(...args: readonly string[]): string {
+    return this.good('cryptsetup', ...args);
+  }
+
+  /** `lamina luks`, which ends well. */
+  lamina(...args: readonly string[]): string {
+    return this.good(process.execPath, LAMINA, 'luks', ...args);
+  }
+
+  runLamina(args: readonly string[], input: string | Buffer = ''): Ran {
+    return this.run(process.execPath, [LAMINA, 'luks', ...args], input);
+  }
+
+  /** The JSON text of the first copy of a LUKS2 header of 16 KiB. */
+  metadataText(file: string): string {
+    const area = readFileSync(file).subarray(4096, 16384);
+    return area.subarray(0, area.indexOf(0)).toString();
+  }
+
+  sameDump(file: string): void {
+    assert.equal(this.lamina('dump', file), this.cryptsetup('luksDump', file));
+  }
+
+  [Symbol.dispose](): void {
+    this.#folder.remove();
+  }
+}
