@@ -28,6 +28,7 @@ const ARGUMENTS: Readonly<Record<string, Kind>> = {
   table: 'devices',
   'thin create': 'devices',
   'thin delete': 'devices',
+  'thin diff': 'devices',
   'thin list': 'devices',
   'thin resize': 'devices',
   'thin snapshot': 'devices',

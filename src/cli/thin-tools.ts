@@ -1,4 +1,5 @@
-// lamina thin diff: thin devices of a pool that does not run, or of its metadata snapshot.
+// lamina thin diff: two volumes of a running pool by name; or thin devices of a pool that does not run, or of
+// its metadata snapshot, by number.
 
 import { type Command, InvalidArgumentError } from 'commander';
 import { SECTOR_BYTES } from '../base/units.ts';
@@ -6,7 +7,9 @@ import { THIN_ID_MAX } from '../targets/thin/metadata.format.ts';
 import { type DiffRange, diffTrees } from '../tools/thin/diff.ts';
 import { PoolReader } from '../tools/thin/pool-reader.ts';
 import { withMetadata } from './pool-tools.ts';
+import { WrongCall } from './errors.ts';
 import { printAll } from './output.ts';
+import { findVolume, poolBlockBytes, volumeDiff } from './thin-volume.ts';
 
 interface DiffFlags {
   readonly json?: true;
@@ -16,43 +19,80 @@ interface DiffFlags {
 
 const EXAMPLES = `
 Examples:
-  A pool with a volume (its first: device 1) and a snapshot of it (device 2):
+  What has changed in a volume since a snapshot of it was taken:
     lamina daemon &
     lamina pool create pool --data data.img --metadata meta.img --size 1G
     lamina thin create pool vol --size 1G
     lamina thin snapshot vol snap
+    lamina thin diff snap vol --json
 
-  While the pool is running, what has changed since, from its metadata snapshot:
-    lamina message pool 0 reserve_metadata_snap
-    lamina thin diff meta.img 2 1 --metadata-snap --json
-
-  The same when nobody uses the pool:
-    lamina message pool 0 release_metadata_snap
+  The same when nobody uses the pool (the volume, made first, is device 1):
     lamina remove vol snap pool
     lamina thin diff meta.img 2 1`;
 
 export function addThinTools(thin: Command): void {
   thin
     .command('diff')
-    .summary('where two devices differ')
+    .usage('[options] A B | META A B')
+    .summary('where two volumes differ')
     .description(
-      'Prints the ranges in which devices A and B differ, as far as their mappings tell: a block is the\n' +
-        'same if it is the same data block. What they share is not even read.',
+      'Prints the ranges in which the volumes A and B of one pool differ, as far as their mappings tell: a\n' +
+        'block is the same if it is the same data block. What they share is not even read. With META, A and B\n' +
+        'are thin ids in the metadata of a pool that nobody uses.',
     )
-    .argument('<meta>', 'the metadata: a file or a block device')
-    .argument('<a>', 'thin id of the left device', thinId)
-    .argument('<b>', 'thin id of the right device', thinId)
+    .argument(
+      '<names...>',
+      'two volumes; or a file or a block device with metadata, and two thin ids',
+    )
     .option('--json', 'print JSON')
     .option('--same', 'print what is the same, too')
-    .option('--metadata-snap', 'as the metadata snapshot has them; the pool may be running')
+    .option(
+      '--metadata-snap',
+      'with META: as its metadata snapshot has them; the pool may be running',
+    )
     .addHelpText('after', EXAMPLES)
-    .action(async (meta: string, a: number, b: number, flags: DiffFlags) => {
-      const isSnapshot = flags.metadataSnap === true;
-      await withMetadata(meta, { isReadOnly: true, isShared: isSnapshot }, async (file) => {
-        const pool = await PoolReader.open(file, { isSnapshot });
-        await printAll(diffText(pool, { a, b, flags }));
-      });
+    .action(async (names: readonly string[], flags: DiffFlags) => {
+      const [first = '', second = '', third, ...more] = names;
+      if (names.length < 2 || more.length > 0) {
+        throw new WrongCall('diff: expected two volumes, or META and two thin ids');
+      }
+      if (third === undefined) await diffNames(first, second, flags);
+      else await diffIds(first, { a: idOf(second), b: idOf(third) }, flags);
     });
+}
+
+async function diffNames(a: string, b: string, flags: DiffFlags): Promise<void> {
+  if (flags.metadataSnap === true) {
+    throw new WrongCall('--metadata-snap: is for META; with names a metadata snapshot is taken');
+  }
+  const [left, right] = [await findVolume(a), await findVolume(b)];
+  const blockBytes = await poolBlockBytes(left.pool);
+  const ranges = volumeDiff(left, right, { withSame: flags.same === true });
+  await printAll(diffText({ left: a, right: b, dataBlockBytes: blockBytes }, ranges, flags));
+}
+
+async function diffIds(
+  meta: string,
+  { a, b }: { readonly a: number; readonly b: number },
+  flags: DiffFlags,
+): Promise<void> {
+  const isSnapshot = flags.metadataSnap === true;
+  await withMetadata(meta, { isReadOnly: true, isShared: isSnapshot }, async (file) => {
+    const pool = await PoolReader.open(file, { isSnapshot });
+    const [left, right] = [await pool.device(a), await pool.device(b)];
+    const roots = { left: left.root, right: right.root };
+    const ranges = diffTrees(pool, roots, { withSame: flags.same === true });
+    const dataBlockBytes = pool.superblock.fields.dataBlockSize * SECTOR_BYTES;
+    await printAll(diffText({ left: a, right: b, dataBlockBytes }, ranges, flags));
+  });
+}
+
+function idOf(text: string): number {
+  try {
+    return thinId(text);
+  } catch {
+    throw new WrongCall(`diff: '${text}': expected a thin id of 0 to ${THIN_ID_MAX}`);
+  }
 }
 
 export function thinId(text: string): number {
@@ -63,16 +103,19 @@ export function thinId(text: string): number {
   return id;
 }
 
+interface DiffHead {
+  /** Names or thin ids. */
+  readonly left: string | number;
+  readonly right: string | number;
+  readonly dataBlockBytes: number;
+}
+
 async function* diffText(
-  pool: PoolReader,
-  what: { readonly a: number; readonly b: number; readonly flags: DiffFlags },
+  head: DiffHead,
+  ranges: AsyncIterable<DiffRange>,
+  flags: DiffFlags,
 ): AsyncGenerator<string> {
-  const { a, b, flags } = what;
-  const [left, right] = [await pool.device(a), await pool.device(b)];
-  const roots = { left: left.root, right: right.root };
-  const ranges = diffTrees(pool, roots, { withSame: flags.same === true });
-  const sectors = pool.superblock.fields.dataBlockSize;
-  const blockBytes = sectors * SECTOR_BYTES;
+  const blockBytes = head.dataBlockBytes;
   if (flags.json !== true) {
     yield 'kind\tbegin\tlength\toffset bytes\tlength bytes\n';
     for await (const range of ranges) {
@@ -82,7 +125,6 @@ async function* diffText(
     }
     return;
   }
-  const head = { left: a, right: b, dataBlockBytes: blockBytes };
   yield `${JSON.stringify(head).slice(0, -1)},"ranges":[`;
   let comma = '';
   for await (const range of ranges) {

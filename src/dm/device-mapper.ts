@@ -208,7 +208,7 @@ export class DeviceMapper implements DmControl {
     }
     const what = `device ${name}: message; whether it is done is not known`;
     return await this.#until(signal, async (until) => {
-      const answer = target.message?.(argv) ?? Promise.resolve('');
+      const answer = target.message?.(argv, until) ?? Promise.resolve('');
       return await unlessGivenUp(answer, until, what);
     });
   }

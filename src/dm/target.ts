@@ -106,8 +106,11 @@ export interface Target {
    * everything counts as allocated.
    */
   extents?(sector: number, lenSectors: number, maxExtents: number): Promise<Extent[]>;
-  /** `dmsetup message`; answers text for the caller, '' for none. Throws DmError. */
-  message?(argv: readonly string[]): Promise<string>;
+  /**
+   * `dmsetup message`; answers text for the caller, '' for none. Throws DmError. When `signal` is aborted, nobody
+   * waits for the answer any more: a message that only tells may end early.
+   */
+  message?(argv: readonly string[], signal?: AbortSignal): Promise<string>;
   /**
    * Suspend and resume, in this order: presuspend, (I/O drained, lower devices flushed),
    * postsuspend; preresume, resume. With `requeues`, what waits here for something that may

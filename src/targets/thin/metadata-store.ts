@@ -166,6 +166,23 @@ export class ThinMetadataStore {
     return done;
   }
 
+  /** The ids of all devices, ascending. */
+  async deviceIds(): Promise<number[]> {
+    const ids: number[] = [];
+    await this.mappings.outer.walk(this.state.mappingRoot, 0, (id) => {
+      ids.push(id);
+      return true;
+    });
+    return ids;
+  }
+
+  /** Throws DmError unless the operator's transaction id is `current`. */
+  refuseOtherTransaction(current: number): void {
+    const { transactionId } = this.state;
+    if (transactionId === current) return;
+    throw invalid(`thin metadata: transaction id is ${transactionId}, expected ${current}`);
+  }
+
   /** Blocks to add to have `blockCount`; refuses to shrink. */
   growthOfData(blockCount: number): number {
     return growth('data', this.dataMap.blockCount, blockCount);

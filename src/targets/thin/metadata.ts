@@ -12,7 +12,7 @@
 // bytes.
 
 import { assert } from '../../base/assert.ts';
-import { DmError, invalid } from '../../base/errors.ts';
+import { DmError } from '../../base/errors.ts';
 import { Status } from '../../base/status.ts';
 import {
   BlockManager,
@@ -177,7 +177,7 @@ export class ThinMetadata {
 
   /** ENODEV if there is none. Every open needs its `closeDevice`. */
   async openDevice(id: number): Promise<ThinDevice> {
-    return await this.#read(async () => {
+    return await this.look(async () => {
       const device = await this.#devices.get(this.#store, id);
       device.openCount++;
       return device;
@@ -215,7 +215,7 @@ export class ThinMetadata {
   async lookup(device: ThinDevice, block: number, found: FoundMapping): Promise<boolean> {
     const quick = this.tryLookup(device, block, found);
     if (quick !== Lookup.WouldBlock) return quick === Lookup.Found;
-    return await this.#read(async ({ mappings, state }) => {
+    return await this.look(async ({ mappings, state }) => {
       const place = new Place();
       if (!(await mappings.find(state.mappingRoot, device.id, block, place))) return false;
       found.fill(device, place);
@@ -229,7 +229,7 @@ export class ThinMetadata {
     from: number,
     visit: (block: number, dataBlock: number, time: number) => boolean,
   ): Promise<void> {
-    await this.#read(async ({ mappings, state }) => {
+    await this.look(async ({ mappings, state }) => {
       const subtree = await mappings.outer.lookup(state.mappingRoot, device.id);
       if (subtree === undefined) throw noDevice(device.id);
       await mappings.inner.walk(subtree, from, (block, view, offset) =>
@@ -240,7 +240,7 @@ export class ThinMetadata {
 
   /** Brings `device.highestMapped` up to date: when it is opened, and when blocks were unmapped. */
   async findHighest(device: ThinDevice): Promise<void> {
-    device.highestMapped = await this.#read(async ({ mappings, state }) => {
+    device.highestMapped = await this.look(async ({ mappings, state }) => {
       const subtree = await mappings.outer.lookup(state.mappingRoot, device.id);
       return (subtree === undefined ? undefined : await mappings.inner.highestKey(subtree)) ?? -1;
     });
@@ -248,14 +248,7 @@ export class ThinMetadata {
 
   /** The ids of all devices, ascending. */
   async deviceIds(): Promise<number[]> {
-    return await this.#read(async ({ mappings, state }) => {
-      const ids: number[] = [];
-      await mappings.outer.walk(state.mappingRoot, 0, (id) => {
-        ids.push(id);
-        return true;
-      });
-      return ids;
-    });
+    return await this.look(async (store) => await store.deviceIds());
   }
 
   /** A free data block, which has one reference then: `insert` it or `decData` it. ENOSPC if none. */
@@ -324,7 +317,7 @@ export class ThinMetadata {
 
   /** References to a data block. */
   async dataCount(dataBlock: number): Promise<number> {
-    return await this.#read(async ({ dataMap }) => await dataMap.count(dataBlock));
+    return await this.look(async ({ dataMap }) => await dataMap.count(dataBlock));
   }
 
   /** Keeps data blocks [begin, end) from being used again while a discard of them is under way. */
@@ -342,17 +335,29 @@ export class ThinMetadata {
     });
   }
 
+  /** What tells this pool from others; zeros as long as nobody has asked for it. */
+  async setPoolUuid(uuid: Uint8Array): Promise<void> {
+    await this.#change(async (touch) => {
+      touch();
+      this.#store.state.uuid.set(uuid);
+      return await Promise.resolve();
+    });
+  }
+
+  /** Runs `work` while nothing changes. What it reads is not kept beyond it. */
+  async look<T>(work: (store: ThinMetadataStore) => Promise<T>): Promise<T> {
+    return await this.#lock.read(async () => {
+      this.#refuseBroken();
+      return await work(this.#store);
+    });
+  }
+
   /** Refuses with EINVAL unless the id is `current`. */
   async setTransactionId(current: number, next: number): Promise<void> {
     await this.#change(async (touch) => {
-      const { state } = this.#store;
-      if (state.transactionId !== current) {
-        throw invalid(
-          `thin metadata: transaction id is ${state.transactionId}, expected ${current}`,
-        );
-      }
+      this.#store.refuseOtherTransaction(current);
       touch();
-      state.transactionId = next;
+      this.#store.state.transactionId = next;
       return await Promise.resolve();
     });
   }
@@ -442,13 +447,6 @@ export class ThinMetadata {
       await ThinMetadataStore.settleSuperblock(this.#blocks, SuperblockFlag.NeedsCheck);
       this.#isSuperblockInDoubt = false;
       this.#store.state.flags |= SuperblockFlag.NeedsCheck;
-    });
-  }
-
-  async #read<T>(work: (store: ThinMetadataStore) => Promise<T>): Promise<T> {
-    return await this.#lock.read(async () => {
-      this.#refuseBroken();
-      return await work(this.#store);
     });
   }
 

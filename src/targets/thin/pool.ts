@@ -49,6 +49,7 @@ export class Pool implements Shared {
   readonly #noSpace: NoSpaceQueue;
   #binding: PoolBinding;
   #isFreed = false;
+  #snapshotTurns: Promise<void> = Promise.resolve();
 
   private constructor(
     metadata: ThinMetadata,
@@ -202,6 +203,16 @@ export class Pool implements Shared {
     } finally {
       if (!wasStopped) this.start();
     }
+  }
+
+  /** Runs `work`, which takes and releases the metadata snapshot, after those that came before. */
+  async snapshotTurn<T>(work: () => Promise<T>): Promise<T> {
+    const mine = this.#snapshotTurns.then(work);
+    this.#snapshotTurns = mine.then(
+      () => undefined,
+      () => undefined,
+    );
+    return await mine;
   }
 
   /** The pool's tables have gone, thin devices are left: all they ask for fails from now on. */

@@ -20,6 +20,7 @@ import {
 import { openNamed } from './open-named.ts';
 import { POOL, Pool } from './pool.ts';
 import type { PoolBinding } from './pool-binding.ts';
+import { backupState, diffRequest, poolDiff } from './pool-diff.ts';
 import { poolUsage } from './pool-usage.ts';
 import { parsePoolOptions, type PoolOptions, printPoolOptions } from './pool-options.ts';
 
@@ -91,12 +92,16 @@ class ThinPool implements Target {
     return this.#data.extents(sector, lenSectors, maxExtents);
   }
 
-  async message(argv: readonly string[]): Promise<string> {
+  async message(argv: readonly string[], signal?: AbortSignal): Promise<string> {
     const [verb = '', ...args] = argv;
     if (verb.toLowerCase() === 'usage' && args.length === 0) return await poolUsage(this.#pool);
+    if (verb.toLowerCase() === 'diff') {
+      return await poolDiff(this.#pool, diffRequest(args), signal);
+    }
+    if (verb.toLowerCase() === 'backup_state') return await backupState(this.#pool, args);
     const handler = MESSAGES[verb.toLowerCase()];
     if (handler === undefined) {
-      const known = [...Object.keys(MESSAGES), 'usage'].join(', ');
+      const known = [...Object.keys(MESSAGES), 'usage', 'diff', 'backup_state'].join(', ');
       throw invalid(`Unrecognised thin pool target message received: '${verb}': expected ${known}`);
     }
     if (args.length !== handler.args) {
