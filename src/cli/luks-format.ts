@@ -1,15 +1,16 @@
 // lamina luks format: a new header and its first key.
 
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync } from 'node:fs';
 import { type Command, Option } from 'commander';
-import { DmError, errorText } from '../base/errors.ts';
-import { Status, statusOfError } from '../base/status.ts';
+import { DmError } from '../base/errors.ts';
+import { Status } from '../base/status.ts';
 import { SECTOR_BYTES } from '../base/units.ts';
 import { findSignature } from '../tools/luks/known-signatures.ts';
 import { type FormatPlan, formatLuks, planFormat } from '../tools/luks/format-luks.ts';
 import { LuksFile } from '../tools/luks/luks-io.ts';
 import { openLuks } from '../tools/luks/open-luks.ts';
 import { WrongCall } from './errors.ts';
+import { readVolumeKey } from './luks-key-files.ts';
 import {
   checkKdf,
   chooseKdf,
@@ -137,7 +138,8 @@ function refuseUsed(target: LuksFile, flags: FormatFlags, isNewHeader: boolean):
 function planOf(flags: FormatFlags, data: LuksFile, isDetached: boolean): FormatPlan {
   const version = flags.type === 'luks1' ? 1 : 2;
   const hash = flags.hash ?? 'sha256';
-  const volumeKey = flags.volumeKeyFile === undefined ? undefined : keyOf(flags.volumeKeyFile);
+  const volumeKey =
+    flags.volumeKeyFile === undefined ? undefined : readVolumeKey(flags.volumeKeyFile);
   const bits = flags.keySize ?? (flags.cipher.includes('-xts-') ? 512 : 256);
   const slotBits = flags.keyslotKeySize;
   if (bits % 8 !== 0 || (slotBits ?? 0) % 8 !== 0)
@@ -172,12 +174,4 @@ function sectorBytes(version: 1 | 2, data: LuksFile, flags: FormatFlags): number
   const align = (flags.alignPayload ?? 0) * SECTOR_BYTES;
   const isWhole = [data.sizeBytes, offset, align].every((bytes) => bytes % 4096 === 0);
   return version === 2 && isWhole ? 4096 : SECTOR_BYTES;
-}
-
-function keyOf(path: string): Buffer {
-  try {
-    return readFileSync(path);
-  } catch (error) {
-    throw new DmError(statusOfError(error), `${path}: cannot read: ${errorText(error)}`);
-  }
 }

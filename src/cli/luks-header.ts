@@ -1,4 +1,4 @@
-// lamina luks dump, header-backup, header-restore, convert: the header as a whole.
+// lamina luks header-backup, header-restore, convert: the header as a whole.
 
 import { chmodSync, rmSync } from 'node:fs';
 import { type Command, Option } from 'commander';
@@ -9,59 +9,13 @@ import { LuksFile } from '../tools/luks/luks-io.ts';
 import type { LuksVolume } from '../tools/luks/luks-volume.ts';
 import { openLuks } from '../tools/luks/open-luks.ts';
 import { withVolume } from './luks-file.ts';
-import {
-  type HeaderFlags,
-  type UnlockFlags,
-  unlockVolume,
-  withHeader,
-  withKeySlot,
-  withLimits,
-} from './luks-options.ts';
-import { confirm, withSecret } from './luks-secret.ts';
-import { print } from './output.ts';
+import { type HeaderFlags, withHeader } from './luks-options.ts';
+import { confirm } from './luks-secret.ts';
 
 export function addLuksHeader(luks: Command): void {
-  addDump(luks);
   addBackup(luks);
   addRestore(luks);
   addConvert(luks);
-}
-
-interface DumpFlags extends UnlockFlags {
-  readonly json?: true;
-  readonly volumeKey?: true;
-}
-
-function addDump(luks: Command): void {
-  const dump = luks
-    .command('dump')
-    .summary('print the header')
-    .description('Prints the header, as cryptsetup luksDump does. No key is in it.')
-    .argument('<image>', 'the volume, or its header: a file or a block device')
-    .option('--json', 'as JSON; of LUKS2 with all of its metadata')
-    .option('--volume-key', 'print the volume key, too: with it alone all data can be read')
-    .action(async (image: string, flags: DumpFlags) => {
-      await withVolume(image, flags, { isReadOnly: true }, async (volume) => {
-        const key = flags.volumeKey === true ? await keyHex(volume, flags) : undefined;
-        if (flags.json === true) {
-          const all = { ...volume.describe(), ...(key === undefined ? {} : { volumeKey: key }) };
-          print(`${JSON.stringify(all, null, 2)}\n`);
-        } else {
-          print(volume.dump());
-          if (key !== undefined) print(`Volume key: ${key}\n`);
-        }
-      });
-    });
-  withHeader(withLimits(withKeySlot(withSecret(dump), 'of the passphrase, for --volume-key')));
-}
-
-async function keyHex(volume: LuksVolume, flags: UnlockFlags): Promise<string> {
-  const { volumeKey } = await unlockVolume(volume, flags);
-  try {
-    return volumeKey.toString('hex');
-  } finally {
-    volumeKey.fill(0);
-  }
 }
 
 function addBackup(luks: Command): void {

@@ -2,41 +2,28 @@
 
 import type { Command } from 'commander';
 import { invalid } from '../base/errors.ts';
-import type { NewKeyOptions } from '../tools/luks/luks-volume.ts';
 import type { openLuks } from '../tools/luks/open-luks.ts';
-import { WrongCall } from './errors.ts';
+import { addLuksAddKey, type NewKeyFlags, withNewKey } from './luks-add-key.ts';
+import { withVolume } from './luks-file.ts';
 import {
   checkKdf,
-  chooseKdf,
-  type KdfFlags,
-  limitsOf,
   type UnlockFlags,
   unlockVolume,
-  unlockWith,
   withHeader,
   withKdf,
   withKeySlot,
   withLimits,
   withTries,
 } from './luks-options.ts';
-import {
-  confirm,
-  newSecretFlags,
-  type NewSecretFlags,
-  readSecret,
-  withNewSecret,
-  withSecret,
-} from './luks-secret.ts';
-import { withVolume } from './luks-file.ts';
-import { notNegative, positive } from './option-values.ts';
+import { confirm, withNewSecret, withSecret } from './luks-secret.ts';
+import { withTokenUnlock } from './luks-token-unlock.ts';
+import { notNegative } from './option-values.ts';
 import { print } from './output.ts';
 
 type Volume = ReturnType<typeof openLuks>;
 
-interface AddFlags extends UnlockFlags, NewSecretFlags, KdfFlags {
-  readonly newKeySlot?: number;
-  readonly keyslotCipher?: string;
-  readonly keyslotKeySize?: number;
+interface TestFlags extends UnlockFlags {
+  readonly unbound?: true;
 }
 
 interface RemoveFlags extends UnlockFlags {
@@ -45,13 +32,13 @@ interface RemoveFlags extends UnlockFlags {
 
 export function addLuksKeys(luks: Command): void {
   addTest(luks);
-  addAdd(luks);
+  addLuksAddKey(keyCommand(luks, 'add-key', 'let another passphrase open the volume, too'));
   addChange(luks);
   addRemove(luks);
   addKill(luks);
 }
 
-function command(luks: Command, name: string, about: string): Command {
+function keyCommand(luks: Command, name: string, about: string): Command {
   const made = luks
     .command(name)
     .description(about)
@@ -61,47 +48,28 @@ function command(luks: Command, name: string, about: string): Command {
 
 function addTest(luks: Command): void {
   const about = 'tell whether a passphrase opens a key slot, and which; exit status 3 if none';
-  withKeySlot(command(luks, 'test-passphrase', about), 'only this slot').action(
-    async (image: string, flags: UnlockFlags) => {
+  const test = keyCommand(luks, 'test-passphrase', about)
+    .option('--unbound', 'also slots that hold another key than that of the data')
+    .action(async (image: string, flags: TestFlags) => {
       await withVolume(image, flags, { isReadOnly: true }, async (volume) => {
-        const { slot, volumeKey } = await unlockVolume(volume, flags);
+        const isAnyKey = flags.unbound === true || flags.keySlot !== undefined;
+        const ways = { isAnyKey, isTokenTried: true };
+        const { slot, volumeKey } = await unlockVolume(volume, flags, undefined, ways);
         volumeKey.fill(0);
         print(`key slot ${slot} opens\n`);
       });
-    },
-  );
-}
-
-function addAdd(luks: Command): void {
-  const add = command(luks, 'add-key', 'let another passphrase open the volume, too')
-    .option('--new-key-slot <n>', 'put the new key there (the first free slot)', notNegative)
-    .option('--keyslot-cipher <spec>', 'of the new key slot, LUKS2')
-    .option('--keyslot-key-size <bits>', 'of that', positive);
-  withKdf(withNewSecret(withKeySlot(add, 'the old passphrase is that of this slot'))).action(
-    async (image: string, flags: AddFlags) => {
-      await withVolume(image, flags, { isReadOnly: false }, async (volume) => {
-        checkKdf(flags, volume.version);
-        const { volumeKey } = await unlockVolume(volume, flags, 'Enter any existing passphrase');
-        try {
-          const slot = await withNewKey(volume, flags, flags.newKeySlot, (passphrase, options) =>
-            volume.addKey(volumeKey, passphrase, options),
-          );
-          print(`key slot ${slot} added\n`);
-        } finally {
-          volumeKey.fill(0);
-        }
-      });
-    },
-  );
+    });
+  withTokenUnlock(withKeySlot(test, 'only this slot, whatever key it holds'));
 }
 
 function addChange(luks: Command): void {
-  const change = command(luks, 'change-key', 'replace a passphrase by another');
+  const change = keyCommand(luks, 'change-key', 'replace a passphrase by another');
   withKdf(withNewSecret(withKeySlot(change, 'that of this slot'))).action(
-    async (image: string, flags: AddFlags) => {
+    async (image: string, flags: NewKeyFlags) => {
       await withVolume(image, flags, { isReadOnly: false }, async (volume) => {
         checkKdf(flags, volume.version);
-        const old = await unlockVolume(volume, flags, 'Enter passphrase to be changed');
+        const prompt = 'Enter passphrase to be changed';
+        const old = await unlockVolume(volume, flags, prompt, { isAnyKey: true });
         try {
           const slot = await withNewKey(volume, flags, undefined, (passphrase, options) =>
             volume.changeKey(old.slot, old.volumeKey, passphrase, options),
@@ -115,45 +83,8 @@ function addChange(luks: Command): void {
   );
 }
 
-/** Asks for the new passphrase, measures, and lets `use` put it in place. */
-async function withNewKey(
-  volume: Volume,
-  flags: AddFlags,
-  slot: number | undefined,
-  use: (passphrase: Buffer, options: NewKeyOptions) => Promise<number>,
-): Promise<number> {
-  const passphrase = await readSecret(newSecretFlags(flags), 'Enter new passphrase', {
-    isNew: true,
-  });
-  try {
-    const { version, volumeKeyBytes } = volume;
-    const hash = version === 1 ? volume.fields.hashSpec : (flags.hash ?? 'sha256');
-    if (version === 1 && flags.hash !== undefined && flags.hash !== hash) {
-      throw invalid(`--hash ${flags.hash}: this LUKS1 header has ${hash} for all its keys`);
-    }
-    const bits = flags.keyslotKeySize;
-    if (version === 1 && (bits !== undefined || flags.keyslotCipher !== undefined)) {
-      throw invalid('--keyslot-cipher: in LUKS1 it is that of the data');
-    }
-    if ((bits ?? 0) % 8 !== 0) throw new WrongCall(`--keyslot-key-size ${bits}: need whole bytes`);
-    const cipherKeyBytes = bits === undefined ? undefined : bits / 8;
-    const keyBytes = cipherKeyBytes ?? volumeKeyBytes;
-    const kdf = await chooseKdf(flags, { version, hash, keyBytes });
-    return await use(passphrase, {
-      slot,
-      kdf,
-      limits: limitsOf(flags),
-      hash: flags.hash,
-      cipher: flags.keyslotCipher,
-      cipherKeyBytes,
-    });
-  } finally {
-    passphrase.fill(0);
-  }
-}
-
 function addRemove(luks: Command): void {
-  command(luks, 'remove-key', 'remove the key slot that a passphrase opens')
+  keyCommand(luks, 'remove-key', 'remove the key slot that a passphrase opens')
     .option('-q, --batch-mode', 'even the last one, unasked')
     .action(async (image: string, flags: RemoveFlags) => {
       await withVolume(image, flags, { isReadOnly: false }, async (volume) => {
@@ -168,7 +99,7 @@ function addRemove(luks: Command): void {
 }
 
 function addKill(luks: Command): void {
-  command(luks, 'kill-slot', 'remove a key slot by its number; another passphrase is asked for')
+  keyCommand(luks, 'kill-slot', 'remove a key slot by its number; another passphrase is asked for')
     .argument('<slot>', 'its number', notNegative)
     .option('-q, --batch-mode', 'ask for nothing, unless a passphrase is given')
     .action(async (image: string, slot: number, flags: RemoveFlags) => {
@@ -185,22 +116,19 @@ function addKill(luks: Command): void {
 
 /** Somebody who can open the volume without this slot wants it gone. */
 async function proveOther(volume: Volume, slot: number, flags: RemoveFlags): Promise<void> {
-  const others = volume.slots.filter((other) => other !== slot);
-  if (others.length === 0) {
-    const { volumeKey } = await unlockVolume(volume, { ...flags, keySlot: slot });
-    volumeKey.fill(0);
-    return;
-  }
-  const passphrase = await readSecret(flags, 'Enter any remaining passphrase');
-  try {
-    const { volumeKey } = await unlockWith(volume, passphrase, flags, slot);
-    volumeKey.fill(0);
-  } finally {
-    passphrase.fill(0);
-  }
+  const isLast = volume.dataSlots.every((other) => other === slot);
+  const [prompt, ways] = isLast
+    ? [`Enter passphrase of key slot ${slot}`, { isAnyKey: true }]
+    : ['Enter any remaining passphrase', { exceptSlot: slot }];
+  const one = isLast ? { ...flags, keySlot: slot, tries: 1 } : { ...flags, tries: 1 };
+  const { volumeKey } = await unlockVolume(volume, one, prompt, ways);
+  volumeKey.fill(0);
 }
 
+/** An unbound slot is not missed by the data. */
 async function confirmLast(volume: Volume, slot: number, flags: RemoveFlags): Promise<void> {
-  if (volume.slots.some((other) => other !== slot) || flags.batchMode === true) return;
+  const { dataSlots } = volume;
+  const isLast = dataSlots.length === 1 && dataSlots[0] === slot;
+  if (!isLast || flags.batchMode === true) return;
   await confirm('This is the last key slot. Without it nothing on the volume can ever be read.');
 }

@@ -24,6 +24,7 @@ import {
   withTries,
 } from './luks-options.ts';
 import { withSecret } from './luks-secret.ts';
+import { withTokenUnlock } from './luks-token-unlock.ts';
 import { positive } from './option-values.ts';
 import { print } from './output.ts';
 
@@ -71,7 +72,9 @@ export function addLuksOpen(luks: Command): void {
     .option('--show-keys', 'with --table: with the key in it, which needs a passphrase')
     .addHelpText('after', EXAMPLES)
     .action(openVolume);
-  withKeySlot(withLimits(withTries(withHeader(withSecret(open)))), 'only this slot');
+  withTokenUnlock(
+    withKeySlot(withLimits(withTries(withHeader(withSecret(open)))), 'only this slot'),
+  );
   luks
     .command('close')
     .description('remove the mapped device of a volume; its key is forgotten')
@@ -96,7 +99,7 @@ async function openVolume(image: string, name: string | undefined, flags: MapFla
     if (flags.table !== true) await refuseOpen(volume, name);
     // Refused before a passphrase is asked for.
     tableOf(volume, image, flags, HIDDEN_KEY);
-    const { volumeKey } = await unlockVolume(volume, flags);
+    const { volumeKey } = await unlockVolume(volume, flags, undefined, { isTokenTried: true });
     try {
       const table = tableOf(volume, image, flags, volumeKey.toString('hex'));
       if (flags.table === true) print(`${table}\n`);
@@ -188,7 +191,9 @@ function addResize(luks: Command): void {
     .option('--size <sectors>', 'map so much of it now, of 512 bytes', positive)
     .option('--allow-discards', 'pass discards to the device below')
     .action(resizeVolume);
-  withKeySlot(withLimits(withTries(withHeader(withSecret(resize)))), 'only this slot');
+  withTokenUnlock(
+    withKeySlot(withLimits(withTries(withHeader(withSecret(resize)))), 'only this slot'),
+  );
 }
 
 async function resizeVolume(
@@ -208,7 +213,9 @@ async function resizeVolume(
     if (device !== undefined && device.uuid !== luksDeviceUuid(volume, device.name)) {
       throw invalid(`device ${device.name}: is not that of ${image}`);
     }
-    const unlocked = device === undefined ? undefined : await unlockVolume(volume, flags);
+    const ways = { isTokenTried: true };
+    const unlocked =
+      device === undefined ? undefined : await unlockVolume(volume, flags, undefined, ways);
     try {
       if (writes) await resizeSegment(volume, flags.deviceSize, bytesOf(image));
       if (device === undefined || unlocked === undefined) return;

@@ -18,12 +18,13 @@ import {
   PBKDF2_ITERATIONS_MIN,
 } from '../tools/luks/key-derivation.ts';
 import { WrongPassphrase } from '../tools/luks/luks-error.ts';
-import type { LuksVolume, Unlocked } from '../tools/luks/luks-volume.ts';
+import type { LuksVolume, Unlocked, UnlockOptions } from '../tools/luks/luks-volume.ts';
 import { WrongCall } from './errors.ts';
 import { notNegative, positive } from './option-values.ts';
 import { tell } from './output.ts';
 import { Progress } from './progress.ts';
 import { isTyped, readSecret, type SecretFlags } from './luks-secret.ts';
+import { type TokenUnlockFlags, unlockByTokens } from './luks-token-unlock.ts';
 
 export interface HeaderFlags {
   readonly header?: string;
@@ -43,7 +44,7 @@ export interface KdfFlags extends LimitFlags {
   readonly hash?: string;
 }
 
-export interface UnlockFlags extends SecretFlags, HeaderFlags, LimitFlags {
+export interface UnlockFlags extends SecretFlags, HeaderFlags, LimitFlags, TokenUnlockFlags {
   readonly keySlot?: number;
   readonly tries?: number;
 }
@@ -163,17 +164,34 @@ async function measured<T>(work: () => Promise<T>): Promise<T> {
   }
 }
 
-/** Asks for a passphrase until one opens a key slot, if it is typed. The caller zeroes the key. */
+export interface UnlockWays {
+  /** Slots of other keys than that of the data count, too. */
+  readonly isAnyKey?: boolean;
+  /** Any slot but this one. */
+  readonly exceptSlot?: number;
+  /** A token is tried where no passphrase is given. */
+  readonly isTokenTried?: boolean;
+}
+
+/**
+ * Takes a token's passphrase if that is asked for; else asks for one until it opens a key slot, if
+ * it is typed. The caller zeroes the key.
+ */
 export async function unlockVolume(
   volume: LuksVolume,
   flags: UnlockFlags,
   prompt = `Enter passphrase for ${volume.io.path}`,
+  ways: UnlockWays = {},
 ): Promise<Unlocked> {
+  const byToken = await withTrying(flags, ways, (options) =>
+    unlockByTokens(volume, flags, ways.isTokenTried === true, options),
+  );
+  if (byToken !== undefined) return byToken;
   const tries = isTyped(flags) ? (flags.tries ?? 3) : 1;
   for (let left = tries; ; left--) {
     const passphrase = await readSecret(flags, prompt);
     try {
-      return await unlockWith(volume, passphrase, flags);
+      return await withTrying(flags, ways, (options) => volume.unlock(passphrase, options));
     } catch (error) {
       if (!(error instanceof WrongPassphrase) || left <= 1) throw error;
       tell(`${error.message}\n`);
@@ -183,17 +201,18 @@ export async function unlockVolume(
   }
 }
 
-export async function unlockWith(
-  volume: LuksVolume,
-  passphrase: Uint8Array,
+/** Shows which key slot is being tried while `unlock` tries them. */
+async function withTrying<T>(
   flags: UnlockFlags,
-  exceptSlot?: number,
-): Promise<Unlocked> {
+  ways: UnlockWays,
+  unlock: (options: UnlockOptions) => Promise<T>,
+): Promise<T> {
   const progress = new Progress();
   try {
-    return await volume.unlock(passphrase, {
+    return await unlock({
       slot: flags.keySlot,
-      exceptSlot,
+      exceptSlot: ways.exceptSlot,
+      isAnyKey: ways.isAnyKey,
       limits: limitsOf(flags),
       onTry: (done, total, slot) => progress.show(done, total, `trying key slot ${slot}`),
     });

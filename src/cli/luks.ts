@@ -1,6 +1,8 @@
 // lamina luks: encrypted volumes in cryptsetup's formats.
 
 import type { Command } from 'commander';
+import { addLuksConfig } from './luks-config.ts';
+import { addLuksDump } from './luks-dump.ts';
 import { addLuksFormat } from './luks-format.ts';
 import { addLuksHeader } from './luks-header.ts';
 import { addLuksKeys } from './luks-keys.ts';
@@ -19,6 +21,8 @@ export function addLuks(program: Command): void {
   addLuksFormat(luks);
   addLuksOpen(luks);
   addLuksKeys(luks);
+  addLuksDump(luks);
   addLuksHeader(luks);
+  addLuksConfig(luks);
   addLuksToken(luks);
 }

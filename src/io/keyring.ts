@@ -9,18 +9,15 @@ import { addressOf, errno, syscall6 } from './posix.ts';
 export class NoSuchKey extends DmError {}
 
 interface Numbers {
-  readonly addKey: number;
   readonly requestKey: number;
   readonly keyctl: number;
 }
 
 const SYSTEM_CALLS: Readonly<Record<string, Numbers>> = {
-  x64: { addKey: 248, requestKey: 249, keyctl: 250 },
-  arm64: { addKey: 217, requestKey: 218, keyctl: 219 },
+  x64: { requestKey: 249, keyctl: 250 },
+  arm64: { requestKey: 218, keyctl: 219 },
 };
-const KEYCTL_UNLINK = 9;
 const KEYCTL_READ = 11;
-const USER_KEYRING = -4;
 const NO_KEY = 126;
 const KEY_EXPIRED = 127;
 const KEY_REVOKED = 128;
@@ -48,18 +45,6 @@ export function readUserKey(description: string): Buffer {
   payload.copy(found);
   payload.fill(0);
   return found;
-}
-
-/** Puts a key into the user's keyring, or gives the one that is there this payload. Answers its number. */
-export function addUserKey(description: string, payload: Uint8Array): number {
-  const [name, bytes] = [text(description), Buffer.from(payload)];
-  const place = [addressOf(TYPE), addressOf(name), addressOf(bytes), bytes.length, USER_KEYRING];
-  return call('addKey', description, ...place);
-}
-
-/** Takes a key from the user's keyring. */
-export function removeUserKey(key: number): void {
-  call('keyctl', String(key), KEYCTL_UNLINK, key, USER_KEYRING);
 }
 
 function call(name: keyof Numbers, description: string, ...args: number[]): number {

@@ -2,9 +2,16 @@
 // either of them writes, lamina lists, uses, changes and keeps, and the other way round.
 
 import assert from 'node:assert/strict';
-import { readFileSync, writeFileSync } from 'node:fs';
+import { readFileSync, statSync, writeFileSync } from 'node:fs';
 import { describe, it } from 'node:test';
+import { LuksDisk } from '../../src/testing/luks-disk.ts';
 import { LuksDesk, without } from '../../src/testing/luks-desk.ts';
+import { SEED } from '../../src/testing/seed.ts';
+import { UserKeys } from '../../src/testing/user-keys.ts';
+import { DmError } from '../../src/base/errors.ts';
+import { importToken } from '../../src/tools/luks/luks2-tokens.ts';
+import { Luks2Volume } from '../../src/tools/luks/luks2-volume.ts';
+import { openLuks } from '../../src/tools/luks/open-luks.ts';
 
 const skip = without('cryptsetup');
 const FAST = ['--pbkdf', 'pbkdf2', '--pbkdf-force-iterations', '1000'];
@@ -62,7 +69,7 @@ describe('LUKS2 tokens with cryptsetup', { skip }, () => {
     });
   });
 
-  it('both refuse the same tokens and places, and write nothing', () => {
+  it('both refuse the same tokens and places, and write nothing', async () => {
     using d = made();
     const file = formatted(d);
     d.cryptsetup('token', 'add', '--key-description', 'x', '--token-id', '3', file);
@@ -94,7 +101,14 @@ describe('LUKS2 tokens with cryptsetup', { skip }, () => {
       assert.ok(ours.status === 1 || ours.status === 2, `${said}: ${ours.status}`);
       assert.doesNotMatch(ours.stderr, /\n +at /, said);
     };
-    for (const text of texts) refuse(['import'], text);
+    for (const text of texts) {
+      const theirs = d.run('cryptsetup', ['token', 'import', file], text);
+      assert.equal(theirs.status, 1, text);
+      const volume = openLuks(new LuksDisk(before));
+      assert.ok(volume instanceof Luks2Volume);
+      await assert.rejects(importToken(volume, text, {}), DmError, text);
+    }
+    refuse(['import'], 'no json');
     const token = '{"type":"t","keyslots":[]}';
     refuse(['import', '--token-id', '3'], token);
     refuse(['import', '--token-id', '32'], token);
@@ -117,6 +131,113 @@ describe('LUKS2 tokens with cryptsetup', { skip }, () => {
     assert.match(d.runLamina(['token', 'list', luks1]).stderr, /LUKS1 has no tokens/);
   });
 
+  it('the keyring has the passphrase: the same token opens the same slot', (t) => {
+    using d = made();
+    using keys = new UserKeys();
+    const description = `lamina-test:${process.pid}:${SEED}`;
+    if (!keys.canPut(description, 'two')) return t.skip('the kernel refuses its keyring here');
+    const file = formatted(d);
+    const key = ['--key-file', d.at('one')];
+    d.cryptsetup('luksAddKey', '-q', ...FAST, ...key, file, d.at('two'));
+    const unbound = ['--unbound', '--key-size', '256', '-S', '7'];
+    d.cryptsetup('luksAddKey', '-q', ...FAST, ...unbound, file, d.at('three'));
+    const token = (...args: string[]): string => d.lamina('token', ...args, file);
+    token('add', '--key-description', description);
+    d.cryptsetup('token', 'import', '--json-file', d.with('t.json', FOREIGN_TOKEN), file);
+
+    /** What opens: the slot, or the exit status in cryptsetup's numbers. */
+    const both = (name: string, args: readonly string[], input = ''): string => {
+      const open = ['open', '--test-passphrase', '-v', file, ...args];
+      const theirs = d.run('cryptsetup', open, input);
+      const opened = /Key slot (\d+) unlocked/.exec(theirs.stdout)?.[1];
+      const expected = opened === undefined ? `status ${theirs.status}` : `slot ${opened}`;
+      const ours = d.runLamina(['test-passphrase', file, ...args], input);
+      const slot = /^key slot (\d+) opens$/m.exec(ours.stdout)?.[1];
+      // cryptsetup has 2 for a wrong passphrase, and 1 for the rest.
+      const status = ours.status === 3 ? 2 : ours.status;
+      const said = `${name}: ${theirs.stderr}${ours.stderr}`;
+      assert.equal(slot === undefined ? `status ${status}` : `slot ${slot}`, expected, said);
+      assert.doesNotMatch(ours.stderr, /\n +at /, said);
+      return expected;
+    };
+    const only = '--token-only';
+    assert.equal(both('tried unasked', []), 'slot 1');
+    assert.equal(both('only', [only]), 'slot 1');
+    assert.equal(both('by number', [only, '--token-id', '0']), 'slot 1');
+    assert.equal(both('by type', [only, '--token-type', 'luks2-keyring']), 'slot 1');
+    for (const args of [
+      ['--token-id', '3'],
+      ['--token-id', '1'],
+      ['--token-type', 'foreign'],
+      ['--token-id', '0', '--token-type', 'foreign'],
+    ]) {
+      assert.equal(both('none to try', [only, ...args]), 'status 1');
+      assert.equal(both('none to try, then a passphrase', args, 'one'), 'slot 0');
+    }
+    keys.put(description, 'three');
+    assert.equal(both('an unbound key opens no data', [only]), 'status 2');
+    assert.equal(both('an unbound key', [only, '--unbound']), 'slot 7');
+    keys.put(description, 'wrong');
+    assert.equal(both('wrong', [only]), 'status 2');
+    assert.equal(both('wrong, then a passphrase', ['--token-id', '0'], 'one'), 'slot 0');
+    assert.equal(both('wrong, then a passphrase unasked', [], 'one'), 'slot 0');
+    keys.put(description, 'two');
+    d.cryptsetup('config', '--priority', 'ignore', '-S', '1', file);
+    assert.equal(both('an ignored slot', [only]), 'status 2');
+    assert.equal(both('an ignored slot by number', [only, '--token-id', '0']), 'slot 1');
+    const unlockBy = [...FAST, '--token-id', '0', only, '--new-key-file', d.at('three')];
+    d.lamina('add-key', ...unlockBy, '--new-key-slot', '9', file);
+    d.cryptsetup('open', '--test-passphrase', '-S', '9', '--key-file', d.at('three'), file);
+    token('unassign', '--token-id', '0', '--key-slot', '1');
+    assert.equal(both('no slot of the data that opens', [only, '--token-id', '0']), 'status 2');
+    keys.end();
+    assert.equal(both('no such key', [only]), 'status 2');
+    const missing = d.runLamina(['test-passphrase', file, only, '--token-id', '0']);
+    assert.match(missing.stderr, /token 0: key 'lamina-test:.*': the kernel's keyring has none/);
+  });
+
+  it('recovery keys are those of systemd-cryptenroll', {
+    skip: without('systemd-cryptenroll'),
+  }, () => {
+    using d = made();
+    const file = formatted(d);
+    const enroll = (...args: string[]): string => {
+      const done = d.run('systemd-cryptenroll', [...args, file], '', { PASSWORD: 'one' });
+      assert.equal(done.status, 0, done.stderr);
+      return done.stdout;
+    };
+    const theirs = enroll('--recovery-key').trim();
+    const made_ = d.lamina('add-key', file, '--key-file', d.at('one'), '--recovery');
+    const ours = made_.trim();
+    assert.equal(made_, `${ours}\n`, 'nothing else on stdout');
+    const form = /^(?:[cbdefghijklnrtuv]{8}-){7}[cbdefghijklnrtuv]{8}$/;
+    for (const [slot, key] of [theirs, ours].entries()) {
+      assert.match(key, form);
+      const name = d.with(`recovery${slot}`, key);
+      const said = d.lamina('test-passphrase', file, '--key-file', name);
+      assert.equal(said, `key slot ${slot + 1} opens\n`);
+      d.cryptsetup('open', '--test-passphrase', '-S', String(slot + 1), '--key-file', name, file);
+    }
+    assert.match(enroll(), /0 password\s+1 recovery\s+2 recovery/);
+    assert.equal(d.lamina('token', 'list', file), '0: systemd-recovery 1\n1: systemd-recovery 2\n');
+    d.sameDump(file);
+    // The same slot and the same token, but for salts and places.
+    const { keyslots, tokens } = JSON.parse(d.metadataText(file)) as {
+      keyslots: Record<string, { kdf: { salt: string }; area: { offset: string } }>;
+      tokens: Record<string, object>;
+    };
+    const plain = (slot: string): unknown => {
+      const { kdf, area, ...rest } = keyslots[slot] ?? assert.fail(slot);
+      return { ...rest, kdf: { ...kdf, salt: '' }, area: { ...area, offset: '' } };
+    };
+    assert.deepEqual(plain('2'), plain('1'));
+    assert.deepEqual({ ...tokens['1'], keyslots: [] }, { ...tokens['0'], keyslots: [] });
+    enroll('--wipe-slot=recovery');
+    assert.equal(d.lamina('token', 'list', file), '');
+    const wrong = d.runLamina(['test-passphrase', file, '--key-file', d.at('recovery1')]);
+    assert.equal(wrong.status, 3);
+  });
+
   it('tokens of other programs keep their words through every verb', () => {
     using d = made();
     const file = formatted(d);
@@ -137,6 +258,10 @@ describe('LUKS2 tokens with cryptsetup', { skip }, () => {
       ['token', 'add', '--key-description', 'x', '--token-id', '4', file],
       ['token', 'unassign', '--token-id', '4', '--key-slot', '0', file],
       ['token', 'remove', '--token-id', '4', file],
+      ['config', '--priority', 'prefer', '--key-slot', '0', '--label', 'l', file],
+      ['add-key', ...FAST, '--unbound', '--key-size', '64', '--new-key-file', d.at('two'), file],
+      ['add-key', ...key, '--recovery', file],
+      ['kill-slot', '-q', file, '2'],
       ['resize', '--device-size', '1M', file],
       ['resize', '--dynamic', file],
     ];
@@ -149,11 +274,177 @@ describe('LUKS2 tokens with cryptsetup', { skip }, () => {
   });
 });
 
+describe('LUKS2 key slots with cryptsetup', { skip }, () => {
+  it('priorities, labels and subsystems are what the other program writes', () => {
+    using d = made();
+    const theirs = formatted(d, 'theirs.img');
+    d.cryptsetup('luksAddKey', '-q', ...FAST, '--key-file', d.at('one'), theirs, d.at('two'));
+    const ours = d.at('ours.img');
+    writeFileSync(ours, readFileSync(theirs));
+    for (const step of [
+      ['--priority', 'prefer', '-S', '1'],
+      ['--priority', 'ignore', '-S', '0'],
+      ['--label', 'a läbel', '--subsystem', 'sub'],
+      ['--priority', 'normal', '-S', '1'],
+      ['--label', 'x'.repeat(47), '--subsystem', 's'],
+      ['--label', '', '--subsystem', ''],
+    ]) {
+      d.cryptsetup('config', ...step, theirs);
+      d.lamina('config', ...step, ours);
+      assert.equal(d.metadataText(ours), d.metadataText(theirs));
+      assert.equal(d.lamina('dump', ours), d.cryptsetup('luksDump', theirs));
+    }
+    // One of both leaves the other alone; cryptsetup takes it away.
+    d.lamina('config', '--label', 'l', ours);
+    d.lamina('config', '--subsystem', 's', ours);
+    assert.match(d.cryptsetup('luksDump', ours), /^Label: +\tl\nSubsystem: +\ts$/m);
+    const before = readFileSync(ours);
+    for (const bad of [
+      [],
+      ['--priority', 'prefer'],
+      ['--priority', 'prefer', '-S', '2'],
+      ['--priority', 'last', '-S', '0'],
+    ]) {
+      assert.equal(d.run('cryptsetup', ['config', ...bad, theirs]).status, 1);
+      assert.notEqual(d.runLamina(['config', ...bad, ours]).status, 0, bad.join(' '));
+    }
+    // cryptsetup cuts it.
+    assert.match(d.runLamina(['config', '--label', 'x'.repeat(48), ours]).stderr, /longer than 47/);
+    assert.ok(readFileSync(ours).equals(before));
+  });
+
+  it('unbound keys: made, listed, tested, exported, changed and removed by either', () => {
+    using d = made();
+    const [theirs, ours] = [formatted(d, 'theirs.img'), d.at('ours.img')];
+    writeFileSync(ours, readFileSync(theirs));
+    const vk = d.with('vk', 'k'.repeat(32));
+    const key = ['--unbound', '--key-size', '256'];
+    d.cryptsetup('luksAddKey', '-q', ...FAST, ...key, '-S', '7', theirs, d.at('two'));
+    d.lamina('add-key', ...FAST, ...key, '-S', '7', ours, '--new-key-file', d.at('two'));
+    const given = [...FAST, ...key, '--volume-key-file', vk];
+    d.cryptsetup('luksAddKey', '-q', ...given, theirs, d.at('three'));
+    d.lamina('add-key', ...given, ours, '--new-key-file', d.at('three'));
+    const small = [...FAST, '--unbound', '--key-size', '8'];
+    d.cryptsetup('luksAddKey', '-q', ...small, theirs, d.at('three'));
+    d.lamina('add-key', ...small, ours, '--new-key-file', d.at('three'));
+    assert.equal(skeleton(d.metadataText(ours)), skeleton(d.metadataText(theirs)));
+    for (const file of [theirs, ours]) {
+      d.sameDump(file);
+      for (const [slot, name] of [
+        ['7', 'two'],
+        ['1', 'three'],
+        ['2', 'three'],
+      ] as const) {
+        const open = ['-S', slot, '--key-file', d.at(name), file];
+        const dumped = d.cryptsetup('luksDump', '-q', '--unbound', ...open);
+        assert.equal(d.lamina('dump', '--unbound', ...open), dumped);
+        d.cryptsetup('open', '--test-passphrase', '--unbound', ...open);
+        assert.equal(d.lamina('test-passphrase', ...open), `key slot ${slot} opens\n`);
+      }
+      const any = ['test-passphrase', '--unbound', file, '--key-file', d.at('two')];
+      assert.equal(d.lamina(...any), 'key slot 7 opens\n');
+      const out = d.at(`${file === ours ? 'ours' : 'theirs'}.key`);
+      const export_ = ['-S', '1', '--key-file', d.at('three'), '--volume-key-file', out, file];
+      assert.match(d.lamina('dump', '--unbound', ...export_), /^Key stored to file .*\.key\.$/m);
+      assert.deepEqual(readFileSync(out), readFileSync(vk));
+      assert.equal(statSync(out).mode & 0o777, 0o400);
+      assert.match(d.runLamina(['dump', '--unbound', ...export_]).stderr, /cannot write: .*exist/);
+      neverForTheData(d, file);
+      d.lamina(
+        'change-key',
+        ...FAST,
+        '-S',
+        '7',
+        '--key-file',
+        d.at('two'),
+        '--new-key-file',
+        d.at('three'),
+        file,
+      );
+      d.cryptsetup(
+        'luksChangeKey',
+        '-q',
+        ...FAST,
+        '-S',
+        '7',
+        '--key-file',
+        d.at('three'),
+        file,
+        d.at('two'),
+      );
+      assert.equal(d.lamina(...any), 'key slot 7 opens\n');
+    }
+    d.lamina('kill-slot', ours, '7', '--key-file', d.at('one'));
+    d.cryptsetup('luksKillSlot', theirs, '7', '--key-file', d.at('one'));
+    d.lamina('kill-slot', '-q', ours, '1');
+    d.cryptsetup('luksKillSlot', '-q', theirs, '1');
+    assert.equal(skeleton(d.metadataText(ours)), skeleton(d.metadataText(theirs)));
+    d.sameDump(ours);
+    // The last slot of the data, though there is another one.
+    const last = d.runLamina(['kill-slot', ours, '0', '--key-file', d.at('one')]);
+    assert.match(last.stderr, /the last key slot.*--batch-mode/);
+  });
+
+  it('what makes no unbound key is refused by both', () => {
+    using d = made();
+    const file = formatted(d);
+    const before = readFileSync(file);
+    for (const bad of [
+      ['--unbound'],
+      ['--unbound', '--key-size', '257'],
+      ['--unbound', '--key-size', '256', '-S', '0'],
+      ['--unbound', '--key-size', '256', '-S', '32'],
+      ['--unbound', '--key-size', '128', '--volume-key-file', d.with('vk', 'k'.repeat(32))],
+    ]) {
+      const theirs = d.run('cryptsetup', ['luksAddKey', '-q', ...FAST, ...bad, file, d.at('two')]);
+      const ours = d.runLamina(['add-key', ...FAST, ...bad, file, '--new-key-file', d.at('two')]);
+      // A key file that is too long is read in part by cryptsetup.
+      if (!bad.includes('128')) assert.equal(theirs.status, 1, bad.join(' '));
+      else writeFileSync(file, before);
+      assert.ok(ours.status === 1 || ours.status === 2, `${bad.join(' ')}: ${ours.stderr}`);
+    }
+    for (const slot of ['0', '20']) {
+      const dump = ['--unbound', '-S', slot, '--key-file', d.at('one'), file];
+      assert.equal(d.run('cryptsetup', ['luksDump', '-q', ...dump]).status, 1);
+      assert.match(d.runLamina(['dump', ...dump]).stderr, /does not hold an unbound key/);
+    }
+    assert.ok(readFileSync(file).equals(before));
+  });
+});
+
+/** The key of slot 7 opens by number, and neither as the key of the data nor to get at that. */
+function neverForTheData(d: LuksDesk, file: string): void {
+  const seven = ['-S', '7', '--key-file', d.at('two'), file];
+  assert.notEqual(d.run('cryptsetup', ['luksDump', '-q', '--dump-volume-key', ...seven]).status, 0);
+  for (const call of [
+    ['open', '--table', '--show-keys', ...seven],
+    ['dump', '--volume-key', ...seven],
+    ['add-key', ...FAST, '--new-key-file', d.at('three'), ...seven],
+  ]) {
+    const { status, stderr, stdout } = d.runLamina(call);
+    assert.match(stderr, /key slot 7 is unbound: its key is not that of the data/);
+    assert.deepEqual([status, stdout], [1, '']);
+  }
+  for (const call of [
+    ['remove-key', '--key-file', d.at('two'), file],
+    ['kill-slot', '--key-file', d.at('two'), file, '0'],
+  ]) {
+    assert.equal(d.runLamina(call).status, 3, call.join(' '));
+  }
+}
+
+/** Metadata without what is random: salts and digests. */
+function skeleton(text: string): string {
+  return text.replaceAll(/"(salt|digest)":"[^"]*"/g, '"$1":""');
+}
+
 /** With blanks, escapes, numbers that JavaScript rounds, and names that it would order. */
 const ODD_TOKEN = String.raw`{ "type" : "my-token", "keyslots" : [ ],
   "big": 18446744073709551615, "n": 1.50, "text": "\u00e9\/\n\\", "names": { "b": [ 1.0 ], "9": null, "1": {} } }
 `;
 const PLAIN_TOKEN = String.raw`{"type":"my-token","keyslots":[],"big":18446744073709551615,"n":1.50,"text":"é/\n\\","names":{"b":[1.0],"9":null,"1":{}}}`;
+
+const FOREIGN_TOKEN = '{"type":"foreign","keyslots":["0"]}';
 
 const LISTED = `\
 0: luks2-keyring 0 some:key

@@ -21,10 +21,10 @@ import {
   LUKS2_HEADER_BYTES,
   LUKS2_HEADER_SIZES,
   LUKS2_KEY_SLOTS_BYTES_MAX,
-  LUKS2_LABEL_BYTES,
   LUKS2_SECONDARY_MAGIC,
   LUKS2_SLOTS,
 } from './luks2.format.ts';
+import { checkLabel } from './luks2-config.ts';
 import { digestIterations, newDigest } from './luks2-digest.ts';
 import { encodeCopy, type Luks2Fields, writeCopy } from './luks2-header.ts';
 import { checkMetadata, type Luks2Metadata } from './luks2-metadata.ts';
@@ -140,13 +140,8 @@ function planLuks2(options: FormatPlan): FormatLayout {
   if (!isPowerOfTwo(sectorBytes) || sectorBytes < SECTOR_BYTES || sectorBytes > 4096) {
     throw invalid(`format: sector size ${sectorBytes}: expected 512, 1024, 2048 or 4096`);
   }
-  for (const [name, value = ''] of [
-    ['label', options.label],
-    ['subsystem', options.subsystem],
-  ]) {
-    if (Buffer.byteLength(value) < LUKS2_LABEL_BYTES) continue;
-    throw invalid(`format: ${name} is longer than ${LUKS2_LABEL_BYTES - 1} bytes`);
-  }
+  checkLabel('label', options.label);
+  checkLabel('subsystem', options.subsystem);
   new SectorCipher(
     slotCipher ?? options.cipher,
     randomBytes(slotKeyBytes ?? options.keyBytes),
