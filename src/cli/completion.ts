@@ -26,6 +26,7 @@ const ARGUMENTS: Readonly<Record<string, Kind>> = {
   status: 'devices',
   suspend: 'devices',
   table: 'devices',
+  'thin backup': 'devices',
   'thin create': 'devices',
   'thin delete': 'devices',
   'thin diff': 'devices',

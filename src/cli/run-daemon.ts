@@ -8,7 +8,12 @@ import { ControlServer } from '../daemon/control-socket.ts';
 import { Daemon } from '../daemon/daemon.ts';
 import { type DaemonConfig, defaultConfigPath, loadDaemonConfig } from '../daemon/daemon-config.ts';
 import { lockPlaces } from '../daemon/daemon-locks.ts';
-import { controlSocketPath, nbdSocketPath, statePath } from '../daemon/paths.ts';
+import {
+  commandsSocketPath,
+  controlSocketPath,
+  nbdSocketPath,
+  statePath,
+} from '../daemon/paths.ts';
 import type { Plane } from '../daemon/plane.ts';
 import { StateStore } from '../daemon/state-store.ts';
 import {
@@ -84,10 +89,12 @@ async function run(
   });
   await ending.hold({ close: async () => await running.end() });
   const listeners: NbdListener[] = [];
+  const served = { catalog: plane, transmission: plane, log };
+  const own = { kind: 'unix', path: commandsSocketPath() } as const;
+  await server.openListener({ address: own, ...served });
   for (const address of addresses) {
     if (address.kind === 'unix') makeFolders(dirname(address.path));
-    const common = { catalog: plane, transmission: plane, log };
-    listeners.push(await server.openListener({ address, ...common, ...who }));
+    listeners.push(await server.openListener({ address, ...served, ...who }));
   }
   // Closed first, too: nothing is to be changed any more while devices are flushed.
   await ending.hold(held);

@@ -337,7 +337,11 @@ export function addThinVerbs(thin: Command): void {
 }
 
 /** Makes a volume with the first id that is free; answers it. */
-async function newId(pool: string, verb: string, ...words: readonly string[]): Promise<number> {
+export async function newId(
+  pool: string,
+  verb: string,
+  ...words: readonly string[]
+): Promise<number> {
   const used = new Set((await volumesOf(pool)).map((v) => v.id));
   for (let id = 1; id <= 0xffffff; id++) {
     if (used.has(id)) continue;

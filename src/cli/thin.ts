@@ -1,6 +1,7 @@
 // lamina thin: thin devices.
 
 import type { Command } from 'commander';
+import { addThinBackup } from './thin-backup.ts';
 import { addThinTools } from './thin-tools.ts';
 import { addThinVerbs } from './thin-verbs.ts';
 
@@ -14,4 +15,5 @@ export function addThin(program: Command): void {
     );
   addThinVerbs(thin);
   addThinTools(thin);
+  addThinBackup(thin);
 }

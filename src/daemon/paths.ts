@@ -29,6 +29,11 @@ export function nbdSocketPath(): string {
   return join(runtimeFolder(), 'nbd.sock');
 }
 
+/** Where the daemon serves its exports to its own commands, whatever others have to show at its other addresses. */
+export function commandsSocketPath(): string {
+  return join(runtimeFolder(), 'commands.sock');
+}
+
 export function statePath(): string {
   return join(stateFolder(), 'state.json');
 }

@@ -3,6 +3,7 @@
 
 import assert from 'node:assert/strict';
 import { execFileSync, spawnSync } from 'node:child_process';
+import { existsSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { type Desk, desk } from '../../src/testing/daemon-desk.ts';
@@ -71,3 +72,124 @@ test('volumes of a running pool are compared by name, and no metadata snapshot s
     assert.equal(check.status, 0, check.stdout + check.stderr);
   });
 });
+
+/** What a device of the daemon holds, by another program's client. */
+function contents(d: Desk, name: string): Buffer {
+  const path = join(d.path, `${name}.copy`);
+  execFileSync('qemu-img', ['convert', '-f', 'raw', '-O', 'raw', uriOf(d, name), path]);
+  return readFileSync(path);
+}
+
+function devices(d: Desk): string[] {
+  return d
+    .ok(['ls'])
+    .trim()
+    .split('\n')
+    .map((line) => line.split('\t')[0] ?? '');
+}
+
+test('a full backup and increments of a running volume restore to the byte', async () => {
+  await withDesk((d) => {
+    d.ok(['pool', 'create', 'p', '--data', 'data', '--metadata', 'meta', '--size', '64M']);
+    d.ok(['thin', 'create', 'p', 'vol', '--size', '32M']);
+    d.ok(['export', 'add', 'vol']);
+    const uri = uriOf(d, 'vol');
+    qemuIo(uri, 'write -P 1 0 3M', 'write -P 2 8M 100k', 'write -z 16M 1M', 'flush');
+    const full = JSON.parse(d.ok(['thin', 'backup', 'vol', '--keep', 'mon', 'full', '--json'])) as {
+      state: string;
+      dataBytes: number;
+    };
+    assert.equal(full.dataBytes, 3 * 1024 * 1024 + 128 * 1024);
+    qemuIo(uri, 'write -P 3 1M 64k', 'discard 8M 128k', 'write -P 4 31M 1M', 'flush');
+    d.ok(['thin', 'backup', 'vol', 'tue.bak', '--since', 'mon', '--keep', 'tue']);
+    assert.ok(statSync(join(d.path, 'tue.bak')).size < 1.2 * 1024 * 1024);
+    // The volume grows, and what is new of it is in the increment.
+    d.ok(['thin', 'resize', 'vol', '--size', '40M']);
+    qemuIo(uri, 'write -P 5 39M 1M', 'write -P 6 0 4k', 'flush');
+    const inc = JSON.parse(
+      d.ok(['thin', 'backup', 'vol', 'wed.bak', '--since', 'tue', '--json']),
+    ) as {
+      base: { state: string };
+    };
+    assert.match(inc.base.state, /^[\da-f]{32}\/\d+\/\d+\/\d+$/);
+    assert.deepEqual(
+      devices(d).sort(),
+      ['mon', 'p', 'tue', 'vol'],
+      'no snapshot stays but those kept',
+    );
+    const now = contents(d, 'vol');
+
+    const good = d.ok(['thin', 'verify', 'full', 'tue.bak', 'wed.bak']);
+    assert.equal(good.match(/: good: /g)?.length, 3);
+    d.ok(['thin', 'restore', 'full', 'tue.bak', 'wed.bak', './file.img']);
+    assert.ok(readFileSync(join(d.path, 'file.img')).equals(now));
+    assert.ok(statSync(join(d.path, 'file.img')).blocks * 512 < 8 * 1024 * 1024, 'holes are holes');
+    d.ok(['thin', 'create', 'p', 'new', '--size', '40M']);
+    d.ok(['thin', 'restore', 'full', 'tue.bak', 'wed.bak', 'new']);
+    d.ok(['export', 'add', 'new']);
+    assert.ok(contents(d, 'new').equals(now));
+    // Link by link, through a pipe.
+    const wed = readFileSync(join(d.path, 'wed.bak'));
+    d.ok(['thin', 'restore', 'full', 'tue.bak', 'steps.img']);
+    const tueState = (
+      JSON.parse(d.ok(['thin', 'verify', 'full', 'tue.bak', '--json'])) as { state: string }[]
+    )[1]?.state;
+    const args = ['thin', 'restore', '-', 'steps.img', '--onto', String(tueState)];
+    const piped = spawnSync(
+      process.execPath,
+      [join(import.meta.dirname, '../../../bin/lamina'), ...args],
+      {
+        input: wed,
+        cwd: d.path,
+        env: { ...process.env, XDG_RUNTIME_DIR: d.path, XDG_STATE_HOME: d.path },
+      },
+    );
+    assert.equal(piped.status, 0, String(piped.stderr));
+    assert.ok(readFileSync(join(d.path, 'steps.img')).equals(now));
+    refusals(d);
+    const check = spawnSync('/usr/sbin/thin_check', [join(d.path, 'meta')], { encoding: 'utf8' });
+    assert.equal(check.status, 0, check.stdout + check.stderr);
+  });
+});
+
+/** What is wrong is refused by name, and nothing is written. */
+function refusals(d: Desk): void {
+  const restore = (...words: string[]): string => {
+    const said = d.refused(['thin', 'restore', ...words, './no.img']);
+    assert.ok(!existsSync(join(d.path, 'no.img')), `${words.join(' ')}: wrote something`);
+    return said;
+  };
+  assert.match(restore('tue.bak'), /tue.bak: is an increment; before it comes/);
+  assert.match(
+    restore('full', 'wed.bak'),
+    /wed.bak: is an increment of .* but full has .* missing/,
+  );
+  assert.match(restore('full', 'wed.bak', 'tue.bak'), /wed.bak: .* the order is wrong/);
+  assert.match(restore('full', 'full'), /full: is a full backup; need an increment of full/);
+  const bytes = readFileSync(join(d.path, 'full'));
+  writeFileSync(join(d.path, 'cut'), bytes.subarray(0, -1));
+  assert.match(restore('cut'), /cut: does not end as a backup does: it is cut off/);
+  const newer = Buffer.from(bytes);
+  newer.writeUInt32LE(7, 8);
+  writeFileSync(join(d.path, 'newer'), newer);
+  assert.match(restore('newer'), /newer: is a backup of version 7; this lamina knows version 1/);
+  writeFileSync(join(d.path, 'none'), 'something else');
+  assert.match(restore('none'), /none: is no backup/);
+  const bad = Buffer.from(bytes);
+  bad[1000] = (bad[1000] ?? 0) ^ 1;
+  writeFileSync(join(d.path, 'bad'), bad);
+  assert.match(d.refused(['thin', 'verify', 'bad']), /byte 512: the data for byte 0 .* checksum/);
+  // Something that is there is not overwritten unasked.
+  assert.match(d.refused(['thin', 'restore', 'full', 'tue.bak', 'wed.bak', 'file.img']), /--force/);
+  assert.match(d.refused(['thin', 'backup', 'vol', 'full']), /full: exists; --force/);
+  assert.match(d.refused(['thin', 'backup', 'vol', 'x', '--since', 'vol']), /is no snapshot/);
+  // A snapshot that was written to is no base.
+  d.ok(['thin', 'snapshot', 'vol', 'written']);
+  d.ok(['export', 'add', 'written']);
+  d.ok(['thin', 'backup', 'vol', 'y', '--since', 'written']);
+  qemuIo(uriOf(d, 'written'), 'write -P 9 0 4k', 'flush');
+  assert.match(
+    d.refused(['thin', 'backup', 'vol', 'z', '--since', 'written']),
+    /was written to since/,
+  );
+}

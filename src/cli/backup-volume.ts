@@ -1,0 +1,231 @@
+// lamina thin backup: a snapshot is taken, read through the daemon, and deleted again; or kept, read-only, as what the
+// next increment begins with.
+
+import { randomBytes } from 'node:crypto';
+import { isatty } from 'node:tty';
+import { DmError, invalid } from '../base/errors.ts';
+import { printable } from '../base/names.ts';
+import { Status } from '../base/status.ts';
+import { SECTOR_BYTES } from '../base/units.ts';
+import { escapeArg } from '../dm/table-text.ts';
+import { StreamSink } from '../tools/backup/stream-files.ts';
+import { type BackupInfo, BackupWriter } from '../tools/backup/stream-writer.ts';
+import {
+  type ChangedBlocks,
+  changedParts,
+  type Part,
+  takeBackup,
+  wholeVolume,
+} from '../tools/backup/take.ts';
+import { call } from './daemon-call.ts';
+import { isLeftBehind, openDaemonDisk, ownName } from './daemon-disk.ts';
+import { WrongCall } from './errors.ts';
+import { OutputGone, tell } from './output.ts';
+import { Progress } from './progress.ts';
+import { untilInterrupted } from './signals.ts';
+import type { BackupFlags } from './thin-backup.ts';
+import { newId } from './thin-verbs.ts';
+import { findVolume, poolBlockBytes, type Volume, volumeDiff } from './thin-volume.ts';
+
+export interface BackupDone extends BackupInfo {
+  readonly to: string;
+  readonly dataBytes: number;
+  readonly streamBytes: number;
+  /** The name that the snapshot was kept under. */
+  readonly kept: string | undefined;
+}
+
+/** Throws DmError. */
+export async function backupVolume(
+  name: string,
+  to: string,
+  flags: BackupFlags,
+): Promise<BackupDone> {
+  refuseWrong(to, flags);
+  const volume = await findVolume(name);
+  const since = flags.since === undefined ? undefined : await findBase(volume, flags.since);
+  await removeLeftBehind(volume.pool);
+  const sink = await StreamSink.open(to, { overwrites: flags.force === true });
+  let done: BackupDone | undefined;
+  try {
+    done = await untilInterrupted(
+      async (signal) => await backup(volume, since, { to, sink, keep: flags.keep, signal }),
+    );
+    return done;
+  } finally {
+    if (done === undefined) await sink.abandon();
+  }
+}
+
+function refuseWrong(to: string, { json, since, keep }: BackupFlags): void {
+  if (to === '-' && json === true) {
+    throw new WrongCall('--json: the backup itself goes to standard output');
+  }
+  if (to === '-' && isatty(1)) {
+    throw new WrongCall('backup: will not write to a terminal; give a file, or use a pipe');
+  }
+  if (keep !== undefined && keep === since) {
+    throw new WrongCall(`--keep ${keep}: is the snapshot of --since; need another name`);
+  }
+}
+
+interface Base {
+  readonly volume: Volume;
+  readonly state: string;
+}
+
+async function findBase(volume: Volume, since: string): Promise<Base> {
+  const base = await findVolume(since);
+  if (base.pool !== volume.pool) {
+    throw invalid(`--since ${since}: is in pool ${base.pool}, ${volume.name} in ${volume.pool}`);
+  }
+  const { state, isUnchanged } = await stateOf(base.pool, base.id, base.id);
+  if (isUnchanged) return { volume: base, state };
+  throw invalid(
+    `--since ${since}: is no snapshot, or was written to since it was made; need one as it was backed up`,
+  );
+}
+
+interface State {
+  readonly state: string;
+  readonly isUnchanged: boolean;
+}
+
+/** The state of device `of`, as its snapshot has it. */
+async function stateOf(pool: string, snapshot: number, of: number): Promise<State> {
+  const uuid = randomBytes(16).toString('hex');
+  const answer = await call('message', pool, 0, `backup_state ${snapshot} ${of} ${uuid}`);
+  const words = answer.trim().split(' ');
+  return { state: words.slice(0, 4).join('/'), isUnchanged: words[4] === '1' };
+}
+
+interface How {
+  readonly to: string;
+  readonly sink: StreamSink;
+  readonly keep: string | undefined;
+  readonly signal: AbortSignal;
+}
+
+async function backup(volume: Volume, base: Base | undefined, how: How): Promise<BackupDone> {
+  const snapshot = await takeSnapshot(volume, how.keep);
+  let isDone = false;
+  try {
+    const done = await copy(volume, base, snapshot, how);
+    isDone = true;
+    return done;
+  } finally {
+    if (!isDone || how.keep === undefined) await removeSnapshot(snapshot);
+  }
+}
+
+async function takeSnapshot(volume: Volume, keep: string | undefined): Promise<Volume> {
+  const { pool, origin, lenSectors } = volume;
+  const name = keep ?? ownName('backup');
+  if ((await call('list')).some((device) => device.name === name)) {
+    throw new DmError(Status.Exists, `device ${name}: name already exists`);
+  }
+  const id = await newId(pool, 'create_snap', String(volume.id));
+  const snapshot = { ...volume, name, id };
+  const words = [escapeArg(pool), id, ...(origin === undefined ? [] : [escapeArg(origin)])];
+  try {
+    await call('create', {
+      name,
+      isReadOnly: true,
+      table: `0 ${lenSectors} thin ${words.join(' ')}`,
+    });
+  } catch (error) {
+    await call('message', pool, 0, `delete ${id}`);
+    throw error;
+  }
+  return snapshot;
+}
+
+async function removeSnapshot({ name, pool, id }: Volume): Promise<void> {
+  await call('remove', name);
+  await call('message', pool, 0, `delete ${id}`);
+}
+
+async function copy(
+  volume: Volume,
+  base: Base | undefined,
+  snapshot: Volume,
+  { to, sink, keep, signal }: How,
+): Promise<BackupDone> {
+  const blockBytes = await poolBlockBytes(volume.pool);
+  const info = {
+    volume: volume.name,
+    sizeBytes: volume.lenSectors * SECTOR_BYTES,
+    blockBytes,
+    madeAtMs: Date.now(),
+    state: await stateFor(volume, snapshot, keep),
+    base: base && { state: base.state, sizeBytes: base.volume.lenSectors * SECTOR_BYTES },
+  };
+  const writer = new BackupWriter(async (bytes) => await written(sink, bytes));
+  const progress = new Progress();
+  const opened = await openDaemonDisk(snapshot.name, { as: ownName('backup'), isReadOnly: true });
+  try {
+    const { disk } = opened;
+    let parts: AsyncIterable<Part> = wholeVolume(disk);
+    if (base !== undefined && info.base !== undefined) {
+      const changes = changesSince(base.volume, snapshot);
+      parts = changedParts(disk, info.base.sizeBytes, changes, blockBytes);
+    }
+    await writer.header(info);
+    const show = (offset: number): void => progress.show(offset, info.sizeBytes, volume.name);
+    await takeBackup(disk, parts, writer, { progress: show, signal });
+    await sink.finish();
+  } finally {
+    progress.clear();
+    await opened.close();
+  }
+  const { dataBytes, streamBytes } = writer;
+  return { ...info, to, dataBytes, streamBytes, kept: keep };
+}
+
+/**
+ * The state of a snapshot that is kept; of the volume itself, if that is a snapshot as it was made:
+ * then an increment can begin with it.
+ */
+async function stateFor(
+  volume: Volume,
+  snapshot: Volume,
+  keep: string | undefined,
+): Promise<string> {
+  if (keep === undefined) {
+    const own = await stateOf(volume.pool, snapshot.id, volume.id);
+    if (own.isUnchanged) return own.state;
+  }
+  return (await stateOf(volume.pool, snapshot.id, snapshot.id)).state;
+}
+
+async function* changesSince(base: Volume, snapshot: Volume): AsyncGenerator<ChangedBlocks> {
+  // What is not mapped any more is an origin's again, where there is one.
+  const hasOrigin = snapshot.origin !== undefined;
+  for await (const { kind, begin, length } of volumeDiff(base, snapshot)) {
+    yield { begin, length, isZero: kind === 'left-only' && !hasOrigin };
+  }
+}
+
+async function written(sink: StreamSink, bytes: Uint8Array): Promise<void> {
+  try {
+    await sink.write(bytes);
+  } catch (error) {
+    if (error instanceof DmError && error.status === Status.BrokenPipe)
+      throw new OutputGone('stdout');
+    throw error;
+  }
+}
+
+/** What backups of this pool that were killed have left. */
+async function removeLeftBehind(pool: string): Promise<void> {
+  for (const { name } of await call('listExports')) {
+    if (isLeftBehind(name)) await call('removeExport', name, { force: true });
+  }
+  for (const { name } of await call('list')) {
+    if (!isLeftBehind(name)) continue;
+    const left = await findVolume(name);
+    if (left.pool !== pool) continue;
+    await removeSnapshot(left);
+    tell(`lamina: ${printable(name)}: the snapshot of a backup that was killed; deleted\n`);
+  }
+}

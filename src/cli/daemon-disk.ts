@@ -1,0 +1,93 @@
+// A mapped device of the daemon as a disk of this command: exported for as long as the command uses it, under a name
+// that says whose it is. A file is one as well.
+//
+// A command that was killed leaves its export behind, and perhaps a snapshot. They are known by their names, which
+// have the process in them, and the next command takes them away.
+
+import { readFileSync } from 'node:fs';
+import { resolve } from 'node:path';
+import { closeAll } from '../base/close-all.ts';
+import { MIB } from '../base/units.ts';
+import { openBackend } from '../backends/open.ts';
+import { Disk } from '../bio/disk.ts';
+import { commandsSocketPath } from '../daemon/paths.ts';
+import { Arena } from '../io/arena.ts';
+import { NodeEngine } from '../io/node-engine.ts';
+import { call } from './daemon-call.ts';
+
+const BUFFER_BYTES = 32 * MIB;
+
+export interface OpenedDisk {
+  readonly disk: Disk;
+  close(): Promise<void>;
+}
+
+/** A name for what this process makes in the daemon and takes away again. */
+export function ownName(what: 'backup' | 'restore'): string {
+  return `lamina-${what}-${process.pid}-${startOf(process.pid)}`;
+}
+
+/** Whether a name is that of a process which is gone. */
+export function isLeftBehind(name: string): boolean {
+  const [, pid, start] = /^lamina-(?:backup|restore)-(\d+)-(\d+)$/.exec(name) ?? [];
+  return pid !== undefined && String(startOf(Number(pid))) !== start;
+}
+
+/** When a process began, in ticks since the boot; 0: there is none. */
+function startOf(pid: number): number {
+  try {
+    const stat = readFileSync(`/proc/${pid}/stat`, 'utf8');
+    // Behind the command's name, which may have blanks and brackets; field 22 of all.
+    return Number(stat.slice(stat.lastIndexOf(')') + 2).split(' ')[19]);
+  } catch {
+    return 0;
+  }
+}
+
+/** Opens a mapped device. Throws DmError. */
+export async function openDaemonDisk(
+  device: string,
+  options: { readonly as: string; readonly isReadOnly: boolean },
+): Promise<OpenedDisk> {
+  const { as: name, isReadOnly } = options;
+  await call('createExport', { name, device, isReadOnly });
+  const removeExport = async (): Promise<void> => {
+    await call('removeExport', name, { force: true });
+  };
+  try {
+    const socket = encodeURIComponent(commandsSocketPath());
+    const uri = `nbd+unix:///${encodeURIComponent(name)}?socket=${socket}&reconnect=0`;
+    const opened = await openDisk(uri, isReadOnly);
+    return {
+      disk: opened.disk,
+      close: async () => {
+        await closeAll([async () => await opened.close(), removeExport]);
+      },
+    };
+  } catch (error) {
+    await removeExport();
+    throw error;
+  }
+}
+
+/** Opens a file or a block device. Throws DmError. */
+export async function openFileDisk(path: string): Promise<OpenedDisk> {
+  return await openDisk(resolve(path), false);
+}
+
+async function openDisk(reference: string, readOnly: boolean): Promise<OpenedDisk> {
+  const engine = new NodeEngine(new Arena(BUFFER_BYTES));
+  try {
+    const device = await openBackend(reference, { readOnly }, engine);
+    const disk = new Disk(device, engine.arena, async () => await device.close());
+    return {
+      disk,
+      close: async () => {
+        await closeAll([async () => await disk.close(), () => engine.close()]);
+      },
+    };
+  } catch (error) {
+    engine.close();
+    throw error;
+  }
+}

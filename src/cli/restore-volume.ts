@@ -1,0 +1,230 @@
+// lamina thin restore and verify: a chain of backups is opened, found to fit, and only then read through, to a device
+// or to nowhere.
+
+import { statSync } from 'node:fs';
+import { truncate } from 'node:fs/promises';
+import { DmError, invalid } from '../base/errors.ts';
+import { Status } from '../base/status.ts';
+import { SECTOR_BYTES } from '../base/units.ts';
+import type { Disk } from '../bio/disk.ts';
+import { createDurably } from '../io/durable-file.ts';
+import { applyBackup } from '../tools/backup/apply.ts';
+import { checkChain } from '../tools/backup/chain.ts';
+import { StreamFile } from '../tools/backup/stream-files.ts';
+import { BackupReader } from '../tools/backup/stream-reader.ts';
+import type { BackupInfo } from '../tools/backup/stream-writer.ts';
+import { refuseAborted } from '../tools/backup/take.ts';
+import { call } from './daemon-call.ts';
+import {
+  isLeftBehind,
+  openDaemonDisk,
+  type OpenedDisk,
+  openFileDisk,
+  ownName,
+} from './daemon-disk.ts';
+import { WrongCall } from './errors.ts';
+import { Progress } from './progress.ts';
+import { untilInterrupted } from './signals.ts';
+import type { RestoreFlags, VerifyFlags } from './thin-backup.ts';
+
+const EXTENTS_MAX = 1024;
+
+export interface Restored {
+  readonly to: string;
+  readonly sizeBytes: number;
+  readonly state: string;
+  readonly writtenBytes: number;
+  /** With --resume: what was right already. */
+  readonly keptBytes: number;
+}
+
+export interface Verified extends BackupInfo {
+  readonly from: string;
+  readonly dataBytes: number;
+  readonly streamBytes: number;
+}
+
+interface Link {
+  readonly name: string;
+  readonly info: BackupInfo;
+  readonly file: StreamFile;
+  readonly reader: BackupReader;
+}
+
+/** The last word is where to. Throws DmError. */
+export async function restoreVolume(
+  words: readonly string[],
+  flags: RestoreFlags,
+): Promise<Restored> {
+  const to = words.at(-1) ?? '';
+  const froms = words.slice(0, -1);
+  if (froms.length === 0) throw new WrongCall('restore: expected backups, and where they go');
+  return await withChain(froms, flags.onto, async (links) => {
+    const last = links.at(-1) as Link;
+    const { sizeBytes, state } = last.info;
+    const opened = await openTarget(to, sizeBytes, flags);
+    let writtenBytes = 0;
+    let keptBytes = 0;
+    try {
+      await untilInterrupted(async (signal) => {
+        for (const { name, reader, info } of links) {
+          const progress = new Progress();
+          const show = (offset: number): void => progress.show(offset, info.sizeBytes, name);
+          const isResumed = flags.resume === true;
+          const how = { progress: show, signal, isResumed, sizeBytes };
+          try {
+            const applied = await applyBackup(reader, opened.disk, how);
+            writtenBytes += applied.writtenBytes;
+            keptBytes += applied.keptBytes;
+          } finally {
+            progress.clear();
+          }
+        }
+      });
+      await opened.disk.flush();
+    } finally {
+      await opened.close();
+    }
+    return { to, sizeBytes, state, writtenBytes, keptBytes };
+  });
+}
+
+/** Reads everything. Throws DmError at the first fault. */
+export async function verifyBackups(
+  froms: readonly string[],
+  flags: VerifyFlags,
+): Promise<Verified[]> {
+  return await withChain(froms, flags.onto, async (links) => {
+    const found: Verified[] = [];
+    await untilInterrupted(async (signal) => {
+      for (const { name, reader, info } of links) {
+        const progress = new Progress();
+        for await (const { offset } of reader.records()) {
+          refuseAborted(signal);
+          progress.show(offset, info.sizeBytes, name);
+        }
+        progress.clear();
+        const { dataBytes, streamBytes } = reader;
+        found.push({ from: name, ...info, dataBytes, streamBytes });
+      }
+    });
+    return found;
+  });
+}
+
+/** Opens all, and refuses what is no chain. */
+async function withChain<T>(
+  froms: readonly string[],
+  onto: string | undefined,
+  use: (links: readonly Link[]) => Promise<T>,
+): Promise<T> {
+  if (froms.filter((from) => from === '-').length > 1) {
+    throw new WrongCall('-: standard input can be only one of the backups');
+  }
+  const links: Link[] = [];
+  try {
+    for (const from of froms) {
+      const file = await StreamFile.open(from);
+      const name = from === '-' ? 'standard input' : from;
+      try {
+        const reader = await BackupReader.open(name, file.source);
+        await file.checkEnd();
+        links.push({ name, info: reader.info, file, reader });
+      } catch (error) {
+        await file.close();
+        throw error;
+      }
+    }
+    checkChain(links, onto);
+    return await use(links);
+  } finally {
+    for (const { file } of links) await file.close();
+  }
+}
+
+async function openTarget(to: string, sizeBytes: number, flags: RestoreFlags): Promise<OpenedDisk> {
+  const mayHold = flags.force === true || flags.resume === true || flags.onto !== undefined;
+  if (!(await isDevice(to))) return await openFile(to, sizeBytes, mayHold);
+  const opened = await openDevice(to, sizeBytes);
+  await refuseHolding(to, opened, mayHold);
+  return opened;
+}
+
+/** Closes what is refused. */
+async function refuseHolding(to: string, opened: OpenedDisk, mayHold: boolean): Promise<void> {
+  try {
+    if (mayHold || (await isBlank(opened.disk))) return;
+    throw new DmError(Status.Exists, `${to}: holds something; --force overwrites it`);
+  } catch (error) {
+    await opened.close();
+    throw error;
+  }
+}
+
+/** A word without a slash may name a mapped device; without a daemon there is none. */
+async function isDevice(to: string): Promise<boolean> {
+  if (to.includes('/')) return false;
+  try {
+    return (await call('list')).some((device) => device.name === to);
+  } catch (error) {
+    if (error instanceof DmError && error.status === Status.NoEntry) return false;
+    throw error;
+  }
+}
+
+async function openDevice(name: string, sizeBytes: number): Promise<OpenedDisk> {
+  const exports = await call('listExports');
+  for (const { name: left } of exports) {
+    if (isLeftBehind(left)) await call('removeExport', left, { force: true });
+  }
+  const own = exports.filter((e) => e.device === name && !isLeftBehind(e.name));
+  const clients = own.reduce((sum, e) => sum + e.connections, 0);
+  const { openCount, lenSectors } = await call('info', name);
+  if (clients > 0 || openCount > own.length) {
+    throw new DmError(
+      Status.Busy,
+      `device ${name}: is in use; what uses it must let go of it first`,
+    );
+  }
+  refuseSmall(name, lenSectors * SECTOR_BYTES, sizeBytes);
+  return await openDaemonDisk(name, { as: ownName('restore'), isReadOnly: false });
+}
+
+/** A file becomes as long as the volume was; nothing is changed of one that holds something, unasked. */
+async function openFile(path: string, sizeBytes: number, mayHold: boolean): Promise<OpenedDisk> {
+  const found = statSync(path, { throwIfNoEntry: false });
+  if (found === undefined) await createDurably(path, sizeBytes);
+  if (found?.isFile() === true && found.size !== sizeBytes) {
+    if (found.size > 0) {
+      const before = await openFileDisk(path);
+      await refuseHolding(path, before, mayHold);
+      await before.close();
+    }
+    await truncate(path, sizeBytes);
+  }
+  const opened = await openFileDisk(path);
+  await refuseHolding(path, opened, mayHold);
+  try {
+    refuseSmall(path, opened.disk.sizeBytes, sizeBytes);
+    return opened;
+  } catch (error) {
+    await opened.close();
+    throw error;
+  }
+}
+
+function refuseSmall(what: string, sizeBytes: number, wanted: number): void {
+  if (sizeBytes >= wanted) return;
+  throw invalid(`${what}: has ${sizeBytes} bytes, need at least ${wanted}`);
+}
+
+async function isBlank(disk: Disk): Promise<boolean> {
+  const end = disk.sizeBytes / SECTOR_BYTES;
+  for (let sector = 0; sector < end; ) {
+    for (const { isZero, lenSectors } of await disk.extents(sector, end - sector, EXTENTS_MAX)) {
+      if (!isZero) return false;
+      sector += lenSectors;
+    }
+  }
+  return true;
+}

@@ -1,0 +1,192 @@
+// Where backup streams are: files, and standard input and output.
+
+import {
+  close,
+  fstatSync,
+  fsync,
+  open,
+  read,
+  renameSync,
+  statSync,
+  unlinkSync,
+  write,
+} from 'node:fs';
+import { promisify } from 'node:util';
+import { dirname } from 'node:path';
+import { DmError } from '../../base/errors.ts';
+import { Status, statusOfError } from '../../base/status.ts';
+import { systemErrorText } from '../../base/system-error.ts';
+import {
+  crcOf,
+  END_BYTES,
+  RECORD_HEAD_BYTES,
+  RecordHead,
+  RecordKind,
+} from '../../format/backup.ts';
+import type { Source } from './stream-reader.ts';
+
+const openFd = promisify(open);
+const closeFd = promisify(close);
+const syncFd = promisify(fsync);
+const readFd = promisify(read);
+const writeFd = promisify(write);
+
+const STDIN_FD = 0;
+const STDOUT_FD = 1;
+const AGAIN_MS = 5;
+
+/** A stream that is read: a file, or `-` for standard input. */
+export class StreamFile {
+  readonly name: string;
+  /** Undefined: a pipe. */
+  readonly sizeBytes: number | undefined;
+  readonly #fd: number;
+
+  private constructor(name: string, fd: number, sizeBytes: number | undefined) {
+    this.name = name;
+    this.#fd = fd;
+    this.sizeBytes = sizeBytes;
+  }
+
+  /** Throws DmError. Of a file it is checked that its end is there. */
+  static async open(path: string): Promise<StreamFile> {
+    if (path === '-') return new StreamFile('-', STDIN_FD, undefined);
+    const fd = await named(path, async () => await openFd(path, 'r'));
+    const found = fstatSync(fd);
+    return new StreamFile(path, fd, found.isFile() ? found.size : undefined);
+  }
+
+  readonly source: Source = async (into) => {
+    let done = 0;
+    while (done < into.length) {
+      const n = await this.#some(into, done);
+      if (n === 0) break;
+      done += n;
+    }
+    return done;
+  };
+
+  /** Refuses a file that does not end as a backup does: one that is cut off. Throws DmError. */
+  async checkEnd(): Promise<void> {
+    const { sizeBytes } = this;
+    if (sizeBytes === undefined) return;
+    const end = new Uint8Array(END_BYTES);
+    const at = sizeBytes - END_BYTES;
+    const found = at < 0 ? { bytesRead: 0 } : await readFd(this.#fd, end, 0, END_BYTES, at);
+    const view = new DataView(end.buffer);
+    const isEnd =
+      found.bytesRead === END_BYTES &&
+      RecordHead.crc.get(view, 0) ===
+        crcOf(end.subarray(0, RECORD_HEAD_BYTES), RecordHead.crc.offset) &&
+      RecordHead.kind.get(view, 0) === RecordKind.End &&
+      RecordHead.offset.get(view, 0) === at;
+    if (isEnd) return;
+    throw new DmError(
+      Status.BadMessage,
+      `${this.name}: does not end as a backup does: it is cut off`,
+    );
+  }
+
+  async close(): Promise<void> {
+    if (this.#fd !== STDIN_FD) await closeFd(this.#fd);
+  }
+
+  async #some(into: Uint8Array, done: number): Promise<number> {
+    for (;;) {
+      try {
+        const { bytesRead } = await readFd(this.#fd, into, done, into.length - done, null);
+        return bytesRead;
+      } catch (error) {
+        if (statusOfError(error) !== Status.Again) throw failed(this.name, error);
+        await new Promise((resolve) => setTimeout(resolve, AGAIN_MS));
+      }
+    }
+  }
+}
+
+/** A stream that is written. A file has its name only when all of it is there and durable. */
+export class StreamSink {
+  readonly #path: string;
+  readonly #fd: number;
+
+  private constructor(path: string, fd: number) {
+    this.#path = path;
+    this.#fd = fd;
+  }
+
+  /** Throws DmError. */
+  static async open(path: string, options: { readonly overwrites: boolean }): Promise<StreamSink> {
+    if (path === '-') return new StreamSink('-', STDOUT_FD);
+    const found = statSync(path, { throwIfNoEntry: false });
+    if (found !== undefined && !options.overwrites) {
+      throw new DmError(Status.Exists, `${path}: exists; --force overwrites it`);
+    }
+    if (found !== undefined && !found.isFile()) {
+      throw new DmError(Status.Invalid, `${path}: need a file, or - for standard output`);
+    }
+    const fd = await named(path, async () => await openFd(partial(path), 'w', 0o600));
+    return new StreamSink(path, fd);
+  }
+
+  async write(bytes: Uint8Array): Promise<void> {
+    for (let done = 0; done < bytes.length; ) {
+      try {
+        done += (await writeFd(this.#fd, bytes, done, bytes.length - done, null)).bytesWritten;
+      } catch (error) {
+        if (statusOfError(error) !== Status.Again) throw failed(this.#path, error);
+        await new Promise((resolve) => setTimeout(resolve, AGAIN_MS));
+      }
+    }
+  }
+
+  async finish(): Promise<void> {
+    if (this.#fd === STDOUT_FD) return;
+    const path = this.#path;
+    await named(path, async () => {
+      await syncFd(this.#fd);
+      await closeFd(this.#fd);
+      renameSync(partial(path), path);
+    });
+    await syncFolder(dirname(path));
+  }
+
+  /** Leaves nothing. */
+  async abandon(): Promise<void> {
+    if (this.#fd === STDOUT_FD) return;
+    await closeFd(this.#fd).catch(() => undefined);
+    unlinkSync(partial(this.#path));
+  }
+}
+
+/** Not every file system can, nor every folder be opened; the file itself is durable. */
+async function syncFolder(path: string): Promise<void> {
+  try {
+    const fd = await openFd(path, 'r');
+    try {
+      await syncFd(fd);
+    } finally {
+      await closeFd(fd);
+    }
+  } catch {
+    // See above.
+  }
+}
+
+function partial(path: string): string {
+  return `${path}.partial`;
+}
+
+async function named<T>(path: string, work: () => Promise<T>): Promise<T> {
+  try {
+    return await work();
+  } catch (error) {
+    throw failed(path, error);
+  }
+}
+
+function failed(path: string, error: unknown): Error {
+  if (error instanceof DmError) return error;
+  return new DmError(statusOfError(error), `${path}: ${systemErrorText(error as Error)}`, {
+    cause: error,
+  });
+}
