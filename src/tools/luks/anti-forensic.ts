@@ -4,11 +4,11 @@
 // All stripes but the last are random; each is xored into a sum which is diffused by the hash; the last one is
 // what makes the sum the key.
 
-import { createHash, randomFillSync } from 'node:crypto';
-import type { HashSpec } from './hashes.ts';
+import { randomFillSync } from 'node:crypto';
+import type { Digest } from './hashes.ts';
 
 /** `stripes` times `key.length` bytes. */
-export function splitKey(key: Uint8Array, stripes: number, hash: HashSpec): Buffer {
+export function splitKey(key: Uint8Array, stripes: number, hash: Digest): Buffer {
   const size = key.length;
   const split = Buffer.alloc(size * stripes);
   randomFillSync(split, 0, size * (stripes - 1));
@@ -24,18 +24,19 @@ export function mergeKey(
   split: Uint8Array,
   sizeBytes: number,
   stripes: number,
-  hash: HashSpec,
+  hash: Digest,
 ): Buffer {
   const key = sumOfStripes(split, sizeBytes, stripes - 1, hash);
   xorInto(key, split.subarray(sizeBytes * (stripes - 1), sizeBytes * stripes));
   return key;
 }
 
-function sumOfStripes(split: Uint8Array, size: number, count: number, hash: HashSpec): Buffer {
+function sumOfStripes(split: Uint8Array, size: number, count: number, hash: Digest): Buffer {
   const sum = Buffer.alloc(size);
+  const hashBytes = hash().length;
   for (let i = 0; i < count; i++) {
     xorInto(sum, split.subarray(i * size, (i + 1) * size));
-    diffuse(sum, hash);
+    diffuse(sum, hash, hashBytes);
   }
   return sum;
 }
@@ -48,13 +49,14 @@ function xorInto(sum: Uint8Array, stripe: Uint8Array): void {
  * Every piece of the hash's size becomes the hash of its number and itself; the last may be
  * shorter.
  */
-function diffuse(sum: Buffer, hash: HashSpec): void {
+function diffuse(sum: Buffer, hash: Digest, hashBytes: number): void {
   const number = Buffer.alloc(4);
-  for (let at = 0, i = 0; at < sum.length; at += hash.sizeBytes, i++) {
+  for (let at = 0, i = 0; at < sum.length; i++) {
     number.writeUInt32BE(i);
-    const piece = sum.subarray(at, at + hash.sizeBytes);
-    const digest = createHash(hash.node).update(number).update(piece).digest();
+    const piece = sum.subarray(at, at + hashBytes);
+    const digest = hash(number, piece);
     digest.copy(piece, 0, 0, piece.length);
     digest.fill(0);
+    at += hashBytes;
   }
 }

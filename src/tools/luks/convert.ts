@@ -287,7 +287,7 @@ export async function convertToLuks1(volume: Luks2Volume): Promise<void> {
   await io.flush();
   wipeZero(io, LUKS2_BINARY_BYTES, 2 * volume.fields.headerBytes - LUKS2_BINARY_BYTES);
   await io.flush();
-  await homeSlot0(new Luks1Volume(io, true));
+  await homeSlot0(new Luks1Volume(io));
 }
 
 /**

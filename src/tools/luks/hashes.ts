@@ -1,13 +1,19 @@
-// Hashes by the names that LUKS headers use.
+// Hashes by the names that LUKS headers use: OpenSSL's through Node, and from WebAssembly what OpenSSL lacks.
 
 import { createHash, getHashes } from 'node:crypto';
+import type { IHasher } from 'hash-wasm';
 import { unsupported } from './luks-error.ts';
 
 export interface HashSpec {
-  /** Node's own name. */
-  readonly node: string;
+  /** The name in headers. */
+  readonly name: string;
+  /** Node's own name; undefined where WebAssembly has the hash. */
+  readonly node: string | undefined;
   readonly sizeBytes: number;
 }
+
+/** The hash of some pieces, one after the other. */
+export type Digest = (...pieces: readonly Uint8Array[]) => Buffer;
 
 /** LUKS names that OpenSSL writes in another way. */
 const NODE_NAMES: Readonly<Record<string, string>> = {
@@ -15,7 +21,24 @@ const NODE_NAMES: Readonly<Record<string, string>> = {
   'blake2s-256': 'blake2s256',
 };
 
-/** What cryptsetup accepts, if OpenSSL has it; MD5 and the like never were. */
+interface WasmHash {
+  readonly sizeBytes: number;
+  /** The library is loaded when it is needed: few headers have such a hash. */
+  readonly create: (from: typeof import('hash-wasm')) => Promise<IHasher>;
+}
+
+const WASM: Readonly<Record<string, WasmHash>> = {
+  whirlpool: { sizeBytes: 64, create: (from) => from.createWhirlpool() },
+  'blake2b-160': { sizeBytes: 20, create: (from) => from.createBLAKE2b(160) },
+  'blake2b-256': { sizeBytes: 32, create: (from) => from.createBLAKE2b(256) },
+  'blake2b-384': { sizeBytes: 48, create: (from) => from.createBLAKE2b(384) },
+  'blake2b-512': { sizeBytes: 64, create: (from) => from.createBLAKE2b(512) },
+  'blake2s-160': { sizeBytes: 20, create: (from) => from.createBLAKE2s(160) },
+  'blake2s-224': { sizeBytes: 28, create: (from) => from.createBLAKE2s(224) },
+  'blake2s-256': { sizeBytes: 32, create: (from) => from.createBLAKE2s(256) },
+};
+
+/** What cryptsetup accepts, as far as it can be had here; MD5 and the like never were. */
 export const LUKS_HASHES: readonly string[] = [
   'sha1',
   'sha224',
@@ -23,30 +46,71 @@ export const LUKS_HASHES: readonly string[] = [
   'sha384',
   'sha512',
   'ripemd160',
-  'whirlpool',
   'sha3-224',
   'sha3-256',
   'sha3-384',
   'sha3-512',
-  'blake2b-512',
-  'blake2s-256',
   'sm3',
+  ...Object.keys(WASM),
 ];
 
 const known = new Map<string, HashSpec>();
 
 /**
  * Throws DmError naming `where` for a hash that is none of these or that this Node does not have.
+ * Nothing is loaded.
  */
 export function hashSpec(name: string, where: string): HashSpec {
-  const found = known.get(name);
-  if (found !== undefined) return found;
-  const node = NODE_NAMES[name] ?? name;
-  if (!LUKS_HASHES.includes(name) || !getHashes().includes(node)) {
-    const usable = LUKS_HASHES.filter((h) => getHashes().includes(NODE_NAMES[h] ?? h));
+  const found = known.get(name) ?? specOf(name);
+  if (found === undefined) {
+    const usable = LUKS_HASHES.filter((hash) => specOf(hash) !== undefined);
     throw unsupported(`${where}: hash '${name}': expected one of ${usable.join(', ')}`);
   }
-  const spec = { node, sizeBytes: createHash(node).digest().length };
-  known.set(name, spec);
-  return spec;
+  known.set(name, found);
+  return found;
+}
+
+function specOf(name: string): HashSpec | undefined {
+  if (!LUKS_HASHES.includes(name)) return undefined;
+  const node = NODE_NAMES[name] ?? name;
+  if (getHashes().includes(node)) {
+    return { name, node, sizeBytes: createHash(node).digest().length };
+  }
+  const wasm = WASM[name];
+  return wasm && { name, node: undefined, sizeBytes: wasm.sizeBytes };
+}
+
+/** Where only OpenSSL's hashes are of use. Throws DmError naming `where` for the others. */
+export function nodeHash(
+  name: string,
+  where: string,
+): { readonly node: string; readonly sizeBytes: number } {
+  const { node, sizeBytes } = hashSpec(name, where);
+  if (node === undefined) throw unsupported(`${where}: hash '${name}': not for this purpose`);
+  return { node, sizeBytes };
+}
+
+/** A hasher of WebAssembly, for a hash that Node lacks. */
+export async function wasmHasher({ name }: Pick<HashSpec, 'name'>): Promise<IHasher> {
+  const wasm = WASM[name];
+  if (wasm === undefined) throw unsupported(`hash '${name}': not in WebAssembly`);
+  return await wasm.create(await import('hash-wasm'));
+}
+
+/** Loads what the hash needs. */
+export async function digestOf(hash: HashSpec): Promise<Digest> {
+  const { node } = hash;
+  if (node !== undefined) {
+    return (...pieces) => {
+      const one = createHash(node);
+      for (const piece of pieces) one.update(piece);
+      return one.digest();
+    };
+  }
+  const hasher = await wasmHasher(hash);
+  return (...pieces) => {
+    hasher.init();
+    for (const piece of pieces) hasher.update(piece);
+    return Buffer.from(hasher.digest('binary'));
+  };
 }

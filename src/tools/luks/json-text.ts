@@ -1,6 +1,8 @@
 // JSON whose values keep the text they were read as. JavaScript rounds 18446744073709551615, makes 1.5 of 1.50
 // and puts keys that look like numbers first; what another program wrote must not change for that.
 
+import { numberText } from './exact-json.ts';
+
 /** A scalar as its text, with the quotes of a string; or what holds others. */
 export type JsonText = string | readonly JsonText[] | JsonMembers;
 
@@ -58,6 +60,8 @@ export function writeJsonText(value: unknown, was?: JsonText): string {
     const texts = Array.isArray(was) ? (was as readonly JsonText[]) : [];
     return `[${value.map((item, i) => writeJsonText(item ?? null, texts[i])).join(',')}]`;
   }
+  const number = typeof value === 'object' ? numberText(value) : undefined;
+  if (number !== undefined) return number;
   if (typeof value === 'object' && value !== null) return writeObject(value, membersOf(was));
   const isSame = typeof was === 'string' && Object.is(JSON.parse(was), value);
   return isSame ? was : JSON.stringify(value);

@@ -3,7 +3,7 @@
 import { randomFillSync } from 'node:crypto';
 import { MIB, SECTOR_BYTES } from '../../base/units.ts';
 import { mergeKey, splitKey } from './anti-forensic.ts';
-import type { HashSpec } from './hashes.ts';
+import { digestOf, type HashSpec } from './hashes.ts';
 import { damaged } from './luks-error.ts';
 import type { LuksIo } from './luks-io.ts';
 import { SectorCipher } from './sector-cipher.ts';
@@ -41,7 +41,7 @@ export async function writeKeyArea(
 ): Promise<void> {
   const { volumeKey, areaKey } = keys;
   const cipher = new SectorCipher(area.cipher, areaKey, area.where);
-  const split = splitKey(volumeKey, area.stripes, area.hash);
+  const split = splitKey(volumeKey, area.stripes, await digestOf(area.hash));
   const plain = Buffer.alloc(materialBytes(volumeKey.length, area.stripes));
   try {
     plain.set(split);
@@ -57,19 +57,20 @@ export async function writeKeyArea(
 /**
  * The volume key, if `areaKey` is the right one, or as many other bytes; the caller zeroes them.
  */
-export function readKeyArea(
+export async function readKeyArea(
   io: LuksIo,
   area: KeyArea,
   areaKey: Uint8Array,
   volumeKeyBytes: number,
-): Buffer {
+): Promise<Buffer> {
+  const hash = await digestOf(area.hash);
   const cipher = new SectorCipher(area.cipher, areaKey, area.where);
   const raw = new Uint8Array(materialBytes(volumeKeyBytes, area.stripes));
   let plain: Buffer | undefined;
   try {
     io.read(area.at, raw);
     plain = cipher.decrypt(raw);
-    return mergeKey(plain, volumeKeyBytes, area.stripes, area.hash);
+    return mergeKey(plain, volumeKeyBytes, area.stripes, hash);
   } finally {
     plain?.fill(0);
     cipher.wipe();

@@ -1,4 +1,4 @@
-// From a passphrase to a key: PBKDF2 in Node's thread pool, Argon2 (version 1.3) in a thread of its own.
+// From a passphrase to a key: PBKDF2 in Node's thread pool, or as Argon2 (version 1.3) in a thread of its own.
 //
 // What a header asks for is not trusted: a cost above the limits is refused before anything is computed, and a
 // computation that takes longer than its time is stopped. PBKDF2 cannot be stopped, so its time is estimated.
@@ -10,7 +10,7 @@ import { Worker } from 'node:worker_threads';
 import { DmError, errorText } from '../../base/errors.ts';
 import { Status } from '../../base/status.ts';
 import { formatSize, KIB } from '../../base/units.ts';
-import type { Argon2Answer, Argon2Task } from './argon2-worker.ts';
+import type { KdfAnswer, KdfTask, Pbkdf2Task } from './kdf-worker.ts';
 import { type HashSpec, hashSpec } from './hashes.ts';
 import { damaged, unsupported } from './luks-error.ts';
 
@@ -73,7 +73,7 @@ export async function deriveKey(
   }
   const { type, time, memoryKib, cpus } = params;
   const { keyBytes } = options;
-  return await byArgon2(
+  return await inThread(
     { type, passphrase: own(passphrase), salt: own(salt), time, memoryKib, cpus, keyBytes },
     options.limits.timeMs,
     options.where,
@@ -107,26 +107,26 @@ function own(data: Uint8Array): Uint8Array {
   return new Uint8Array(data);
 }
 
-async function byArgon2(task: Argon2Task, timeMs: number, where: string): Promise<Buffer> {
+async function inThread(task: KdfTask, timeMs: number, where: string): Promise<Buffer> {
   const extension = import.meta.url.endsWith('.ts') ? 'ts' : 'js';
-  const file = new URL(`./argon2-worker.${extension}`, import.meta.url);
+  const file = new URL(`./kdf-worker.${extension}`, import.meta.url);
   const worker = new Worker(file, { workerData: task, env: {}, execArgv: [] });
   let timer: NodeJS.Timeout | undefined;
   try {
-    const answer = await new Promise<Argon2Answer>((resolve, reject) => {
+    const answer = await new Promise<KdfAnswer>((resolve, reject) => {
       worker.once('message', resolve);
       worker.once('error', reject);
       worker.once('exit', () => reject(new Error('its thread ended')));
       timer = setTimeout(() => reject(tooSlow(where, timeMs)), timeMs);
     });
     if ('error' in answer) {
-      throw new DmError(Status.NoMemory, `${where}: Argon2 failed: ${answer.error}`);
+      throw new DmError(Status.NoMemory, `${where}: ${task.type} failed: ${answer.error}`);
     }
     const key = Buffer.from(answer.key.buffer, answer.key.byteOffset, answer.key.length);
     return key;
   } catch (error) {
     if (error instanceof DmError) throw error;
-    throw new DmError(Status.NoMemory, `${where}: Argon2 failed: ${errorText(error)}`);
+    throw new DmError(Status.NoMemory, `${where}: ${task.type} failed: ${errorText(error)}`);
   } finally {
     clearTimeout(timer);
     task.passphrase.fill(0);
@@ -155,11 +155,35 @@ async function byPbkdf2(
   if (iterations > PBKDF2_ITERATIONS_MAX) {
     throw unsupported(`${where}: PBKDF2 with ${iterations} iterations: need less than 2^31`);
   }
-  if (iterations > TRUSTED_ITERATIONS) {
+  // A thread can be stopped; Node's own pool cannot.
+  if (spec.node !== undefined && iterations > TRUSTED_ITERATIONS) {
     const needMs = (iterations / (await iterationsPerMs(spec))) * blocks(keyBytes, spec);
     if (needMs > limits.timeMs) throw tooSlow(where, limits.timeMs);
   }
-  return await pbkdf2Async(passphrase, salt, iterations, keyBytes, spec.node);
+  return await computePbkdf2(
+    spec,
+    { passphrase, salt, iterations, keyBytes },
+    limits.timeMs,
+    where,
+  );
+}
+
+async function computePbkdf2(
+  { name, node }: HashSpec,
+  task: Omit<Pbkdf2Task, 'type' | 'hash'>,
+  timeMs: number,
+  where: string,
+): Promise<Buffer> {
+  const { passphrase, salt, iterations, keyBytes } = task;
+  if (node !== undefined) return await pbkdf2Async(passphrase, salt, iterations, keyBytes, node);
+  const threaded: KdfTask = {
+    type: 'pbkdf2',
+    hash: name,
+    ...task,
+    passphrase: own(passphrase),
+    salt: own(salt),
+  };
+  return await inThread(threaded, timeMs, where);
 }
 
 /** So many take no notable time anywhere. */
@@ -174,7 +198,9 @@ function blocks(keyBytes: number, hash: HashSpec): number {
 async function iterationsPerMs(hash: HashSpec, leastMs = 50): Promise<number> {
   for (let count = 10_000; ; count *= 4) {
     const start = performance.now();
-    await pbkdf2Async('benchmark', 'some salt to use', count, hash.sizeBytes, hash.node);
+    const [passphrase, salt] = [Buffer.from('benchmark'), Buffer.from('some salt to use')];
+    const task = { passphrase, salt, iterations: count, keyBytes: hash.sizeBytes };
+    await computePbkdf2(hash, task, 10 * MINUTE_MS, 'benchmark');
     const tookMs = performance.now() - start;
     if (tookMs >= leastMs) return count / tookMs;
   }

@@ -9,7 +9,7 @@ import { DmError } from '../../base/errors.ts';
 import { LuksDisk, sealCopy, setMetadata } from '../../testing/luks-disk.ts';
 import { mergeKey, splitKey } from './anti-forensic.ts';
 import { type FormatOptions, formatLuks, planFormat } from './format-luks.ts';
-import { hashSpec } from './hashes.ts';
+import { digestOf, hashSpec } from './hashes.ts';
 import { deriveKey, type KdfParams } from './key-derivation.ts';
 import { findSignature } from './known-signatures.ts';
 import { LUKS2_HEADER_SIZES } from './luks2.format.ts';
@@ -92,17 +92,17 @@ async function refused(disk: LuksDisk, pattern: RegExp): Promise<void> {
   );
 }
 
-test('a key is the same after splitting and merging, and another one if a byte of a stripe is', () => {
-  const hashes = ['sha1', 'sha256', 'sha512', 'ripemd160'];
-  fc.assert(
-    fc.property(
+test('a key is the same after splitting and merging, and another one if a byte of a stripe is', async () => {
+  const hashes = ['sha1', 'sha256', 'sha512', 'ripemd160', 'whirlpool', 'blake2b-160'];
+  await fc.assert(
+    fc.asyncProperty(
       // Another short key could be the same by chance.
       fc.uint8Array({ minLength: 12, maxLength: 128 }),
       fc.constantFrom(...hashes),
       fc.integer({ min: 1, max: 9 }),
       fc.nat(),
-      (key, name, stripes, at) => {
-        const hash = hashSpec(name, 'test');
+      async (key, name, stripes, at) => {
+        const hash = await digestOf(hashSpec(name, 'test'));
         const split = splitKey(key, stripes, hash);
         assert.deepEqual(new Uint8Array(mergeKey(split, key.length, stripes, hash)), key);
         const index = at % split.length;
@@ -332,19 +332,25 @@ test('text that is no JSON, or no metadata, is refused and not quoted', async ()
   const disk = await formatted(2);
   const good = JSON.stringify(volume2(disk).metadata);
   for (const [text, why] of [
-    ['', /holds no JSON/],
-    ['{"secret": oops', /holds no JSON/],
-    ['[]', /primary: metadata: .*expected/i],
-    ['null', /expected/i],
+    ['', /does not begin with \{/],
+    [' {}', /does not begin with \{/],
+    ['{} ', /something follows/],
+    ['{"secret": oops}', /holds no JSON/],
+    ['{"secret": oops', /something follows/],
+    ['[]', /primary: metadata: .*does not begin/i],
     ['{}', /metadata: keyslots: /],
-    [good.replace('"pbkdf2"', '"rot13"'), /metadata: keyslots\.0\.kdf/],
     [good.replace('"key_size":32', '"key_size":-4'), /metadata: keyslots\.0\.key_size/],
-    [good.replace('"keyslots":{"0"', '"keyslots":{"77"'), /metadata: keyslots\.77/],
-    [good.replace('"segments":["0"]', '"segments":["9"]'), /segment 9 is not there/],
-    [good.replace('"keyslots":["0"]', '"keyslots":["9"]'), /key slot 9 is not there/],
-    [good.replace('"sector_size":512', '"sector_size":513'), /segment 0: sector_size 513/],
+    [
+      good.replace('"keyslots":{"0"', '"keyslots":{"77"'),
+      /metadata: digests\.0\.keyslots: 0 is not there/,
+    ],
+    [good.replace('"segments":["0"]', '"segments":["9"]'), /segments: 9 is not there/],
+    [good.replace('"keyslots":["0"]', '"keyslots":["9"]'), /keyslots: 9 is not there/],
+    [good.replace('"sector_size":512', '"sector_size":513'), /segments\.0\.sector_size: 513/],
     [good.replace('"json_size":"12288"', '"json_size":"1"'), /json_size: 1: expected 12288/],
-    [good.replace('"stripes":4000', '"stripes":4000000000'), /keyslots\.0\.af\.stripes/],
+    [good.replace('"stripes":4000', '"stripes":"4000"'), /keyslots\.0\.af\.stripes/],
+    [good.replace('"keyslots":["0"]', '"keyslots":[]'), /key slot 0: 0 digests have it/],
+    [good.replace('"tokens":{}', `"tokens":${'{"0":'.repeat(40)}1${'}'.repeat(40)}`), /31 deep/],
   ] as const) {
     const changed = withText(disk, text);
     await refused(changed, why);
@@ -365,17 +371,23 @@ test('areas out of place, and costs out of bounds, are refused', async () => {
       (m) => (slot0(m).area.offset = '900719925474099'),
       /key slot 0: area of bytes 900719925474099/,
     ],
-    [(m) => (slot0(m).area.size = '4096'), /area of 4096 bytes: its key needs 128000/],
+    [(m) => (slot0(m).area.size = '4096'), /area\.size: 4096: its key needs 128000/],
     [(m) => (m.keyslots['1'] = structuredClone(slot0(m))), /overlaps that of slot 0/],
     [(m) => (m.config.keyslots_size = '1'), /keyslots_size: 1: expected a multiple of 4096/],
     [(m) => (m.config.keyslots_size = '999999997952'), /keyslots_size/],
-    [(m) => (m.config.keyslots_size = '67108864'), /in the header|up to byte 67141632/],
+    [(m) => (m.config.keyslots_size = '67108864'), /key slots end at 67141632, the data is at/],
     [(m) => (slot0(m).kdf = argon2(2 ** 31 - 1, 4)), /Argon2 needs .* the limit is 64 MiB/],
     [(m) => (slot0(m).kdf = argon2(64, 2 ** 31)), /takes more than 1 s/],
     [(m) => (slot0(m).area.encryption = 'serpent-xts-plain64'), /cipher 'serpent-xts-plain64'/],
     [(m) => (slot0(m).af.hash = 'md5'), /hash 'md5'/],
-    [(m) => (m.digests = {}), /no key slot opens|no digest/],
-    [(m) => (m.config.requirements = { mandatory: ['online-reencrypt-v2'] }), /re-encrypted/],
+    [(m) => (m.digests = {}), /segments\.0: belongs to no digest/],
+    [(m) => (slot0(m).kdf.type = 'rot13' as never), /kdf\.type: 'rot13' is unknown here/],
+    [(m) => (slot0(m).af.stripes = 3999 as never), /slot 0 cannot be used: af\.stripes/],
+    [(m) => ((m.digests['0'] as { type: string }).type = 'hmac'), /digests\.0\.type: 'hmac' is/],
+    [(m) => ((m.segments['0'] as { size: string }).size = String(2n ** 64n - 512n)), /so large/],
+    [(m) => (m.config.requirements = { mandatory: ['online-reencrypt-v2'] }), /re-encryption/],
+    [(m) => (m.config.requirements = { mandatory: ['offline-reencrypt'] }), /re-encrypted/],
+    [(m) => (m.config.requirements = { mandatory: ['online-reencrypt-v9'] }), /re-encrypted/],
     [(m) => (m.config.requirements = { mandatory: ['time-travel'] }), /requires time-travel/],
     [
       (m) => (m.segments['0'] = { type: 'crypt', integrity: { type: 'x' } } as never),
@@ -516,6 +528,7 @@ test('tables: key, options and size of each segment; what does not fit is refuse
       1: { type: 'linear', offset: '1179648', size: '512' },
       2: { ...segment, offset: '1180160', size: 'dynamic', iv_tweak: '129' } as never,
     };
+    (m.digests['0'] as { segments: string[] }).segments = ['0', '2'];
     m.config.flags = ['no-read-workqueue', 'allow-discards', 'unheard-of'];
   });
   assert.equal(

@@ -1,6 +1,7 @@
 // A LUKS1 header as `cryptsetup luksDump` prints it, and for programs.
 
 import { hexLines } from './dump-text.ts';
+import { printable } from './luks-error.ts';
 import type { Luks1Fields, Luks1Slot } from './luks1-header.ts';
 
 export function dumpLuks1(path: string, fields: Luks1Fields): string {
@@ -12,7 +13,7 @@ export function dumpLuks1(path: string, fields: Luks1Fields): string {
     `Cipher mode:   \t${fields.cipherMode}`,
     `Hash spec:     \t${fields.hashSpec}`,
     `Payload offset:\t${fields.payloadOffset}`,
-    `MK bits:       \t${fields.keyBytes * 8}`,
+    `MK bits:       \t${(fields.keyBytes * 8) % 2 ** 32}`,
     `MK digest:     \t${hexLines(fields.mkDigest, '', 20)}`,
     `MK salt:       \t${hexLines(fields.mkDigestSalt, '               \t')}`,
     `MK iterations: \t${fields.mkDigestIterations}`,
@@ -20,7 +21,7 @@ export function dumpLuks1(path: string, fields: Luks1Fields): string {
     '',
   ];
   for (const [i, slot] of fields.slots.entries()) lines.push(...slotLines(i, slot));
-  return `${lines.join('\n')}\n`;
+  return printable(`${lines.join('\n')}\n`);
 }
 
 function slotLines(i: number, slot: Luks1Slot): string[] {

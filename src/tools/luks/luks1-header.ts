@@ -2,7 +2,6 @@
 
 import { Buffer } from 'node:buffer';
 import { SECTOR_BYTES } from '../../base/units.ts';
-import { hashSpec } from './hashes.ts';
 import { damaged } from './luks-error.ts';
 import { endsEarly, type LuksIo } from './luks-io.ts';
 import {
@@ -10,6 +9,7 @@ import {
   LUKS_STRIPES,
   LUKS1_ALIGN_BYTES,
   LUKS1_DIGEST_BYTES,
+  LUKS1_REENCRYPT_MAGIC,
   LUKS1_SALT_BYTES,
   LUKS1_SLOT_DISABLED,
   LUKS1_SLOT_ENABLED,
@@ -18,10 +18,10 @@ import {
   Luks1KeySlot,
 } from './luks1.format.ts';
 
-const KEY_BYTES_MAX = 1024;
-
 export interface Luks1Slot {
   isEnabled: boolean;
+  /** A state that is neither of the two: such a slot is kept as it is, and never used. */
+  readonly oddState?: number | undefined;
   iterations: number;
   salt: Uint8Array;
   /** Sectors. */
@@ -67,11 +67,19 @@ function viewOf(data: Uint8Array): DataView {
   return new DataView(data.buffer, data.byteOffset, data.length);
 }
 
+/** Where cryptsetup re-encrypted LUKS1 and did not come to the end, the magic is another. */
+export function isLuks1Reencrypting(first: Uint8Array): boolean {
+  return (
+    first.length >= Luks1Header.$sizeBytes &&
+    Buffer.compare(first.subarray(0, LUKS_MAGIC.length), LUKS1_REENCRYPT_MAGIC) === 0
+  );
+}
+
 /**
- * Throws DmError for what no LUKS1 header may hold. Where the data is elsewhere (`isDetached`),
- * areas of slots may lie where it would begin.
+ * Throws DmError for what no LUKS1 header may hold. What its hash, cipher and costs are is looked
+ * at when they are needed.
  */
-export function readLuks1(io: LuksIo, isDetached: boolean): Luks1Fields {
+export function readLuks1(io: LuksIo): Luks1Fields {
   const data = new Uint8Array(Luks1Header.$sizeBytes);
   if (io.sizeBytes < data.length) throw endsEarly(io.path, data.length, io.sizeBytes);
   io.read(0, data);
@@ -85,62 +93,61 @@ export function readLuks1(io: LuksIo, isDetached: boolean): Luks1Fields {
   const slots: Luks1Slot[] = [];
   for (let i = 0; i < LUKS1_SLOTS; i++) {
     const { active, ...slot } = Luks1KeySlot.$decode(viewOf(keySlots), i * Luks1KeySlot.$sizeBytes);
-    if (active !== LUKS1_SLOT_ENABLED && active !== LUKS1_SLOT_DISABLED) {
-      throw damaged(`${where}: key slot ${i}: state ${active} is neither enabled nor disabled`);
-    }
-    slots.push({ ...slot, isEnabled: active === LUKS1_SLOT_ENABLED });
+    const isEnabled = active === LUKS1_SLOT_ENABLED;
+    const isOdd = !isEnabled && active !== LUKS1_SLOT_DISABLED;
+    slots.push({ ...slot, isEnabled, ...(isOdd ? { oddState: active } : {}) });
   }
   const fields = { ...rest, slots };
-  checkLuks1(fields, where);
-  checkAreas(fields, io.sizeBytes, isDetached ? 0 : fields.payloadOffset * SECTOR_BYTES, where);
+  if (fields.keyBytes === 0) throw damaged(`${where}: key of 0 bytes`);
+  checkAreas(fields, io.sizeBytes, where);
   return fields;
 }
 
-function checkLuks1(fields: Luks1Fields, where: string): void {
-  const { keyBytes, mkDigestIterations, cipherName, cipherMode, uuid } = fields;
-  if (keyBytes < 1 || keyBytes > KEY_BYTES_MAX) {
-    throw damaged(`${where}: key of ${keyBytes} bytes: expected 1 to ${KEY_BYTES_MAX}`);
-  }
-  if (mkDigestIterations === 0) throw damaged(`${where}: digest of 0 iterations`);
-  for (const [field, value] of Object.entries({ cipherName, cipherMode, uuid })) {
-    if (!/^[\x21-\x7e]+$/.test(value)) {
-      throw damaged(`${where}: ${field} ${JSON.stringify(value)}: expected printable text`);
-    }
-  }
-  hashSpec(fields.hashSpec, where);
-}
-
-/** Areas of slots, also of those that are not in use: behind the header, before the data, apart. */
-function checkAreas(fields: Luks1Fields, sizeBytes: number, dataAt: number, where: string): void {
-  const areas = fields.slots.map(({ keyMaterialOffset, stripes, isEnabled }, slot) => {
+/**
+ * Areas of slots, also of those that are not in use: behind the header, before the data, apart, on
+ * the device.
+ */
+function checkAreas(fields: Luks1Fields, sizeBytes: number, where: string): void {
+  const dataAt = fields.payloadOffset * SECTOR_BYTES;
+  const areas = fields.slots.map(({ keyMaterialOffset, stripes }, slot) => {
     if (stripes !== LUKS_STRIPES) {
       throw damaged(`${where}: key slot ${slot}: ${stripes} stripes: expected ${LUKS_STRIPES}`);
     }
     const at = keyMaterialOffset * SECTOR_BYTES;
-    const end = at + luks1AreaBytes(fields.keyBytes, stripes);
-    return { slot, at, end, isEnabled };
+    return { slot, at, end: at + luks1AreaBytes(fields.keyBytes, stripes) };
   });
   areas.sort((a, b) => a.at - b.at);
   let before = { slot: -1, end: Luks1Header.$sizeBytes };
   for (const area of areas) {
     const { slot, at, end } = area;
-    const name = `${where}: key slot ${slot}: area of bytes ${at} to ${end}`;
+    const name =
+      `${where}: key slot ${slot}: area of sectors ${at / SECTOR_BYTES} to ` +
+      `${end / SECTOR_BYTES}`;
     if (at < before.end) {
       const whose = before.slot === -1 ? 'the header' : `that of slot ${before.slot}`;
       throw damaged(`${name} overlaps ${whose}`);
     }
-    if (dataAt !== 0 && end > dataAt) throw damaged(`${name} overlaps the data, at ${dataAt}`);
-    if (area.isEnabled && end > sizeBytes) {
-      throw damaged(`${name} ends behind the device of ${sizeBytes} bytes`);
+    if (dataAt !== 0 && end > dataAt) {
+      throw damaged(`${name} overlaps the data, at sector ${fields.payloadOffset}`);
     }
+    if (end > sizeBytes) throw damaged(`${name} ends behind the device of ${sizeBytes} bytes`);
     before = area;
+  }
+}
+
+/** Text of the header that must be plain to be used or written. Throws DmError. */
+export function checkLuks1Text(fields: Luks1Fields, where: string): void {
+  const { cipherName, cipherMode, hashSpec, uuid } = fields;
+  for (const [field, value] of Object.entries({ cipherName, cipherMode, hashSpec, uuid })) {
+    if (/^[\x21-\x7e]+$/.test(value)) continue;
+    throw damaged(`${where}: ${field} ${JSON.stringify(value)}: expected printable text`);
   }
 }
 
 export function encodeLuks1(fields: Luks1Fields): Uint8Array {
   const keySlots = new Uint8Array(LUKS1_SLOTS * Luks1KeySlot.$sizeBytes);
-  for (const [i, { isEnabled, ...slot }] of fields.slots.entries()) {
-    const active = isEnabled ? LUKS1_SLOT_ENABLED : LUKS1_SLOT_DISABLED;
+  for (const [i, { isEnabled, oddState, ...slot }] of fields.slots.entries()) {
+    const active = isEnabled ? LUKS1_SLOT_ENABLED : (oddState ?? LUKS1_SLOT_DISABLED);
     Luks1KeySlot.$encode(viewOf(keySlots), i * Luks1KeySlot.$sizeBytes, { active, ...slot });
   }
   const { slots: _slots, ...rest } = fields;

@@ -16,13 +16,14 @@ import { checkKeyArea, type KeyArea, readKeyArea, wipeRandom, writeKeyArea } fro
 import { dumpLuks1, describeLuks1 } from './luks1-dump.ts';
 import { LUKS1_DIGEST_BYTES, LUKS1_SALT_BYTES, LUKS1_SLOTS } from './luks1.format.ts';
 import {
+  checkLuks1Text,
   type Luks1Fields,
   type Luks1Slot,
   luks1AreaBytes,
   readLuks1,
   writeLuks1,
 } from './luks1-header.ts';
-import { WrongPassphrase } from './luks-error.ts';
+import { unsupported, WrongPassphrase } from './luks-error.ts';
 import type { LuksIo } from './luks-io.ts';
 import type {
   LuksSegment,
@@ -33,17 +34,24 @@ import type {
 } from './luks-volume.ts';
 import { trySlots } from './try-slots.ts';
 
+const KEY_BYTES_MAX = 1024;
+
 export class Luks1Volume implements LuksVolume {
   readonly version = 1;
   readonly io: LuksIo;
-  readonly notes: readonly string[] = [];
+  readonly notes: readonly string[];
   readonly flags: readonly string[] = [];
   /** As on the disk; changed only by what writes it there. */
   readonly fields: Luks1Fields;
 
-  constructor(io: LuksIo, isDetached: boolean) {
+  constructor(io: LuksIo) {
     this.io = io;
-    this.fields = readLuks1(io, isDetached);
+    this.fields = readLuks1(io);
+    this.notes = this.fields.slots.flatMap(({ oddState }, slot) =>
+      oddState === undefined
+        ? []
+        : [`${io.path}: key slot ${slot} cannot be used: its state is ${oddState}`],
+    );
   }
 
   get uuid(): string {
@@ -98,7 +106,9 @@ export class Luks1Volume implements LuksVolume {
   ): Promise<number> {
     await this.checkVolumeKey(volumeKey);
     const slot = options.slot ?? this.#freeSlot();
-    if (this.#slot(slot).isEnabled) {
+    checkLuks1Text(this.fields, this.io.path);
+    const { isEnabled, oddState } = this.#slot(slot);
+    if (isEnabled || oddState !== undefined) {
       throw new DmError(Status.Exists, `${this.io.path}: key slot ${slot} is in use`);
     }
     await this.#write(slot, volumeKey, passphrase, options);
@@ -124,6 +134,7 @@ export class Luks1Volume implements LuksVolume {
 
   async removeKey(slot: number): Promise<void> {
     const old = this.#enabled(slot);
+    checkLuks1Text(this.fields, this.io.path);
     old.isEnabled = false;
     old.iterations = 0;
     old.salt = new Uint8Array(LUKS1_SALT_BYTES);
@@ -141,6 +152,7 @@ export class Luks1Volume implements LuksVolume {
   }
 
   segments(): LuksSegment[] {
+    checkLuks1Text(this.fields, this.io.path);
     return [
       {
         type: 'crypt',
@@ -174,7 +186,7 @@ export class Luks1Volume implements LuksVolume {
   }
 
   #freeSlot(): number {
-    const free = this.fields.slots.findIndex((s) => !s.isEnabled);
+    const free = this.fields.slots.findIndex((s) => !s.isEnabled && s.oddState === undefined);
     if (free !== -1) return free;
     throw new DmError(Status.NoSpace, `${this.io.path}: all key slots are in use`);
   }
@@ -197,12 +209,15 @@ export class Luks1Volume implements LuksVolume {
   ): Promise<Buffer | undefined> {
     const { salt } = this.#slot(slot);
     const keyBytes = this.volumeKeyBytes;
+    if (keyBytes > KEY_BYTES_MAX) {
+      throw unsupported(`${this.#where(slot)}: key of ${keyBytes} bytes: at most ${KEY_BYTES_MAX}`);
+    }
     const area = this.#area(slot);
     checkKeyArea(this.io, area, keyBytes);
     const options = { keyBytes, limits, where: this.#where(slot) };
     const areaKey = await deriveKey(this.kdfOf(slot), passphrase, salt, options);
     try {
-      const key = readKeyArea(this.io, area, areaKey, keyBytes);
+      const key = await readKeyArea(this.io, area, areaKey, keyBytes);
       if (await this.#isVolumeKey(key, limits)) return key;
       key.fill(0);
       return undefined;

@@ -7,6 +7,8 @@
 import { bytes, struct, text, u16be, u32be } from '../../format/struct.ts';
 
 export const LUKS_MAGIC = Uint8Array.from([0x4c, 0x55, 0x4b, 0x53, 0xba, 0xbe]);
+/** In place of the magic while cryptsetup re-encrypts LUKS1, so that nothing opens it. */
+export const LUKS1_REENCRYPT_MAGIC = Uint8Array.from([0x4c, 0x55, 0x4b, 0x53, 0xde, 0xad]);
 
 export const LUKS1_SLOTS = 8;
 export const LUKS1_SLOT_ENABLED = 0x00ac71f3;

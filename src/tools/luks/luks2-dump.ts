@@ -4,16 +4,23 @@ import { hexLines } from './dump-text.ts';
 import { printable } from './luks-error.ts';
 import type { Luks2Fields } from './luks2-header.ts';
 import {
+  type AnyDigest,
+  type AnyKeySlot,
+  type AnySegment,
   byNumber,
-  isCryptSegment,
-  isLuks2Slot,
-  isPbkdf2Digest,
-  type Luks2Kdf,
   type Luks2Metadata,
 } from './luks2-metadata.ts';
+import { decodeBase64, int32, int64, spaced, uint32, uint64 } from './json-values.ts';
+import { writeJsonText } from './json-text.ts';
+import { segmentsOfData } from './luks2-reencryption.ts';
+import { LUKS2_SLOTS } from './luks2.format.ts';
 
 const INDENT = '\t            ';
 const PRIORITIES = ['ignored', 'normal', 'preferred'];
+/** The end of a line that has none; no text of a header holds half a character. */
+const UNENDED = '\ud800';
+/** Of so many digests cryptsetup tells. */
+const DIGESTS = 8;
 
 export function dumpLuks2(fields: Luks2Fields, metadata: Luks2Metadata): string {
   const { config } = metadata;
@@ -24,7 +31,7 @@ export function dumpLuks2(fields: Luks2Fields, metadata: Luks2Metadata): string 
     'Version:       \t2',
     `Epoch:         \t${fields.sequenceId}`,
     `Metadata area: \t${fields.headerBytes} [bytes]`,
-    `Keyslots area: \t${config.keyslots_size} [bytes]`,
+    `Keyslots area: \t${Number(config.keyslots_size)} [bytes]`,
     `UUID:          \t${fields.uuid === '' ? '(no UUID)' : fields.uuid}`,
     `Label:         \t${fields.label === '' ? '(no label)' : fields.label}`,
     `Subsystem:     \t${fields.subsystem === '' ? '(no subsystem)' : fields.subsystem}`,
@@ -32,100 +39,139 @@ export function dumpLuks2(fields: Luks2Fields, metadata: Luks2Metadata): string 
     ...(required.length === 0 ? [] : [`Requirements:\t${required.map((r) => `${r} `).join('')}`]),
     '',
     'Data segments:',
-    ...segmentLines(metadata),
-    '',
+    ...known(metadata.segments).flatMap(([id, segment]) => segmentLines(id, segment)),
     'Keyslots:',
-    ...keySlotLines(metadata),
+    ...known(metadata.keyslots).flatMap(([id, slot]) => keySlotLines(id, slot, metadata)),
     'Tokens:',
     ...tokenLines(metadata),
     'Digests:',
-    ...digestLines(metadata),
+    ...known(metadata.digests, DIGESTS).flatMap(([id, digest]) => digestLines(id, digest)),
   ];
-  return printable(`${lines.join('\n')}\n`);
+  return printable(`${lines.join('\n')}\n`.replaceAll(`${UNENDED}\n`, ''));
 }
 
-function bytesOf(base64: string): Buffer {
-  return Buffer.from(base64, 'base64');
+/** Those whose numbers cryptsetup looks at. */
+function known<T>(record: Readonly<Record<string, T>>, count = LUKS2_SLOTS): [number, T][] {
+  return byNumber(record).filter(([id]) => id < count);
 }
 
-function field(name: string, value: string | number): string {
+function field(name: string, value: string | number | bigint): string {
   return `\t${`${name}:`.padEnd(12)}${value}`;
 }
 
-function segmentLines({ segments }: Luks2Metadata): string[] {
-  return byNumber(segments).flatMap(([id, segment]) => [
-    `  ${id}: ${segment.type}`,
-    `\toffset: ${segment.offset} [bytes]`,
-    `\tlength: ${segment.size === 'dynamic' ? '(whole device)' : `${segment.size} [bytes]`}`,
-    ...(isCryptSegment(segment)
+/** Bytes of base64; cryptsetup does not end the line of what is none. */
+function bytesField(name: string, base64: unknown): string {
+  const data = decodeBase64(base64 === undefined || base64 === null ? '' : spaced(base64));
+  return data === undefined ? field(name, UNENDED) : field(name, hexLines(data, INDENT));
+}
+
+function segmentLines(id: number, segment: AnySegment): string[] {
+  const { type, offset, size, encryption, sector_size: sector, integrity, flags = [] } = segment;
+  const mode = (integrity as { readonly type?: unknown } | null | undefined)?.type;
+  return [
+    `  ${id}: ${type}`,
+    `\toffset: ${BigInt(offset)} [bytes]`,
+    `\tlength: ${size === 'dynamic' ? '(whole device)' : `${BigInt(size)} [bytes]`}`,
+    ...(encryption === undefined ? [] : [`\tcipher: ${spaced(encryption)}`]),
+    ...(sector === undefined ? [] : [`\tsector: ${uint32(sector)} [bytes]`]),
+    ...(mode === undefined ? [] : [`\tintegrity: ${spaced(mode)}`]),
+    ...(flags.length === 0 ? [] : [`\tflags : ${flags.join(', ')}`]),
+    '',
+  ];
+}
+
+function keySlotLines(id: number, slot: AnyKeySlot, metadata: Luks2Metadata): string[] {
+  const digests = byNumber(metadata.digests);
+  const own = digests.find(([, digest]) => digest.keyslots.includes(String(id)));
+  const isBound = segmentsOfData(metadata.segments).some((segment) => {
+    const first = digests.find(([, digest]) => digest.segments.includes(segment));
+    return own !== undefined && first === own;
+  });
+  const priority = slot.priority === undefined ? 1 : int32(slot.priority);
+  return [
+    `  ${id}: ${slot.type}${isBound ? '' : ' (unbound)'}`,
+    field('Key', `${bitsOf(slot.key_size)} bits`),
+    field('Priority', PRIORITIES[priority] ?? 'invalid'),
+    ...(slot.type === 'luks2' ? luks2Lines(slot) : []),
+    ...(slot.type === 'reencrypt' ? reencryptLines(slot) : []),
+    ...digests.flatMap(([digest, { keyslots }]) =>
+      keyslots.filter((k) => k === String(id)).map(() => field('Digest ID', digest)),
+    ),
+  ];
+}
+
+/** Counted in 32 bits. */
+function bitsOf(keyBytes: unknown): number {
+  return (uint32(keyBytes) * 8) % 2 ** 32;
+}
+
+type Values = Readonly<Record<string, unknown>>;
+
+function luks2Lines(slot: AnyKeySlot): string[] {
+  const [kdf, af, area] = [slot['kdf'] as Values, slot['af'] as Values, slot.area as Values];
+  return [
+    field('Cipher', spaced(area['encryption'])),
+    field('Cipher key', `${bitsOf(area['key_size'])} bits`),
+    field('PBKDF', spaced(kdf['type'])),
+    ...(kdf['type'] === 'pbkdf2'
+      ? [field('Hash', spaced(kdf['hash'])), field('Iterations', uint64(kdf['iterations']))]
+      : [
+          field('Time cost', int64(kdf['time'])),
+          field('Memory', int64(kdf['memory'])),
+          field('Threads', int64(kdf['cpus'])),
+        ]),
+    bytesField('Salt', kdf['salt']),
+    field('AF stripes', uint32(int32(af['stripes']))),
+    field('AF hash', spaced(af['hash'])),
+    ...areaLines(slot),
+  ];
+}
+
+function areaLines({ area }: AnyKeySlot): string[] {
+  return [
+    field('Area offset', `${BigInt(area.offset)} [bytes]`),
+    field('Area length', `${BigInt(area.size)} [bytes]`),
+  ];
+}
+
+function reencryptLines(slot: AnyKeySlot): string[] {
+  const { area } = slot;
+  return [
+    field('Mode', spaced(slot['mode'])),
+    field('Direction', spaced(slot['direction'])),
+    field('Resilience', area.type),
+    ...(area.type === 'checksum'
       ? [
-          `\tcipher: ${segment.encryption}`,
-          `\tsector: ${segment.sector_size} [bytes]`,
-          ...(segment.integrity === undefined ? [] : [`\tintegrity: ${segment.integrity.type}`]),
+          field('Hash', spaced(area['hash'])),
+          field('Hash data', `${int32(area['sector_size'])} [bytes]`),
         ]
       : []),
-    ...((segment.flags ?? []).length === 0 ? [] : [`\tflags : ${segment.flags?.join(', ')}`]),
-  ]);
-}
-
-function keySlotLines(metadata: Luks2Metadata): string[] {
-  return byNumber(metadata.keyslots).flatMap(([id, slot]) => {
-    const digest = byNumber(metadata.digests).find(([, d]) => d.keyslots.includes(String(id)));
-    const isBound = digest !== undefined && digest[1].segments.length > 0;
-    const head = [
-      `  ${id}: ${slot.type}${isBound ? '' : ' (unbound)'}`,
-      field('Key', `${slot.key_size * 8} bits`),
-      field('Priority', PRIORITIES[slot.priority ?? 1] ?? ''),
-    ];
-    const area = [
-      field('Area offset', `${slot.area.offset} [bytes]`),
-      field('Area length', `${slot.area.size} [bytes]`),
-      ...(digest === undefined ? [] : [field('Digest ID', digest[0])]),
-    ];
-    if (!isLuks2Slot(slot)) return [...head, ...area];
-    return [
-      ...head,
-      field('Cipher', slot.area.encryption),
-      field('Cipher key', `${slot.area.key_size * 8} bits`),
-      field('PBKDF', slot.kdf.type),
-      ...kdfLines(slot.kdf),
-      field('Salt', hexLines(bytesOf(slot.kdf.salt), INDENT)),
-      field('AF stripes', slot.af.stripes),
-      field('AF hash', slot.af.hash),
-      ...area,
-    ];
-  });
-}
-
-function kdfLines(kdf: Luks2Kdf): string[] {
-  if (kdf.type === 'pbkdf2') {
-    return [field('Hash', kdf.hash), field('Iterations', kdf.iterations)];
-  }
-  return [field('Time cost', kdf.time), field('Memory', kdf.memory), field('Threads', kdf.cpus)];
+    ...(area.type === 'datashift'
+      ? [field('Shift size', `${BigInt(String(area['shift_size']))}[bytes]`)]
+      : []),
+    ...areaLines(slot),
+  ];
 }
 
 function tokenLines({ tokens }: Luks2Metadata): string[] {
-  return byNumber(tokens).flatMap(([id, token]) => [
+  return known(tokens).flatMap(([id, token]) => [
     `  ${id}: ${token.type}`,
-    ...(token.type === 'luks2-keyring' && typeof token['key_description'] === 'string'
-      ? [`\tKey description: ${token['key_description']}`]
+    ...(token.type === 'luks2-keyring' && token['key_description'] !== undefined
+      ? [`\tKey description: ${spaced(token['key_description'])}`]
       : []),
     ...token.keyslots.map((slot) => field('Keyslot', slot)),
   ]);
 }
 
-function digestLines({ digests }: Luks2Metadata): string[] {
-  return byNumber(digests).flatMap(([id, digest]) => [
+function digestLines(id: number, digest: AnyDigest): string[] {
+  if (digest.type !== 'pbkdf2') return [`  ${id}: ${digest.type}`];
+  return [
     `  ${id}: ${digest.type}`,
-    ...(isPbkdf2Digest(digest)
-      ? [
-          field('Hash', digest.hash),
-          field('Iterations', digest.iterations),
-          field('Salt', hexLines(bytesOf(digest.salt), INDENT)),
-          field('Digest', hexLines(bytesOf(digest.digest), INDENT)),
-        ]
-      : []),
-  ]);
+    field('Hash', spaced(digest['hash'])),
+    field('Iterations', int64(digest['iterations'])),
+    bytesField('Salt', digest['salt']),
+    bytesField('Digest', digest['digest']),
+  ];
 }
 
 export function describeLuks2(
@@ -133,5 +179,6 @@ export function describeLuks2(
   metadata: Luks2Metadata,
 ): Record<string, unknown> {
   const { uuid, label, subsystem, sequenceId, headerBytes } = fields;
-  return { version: 2, uuid, label, subsystem, sequenceId, headerBytes, metadata };
+  const plain = JSON.parse(writeJsonText(metadata)) as unknown;
+  return { version: 2, uuid, label, subsystem, sequenceId, headerBytes, metadata: plain };
 }

@@ -8,7 +8,7 @@
 import { createHash, randomBytes, timingSafeEqual } from 'node:crypto';
 import { DmError, errorText, invalid } from '../../base/errors.ts';
 import { Status } from '../../base/status.ts';
-import { hashSpec } from './hashes.ts';
+import { nodeHash } from './hashes.ts';
 import { findSignature } from './known-signatures.ts';
 import { LUKS_MAGIC } from './luks1.format.ts';
 import {
@@ -155,7 +155,7 @@ function readCopy(io: LuksIo, at: number): Luks2Copy {
   if (at + headerBytes > io.sizeBytes) throw damaged('it goes beyond the end of the device');
   const all = new Uint8Array(headerBytes);
   io.read(at, all);
-  const hash = hashSpec(fields.checksumAlgorithm, 'checksum');
+  const hash = nodeHash(fields.checksumAlgorithm, 'checksum');
   const checksum = checksumOf(all, hash.node);
   if (!timingSafeEqual(checksum, fields.checksum.subarray(0, hash.sizeBytes))) {
     throw damaged('wrong checksum');
@@ -204,7 +204,7 @@ export function encodeCopy(
       `the metadata needs ${json.length} bytes, its area has room for ${room}`,
     );
   }
-  const hash = hashSpec(copy.checksumAlgorithm, 'checksum');
+  const hash = nodeHash(copy.checksumAlgorithm, 'checksum');
   const all = new Uint8Array(headerBytes);
   Luks2Header.$encode(viewOf(all), 0, {
     ...copy,

@@ -5,6 +5,7 @@
 import { timingSafeEqual } from 'node:crypto';
 import { DmError, invalid } from '../../base/errors.ts';
 import { Status } from '../../base/status.ts';
+import { isPowerOfTwo } from '../../base/units.ts';
 import { defaultLimits, deriveKey, type KdfLimits, type KdfParams } from './key-derivation.ts';
 import { newDigest } from './luks2-digest.ts';
 import { checkKeyArea, readKeyArea, wipeRandom } from './key-area.ts';
@@ -31,8 +32,10 @@ import {
   type Luks2KeySlot,
   type Luks2Metadata,
   type Pbkdf2Digest,
+  unknownInDigest,
 } from './luks2-metadata.ts';
 import type { JsonText } from './json-text.ts';
+import { isBackup, isReencryption, segmentsOfData } from './luks2-reencryption.ts';
 import { damaged, unsupported, WrongPassphrase } from './luks-error.ts';
 import type { LuksIo } from './luks-io.ts';
 import type {
@@ -42,6 +45,7 @@ import type {
   Unlocked,
   UnlockOptions,
 } from './luks-volume.ts';
+import { slotProblem } from './slot-use.ts';
 import { trySlots } from './try-slots.ts';
 
 /** Priorities of slots: only by number, as others, before others. */
@@ -62,7 +66,14 @@ export class Luks2Volume implements LuksVolume {
     this.#isDetached = isDetached;
     this.#found = readLuks2(io);
     this.#copy = this.#found.copy;
-    this.notes = this.#found.notes.map((note) => `${io.path}: ${note}`);
+    this.notes = [...this.#found.notes, ...this.#slotNotes()].map((note) => `${io.path}: ${note}`);
+  }
+
+  #slotNotes(): string[] {
+    return this.slots.flatMap((slot) => {
+      const problem = slotProblem(this.metadata, slot);
+      return problem === undefined ? [] : [`key slot ${slot} cannot be used: ${problem}`];
+    });
   }
 
   get fields(): Luks2Fields {
@@ -87,7 +98,9 @@ export class Luks2Volume implements LuksVolume {
   }
 
   get slots(): readonly number[] {
-    return byNumber(this.metadata.keyslots).map(([slot]) => slot);
+    return byNumber(this.metadata.keyslots)
+      .map(([slot]) => slot)
+      .filter((slot) => slot < LUKS2_SLOTS);
   }
 
   get dataSlots(): readonly number[] {
@@ -111,6 +124,7 @@ export class Luks2Volume implements LuksVolume {
   async unlock(passphrase: Uint8Array, options: UnlockOptions = {}): Promise<Unlocked> {
     this.#refuseRequirements();
     const { slot, exceptSlot, isAnyKey = false } = options;
+    if (!isAnyKey) this.#refuseUnknownDigest();
     if (slot === undefined) {
       const slots = this.slotsToTry(isAnyKey, false).filter((i) => i !== exceptSlot);
       return await this.unlockAny(passphrase, slots, options);
@@ -145,7 +159,8 @@ export class Luks2Volume implements LuksVolume {
 
   /** 2 preferred, 1 as others, 0 ignored. */
   priorityOf(slot: number): number {
-    return this.metadata.keyslots[slot]?.priority ?? NORMAL;
+    const priority = this.metadata.keyslots[slot]?.priority;
+    return typeof priority === 'number' ? priority : NORMAL;
   }
 
   async checkVolumeKey(volumeKey: Uint8Array): Promise<void> {
@@ -236,9 +251,7 @@ export class Luks2Volume implements LuksVolume {
 
   segments(): LuksSegment[] {
     this.#refuseRequirements();
-    const all = byNumber(this.metadata.segments).filter(
-      ([, s]) => !(s.flags ?? []).some((flag) => flag.startsWith('backup-')),
-    );
+    const all = byNumber(this.metadata.segments).filter(([, segment]) => !isBackup(segment));
     if (all.length === 0) throw damaged(`${this.io.path}: it has no data segment`);
     return all.map(([id, segment], i) => {
       const name = `${this.io.path}: segment ${id}`;
@@ -249,6 +262,11 @@ export class Luks2Volume implements LuksVolume {
         throw damaged(`${name}: only the last one may have a dynamic size`);
       }
       if (isCrypt) this.#checkCrypt(id, segment);
+      for (const field of ['offset', 'size', 'iv_tweak'] as const) {
+        const value = segment[field];
+        if (value === 'dynamic' || Number.isSafeInteger(Number(value ?? 0))) continue;
+        throw unsupported(`${name}: ${field} ${String(value)}: no device is so large`);
+      }
       if (!this.#isDetached && Number(offset) < this.headerBytes) {
         throw damaged(
           `${name}: at byte ${offset}, in the header, which ends at ${this.headerBytes}; ` +
@@ -298,9 +316,8 @@ export class Luks2Volume implements LuksVolume {
   #refuseRequirements(): void {
     const required = this.metadata.config.requirements?.mandatory ?? [];
     if (required.length === 0) return;
-    const isReencryption = required.some((r) => r.startsWith('online-reencrypt'));
     throw unsupported(
-      isReencryption
+      required.some(isReencryption)
         ? `${this.io.path}: is being re-encrypted: finish that with cryptsetup reencrypt first`
         : `${this.io.path}: requires ${required.join(', ')}, which is unknown here`,
     );
@@ -310,21 +327,37 @@ export class Luks2Volume implements LuksVolume {
     if (segment.integrity !== undefined) {
       throw unsupported(`${this.io.path}: segment ${id}: authenticated encryption`);
     }
+    const sector = segment.sector_size;
+    if (!isPowerOfTwo(sector) || sector > 4096) {
+      throw unsupported(
+        `${this.io.path}: segment ${id}: sector_size ${sector}: expected 512, 1024, 2048 or 4096`,
+      );
+    }
     if (!/^[\x21-\x7e]+$/.test(segment.encryption)) {
       throw damaged(`${this.io.path}: segment ${id}: encryption is no cipher`);
     }
   }
 
   #dataDigest(): { readonly id: string; readonly digest: Pbkdf2Digest } | undefined {
-    for (const [segment, { flags = [] }] of byNumber(this.metadata.segments)) {
-      if (flags.some((flag) => flag.startsWith('backup-'))) continue;
-      for (const [id, digest] of Object.entries(this.metadata.digests)) {
-        if (digest.segments.includes(String(segment)) && isPbkdf2Digest(digest)) {
-          return { id, digest };
+    for (const [id, segment] of byNumber(this.metadata.segments)) {
+      if (isBackup(segment)) continue;
+      for (const [own, digest] of Object.entries(this.metadata.digests)) {
+        if (digest.segments.includes(String(id)) && isPbkdf2Digest(digest)) {
+          return { id: own, digest };
         }
       }
     }
     return undefined;
+  }
+
+  /** A key cannot be told from a wrong one then, whatever slot it comes from. */
+  #refuseUnknownDigest(): void {
+    if (this.#dataDigest() !== undefined) return;
+    const [data = ''] = segmentsOfData(this.metadata.segments);
+    for (const [id, digest] of Object.entries(this.metadata.digests)) {
+      if (!digest.segments.includes(data)) continue;
+      throw unsupported(`${this.io.path}: digests.${id}.${unknownInDigest(digest)}`);
+    }
   }
 
   #checkNumber(slot: number): void {
@@ -340,8 +373,9 @@ export class Luks2Volume implements LuksVolume {
     this.#checkNumber(slot);
     const found = this.metadata.keyslots[slot];
     if (found === undefined) throw this.#notInUse(slot);
-    if (isLuks2Slot(found)) return found;
-    throw unsupported(`${this.io.path}: key slot ${slot}: type '${found.type}'`);
+    const problem = slotProblem(this.metadata, slot);
+    if (problem === undefined && isLuks2Slot(found)) return found;
+    throw unsupported(`${this.io.path}: key slot ${slot} cannot be used: ${problem}`);
   }
 
   #freeSlot(): number {
@@ -409,7 +443,7 @@ export class Luks2Volume implements LuksVolume {
     const options = { keyBytes: area.key_size, limits, where };
     const areaKey = await deriveKey(kdfParams(kdf), passphrase, bytesOf(kdf.salt), options);
     try {
-      const key = readKeyArea(this.io, material, areaKey, keyBytes);
+      const key = await readKeyArea(this.io, material, areaKey, keyBytes);
       if (await this.#fits(digest, key, limits)) return key;
       key.fill(0);
       return undefined;

@@ -1,11 +1,12 @@
 // Opening what is on a device: LUKS1 or LUKS2.
 
 import { invalid } from '../../base/errors.ts';
-import { isLuks1 } from './luks1-header.ts';
+import { isLuks1, isLuks1Reencrypting } from './luks1-header.ts';
 import { Luks1Header } from './luks1.format.ts';
 import { Luks1Volume } from './luks1-volume.ts';
 import { hasLuks2Magic } from './luks2-header.ts';
 import { Luks2Volume } from './luks2-volume.ts';
+import { unsupported } from './luks-error.ts';
 import type { LuksIo } from './luks-io.ts';
 
 export interface OpenLuksOptions {
@@ -21,7 +22,12 @@ export function openLuks(io: LuksIo, options: OpenLuksOptions = {}): Luks1Volume
   if (io.sizeBytes >= Luks1Header.$sizeBytes) {
     const first = new Uint8Array(Luks1Header.$sizeBytes);
     io.read(0, first);
-    if (isLuks1(first)) return new Luks1Volume(io, isDetached);
+    if (isLuks1(first)) return new Luks1Volume(io);
+    if (isLuks1Reencrypting(first)) {
+      throw unsupported(
+        `${io.path}: LUKS1 that is being re-encrypted: finish that with cryptsetup reencrypt first`,
+      );
+    }
   }
   if (hasLuks2Magic(io)) return new Luks2Volume(io, isDetached);
   throw invalid(`${io.path}: is not a LUKS device`);

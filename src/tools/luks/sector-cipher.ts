@@ -3,7 +3,7 @@
 
 import { createCipheriv, createDecipheriv, createHash, getCiphers } from 'node:crypto';
 import { SECTOR_BYTES } from '../../base/units.ts';
-import { hashSpec } from './hashes.ts';
+import { nodeHash } from './hashes.ts';
 import { unsupported } from './luks-error.ts';
 import { xts } from './xts.ts';
 
@@ -128,7 +128,7 @@ function ivOf(parts: Parts, key: Uint8Array, spec: string, where: string): Iv | 
       // Counts cipher blocks, from 1.
       return (sector) => bigEndian(sector * (SECTOR_BYTES / BLOCK_BYTES) + 1);
     case 'essiv': {
-      const hash = hashSpec(ivOption, `${where}: cipher '${spec}'`);
+      const hash = nodeHash(ivOption, `${where}: cipher '${spec}'`);
       const salt = createHash(hash.node).update(key).digest();
       return ecbOf(parts.cipher, salt, `${where}: cipher '${spec}'`, littleEndian);
     }

@@ -1,7 +1,8 @@
-// The thread of one Argon2 computation: it can be stopped at any time, and what it used of memory goes with it.
+// The thread of one key derivation by WebAssembly: it can be stopped at any time, and its memory goes with it.
 
 import { parentPort, workerData } from 'node:worker_threads';
-import { argon2i, argon2id, type IArgon2Options } from 'hash-wasm';
+import { argon2i, argon2id, type IArgon2Options, pbkdf2 } from 'hash-wasm';
+import { wasmHasher } from './hashes.ts';
 
 export interface Argon2Task {
   readonly type: 'argon2i' | 'argon2id';
@@ -13,8 +14,20 @@ export interface Argon2Task {
   readonly keyBytes: number;
 }
 
+export interface Pbkdf2Task {
+  readonly type: 'pbkdf2';
+  /** One that Node lacks. */
+  readonly hash: string;
+  readonly passphrase: Uint8Array;
+  readonly salt: Uint8Array;
+  readonly iterations: number;
+  readonly keyBytes: number;
+}
+
+export type KdfTask = Argon2Task | Pbkdf2Task;
+
 /** What the thread answers with; an error is its message. */
-export type Argon2Answer = { readonly key: Uint8Array } | { readonly error: string };
+export type KdfAnswer = { readonly key: Uint8Array } | { readonly error: string };
 
 /** The checks of the library look at the password so often before it uses it. */
 const LOOKS = 3;
@@ -32,7 +45,17 @@ function withEmptyPassword<T extends IArgon2Options>(options: T): T {
   });
 }
 
-async function compute(task: Argon2Task): Promise<Uint8Array> {
+async function compute(task: KdfTask): Promise<Uint8Array> {
+  if (task.type === 'pbkdf2') {
+    return await pbkdf2({
+      password: task.passphrase,
+      salt: task.salt,
+      iterations: task.iterations,
+      hashLength: task.keyBytes,
+      hashFunction: wasmHasher({ name: task.hash }),
+      outputType: 'binary',
+    });
+  }
   const options = {
     password: task.passphrase,
     salt: task.salt,
@@ -46,8 +69,8 @@ async function compute(task: Argon2Task): Promise<Uint8Array> {
   return await (task.type === 'argon2i' ? argon2i(ready) : argon2id(ready));
 }
 
-const task = workerData as Argon2Task;
-let answer: Argon2Answer;
+const task = workerData as KdfTask;
+let answer: KdfAnswer;
 try {
   answer = { key: await compute(task) };
 } catch (error) {
