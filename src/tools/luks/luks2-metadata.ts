@@ -37,7 +37,8 @@ const Argon2 = z.looseObject({
   salt: Salt,
 });
 const Kdf = z.discriminatedUnion('type', [Pbkdf2, Argon2], {
-  error: ({ input }) => `'${String((input as { type?: unknown }).type)}' is unknown here`,
+  error: ({ input }) =>
+    `'${String((input as { type?: unknown } | undefined)?.type)}' is unknown here`,
 });
 
 const UsableKeySlot = z.looseObject({
