@@ -61,6 +61,7 @@ export class PlaneCore {
       arena: engine.arena,
       clock: engine.clock,
       log: deviceLog.line,
+      changes: this.dm,
       openDevice: (name) => this.dm.openDevice(name),
     });
     this.#frontEnds = [new TransmissionServer(engine, this.exports, options)];

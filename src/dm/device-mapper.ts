@@ -14,6 +14,8 @@ import { DeviceNames } from './device-names.ts';
 import { DeviceNode, withDevice } from './device-node.ts';
 import type { OpenDevice } from './holdings.ts';
 import { LateClosings } from './late-closings.ts';
+import type { BlockDevice } from '../bio/device.ts';
+import type { ChangesSince, Lineage } from './lineage.ts';
 import { MappedDevice } from './mapped-device.ts';
 import type { Table } from './table.ts';
 import type { TableSlots } from './table-slots.ts';
@@ -237,6 +239,31 @@ export class DeviceMapper implements DmControl {
     return await this.#builder.measure(reference, options);
   }
 
+  /** Names of the devices since which a device can tell what has changed. */
+  basesOf(device: BlockDevice): string[] {
+    const lineage = lineageOf(device);
+    if (lineage === undefined) return [];
+    return this.#names.all.flatMap((node) => {
+      const other = node.device.lineage;
+      return other !== undefined && lineage.isComparable(other) ? [node.name] : [];
+    });
+  }
+
+  /** What has changed in a device since another one; undefined when that cannot be told. */
+  changesSince(device: BlockDevice, base: string): ChangesSince | undefined {
+    const node = this.#names.all.find((n) => n.name === base);
+    const since = node?.device.lineage;
+    if (since === undefined || lineageOf(device)?.isComparable(since) !== true) return undefined;
+    // The base is what has this name now, whatever gets the name later.
+    return async (sector, lenSectors, maxExtents) => {
+      const lineage = lineageOf(device);
+      if (lineage?.isComparable(since) === true) {
+        return await lineage.changesSince(since, sector, lenSectors, maxExtents);
+      }
+      throw new DmError(Status.NoDevice, `device ${device.name}: changes since ${base}: not known`);
+    };
+  }
+
   /** Holds a device open, as an export does. Throws DmError. */
   async openDevice(name: string): Promise<OpenDevice> {
     const node = this.#names.find(name);
@@ -441,4 +468,8 @@ export class DeviceMapper implements DmControl {
         target.status(kind === 'info' ? 'info' : 'table'),
     }));
   }
+}
+
+function lineageOf(device: BlockDevice): Lineage | undefined {
+  return device instanceof MappedDevice ? device.lineage : undefined;
 }

@@ -20,6 +20,7 @@ import type { BlockDevice, Extent } from '../bio/device.ts';
 import { DEFAULT_LIMITS, type QueueLimits } from '../bio/limits.ts';
 import { endBio, submitBio } from '../bio/submit.ts';
 import { NO_VEC } from '../bio/vec.ts';
+import type { Lineage } from './lineage.ts';
 import type { Table, TableEntry } from './table.ts';
 import { EndIoResult, MapResult } from './target.ts';
 
@@ -148,6 +149,12 @@ export class MappedDevice implements BlockDevice, FrameHook {
     // A smaller table may have come in between; whoever asks on and on must hear of that.
     if (result.length === 0) throw new DmError(Status.Io, `${this.name}: no sector ${sector}`);
     return result;
+  }
+
+  /** Undefined: the device cannot tell what has changed since another one. */
+  get lineage(): Lineage | undefined {
+    const entries = this.live?.entries ?? [];
+    return entries.length === 1 ? entries[0]?.target.lineage : undefined;
   }
 
   // ---- for table-slots.ts ----

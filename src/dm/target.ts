@@ -11,6 +11,7 @@ import type { QueueLimits } from '../bio/limits.ts';
 import { endBio, submitBio } from '../bio/submit.ts';
 import type { IoEngine } from '../io/engine.ts';
 import type { ClaimUse } from './claims.ts';
+import type { Lineage } from './lineage.ts';
 import type { Shared, ShareKind } from './shares.ts';
 
 export type MapResult = 0 | 1 | 2 | 3;
@@ -99,6 +100,8 @@ export interface Target {
    */
   readonly hasOwnSectors?: boolean;
   readonly traits?: TargetTraits;
+  /** For a target that can tell what has changed since another one. */
+  readonly lineage?: Lineage;
   /** May tighten or loosen what stacking the devices of `devices()` gave. */
   limits?(stacked: QueueLimits): QueueLimits;
   /**

@@ -10,7 +10,7 @@ import { errnoText } from '../base/system-error.ts';
 import type { BlockDevice } from '../bio/device.ts';
 import type { Arena } from '../io/arena.ts';
 import type { ExportOptions, ExportStatus } from './control.ts';
-import { Export, type OpenDevice } from './export.ts';
+import { type ChangeTeller, Export, type OpenDevice } from './export.ts';
 import { WriteGate } from './write-gate.ts';
 
 /** What clients can ask for by protocol; longer texts could not be told to them. */
@@ -28,6 +28,7 @@ export interface ExportCatalogOptions {
   readonly clock?: Clock;
   /** Hears of a device that could not be let go in order after its export had been removed. */
   readonly log?: (line: string) => void;
+  readonly changes?: ChangeTeller;
   /** Opens a mapped device by name. Throws DmError. */
   openDevice(name: string): Promise<OpenDevice>;
 }
@@ -84,7 +85,11 @@ export class ExportCatalog {
           `export '${name}': the memory for buffers is spent just now; try again, or use a larger --buffer`,
         );
       }
-      const created = new Export({ name, description, isReadOnly }, open, gate);
+      const created = new Export(
+        { name, description, isReadOnly, changes: this.#options.changes },
+        open,
+        gate,
+      );
       this.#exports.set(name, created);
       return created.status();
     } finally {

@@ -33,6 +33,8 @@ export interface ExportInfo {
   /** Block sizes, bytes: smallest and best. */
   readonly minBlockBytes: number;
   readonly preferredBlockBytes: number;
+  /** Devices since which can be told what has changed. */
+  readonly bases: readonly string[];
 }
 
 /** Where a front end's handshake looks exports up. Free of side effects. */

@@ -9,10 +9,19 @@ import { assert } from '../base/assert.ts';
 import { Status } from '../base/status.ts';
 import { sectorsToBytes } from '../base/units.ts';
 import type { BlockDevice } from '../bio/device.ts';
+import type { ChangesSince } from '../dm/lineage.ts';
 import type { ExportInfo, ExportStatus } from './control.ts';
 import type { WriteGate } from './write-gate.ts';
 
 const PREFERRED_BLOCK_BYTES = 4096;
+
+/** Which devices can tell what has changed in them since other ones, and what. */
+export interface ChangeTeller {
+  /** Names of the devices since which it can be told. */
+  basesOf(device: BlockDevice): readonly string[];
+  /** Undefined: it cannot be told. */
+  changesSince(device: BlockDevice, base: string): ChangesSince | undefined;
+}
 
 /** A device held open for an export. */
 export interface OpenDevice {
@@ -34,6 +43,8 @@ export interface ExportSettings {
   readonly description: string;
   /** Read-only even when the device is not. */
   readonly isReadOnly: boolean;
+  /** Undefined: nobody can tell of any device. */
+  readonly changes?: ChangeTeller | undefined;
 }
 
 export class Export {
@@ -44,6 +55,7 @@ export class Export {
   readonly gate: WriteGate;
   readonly #isReadOnly: boolean;
   readonly #open: OpenDevice;
+  readonly #changes: ChangeTeller | undefined;
   readonly #users = new Set<ExportUser>();
   #isClosed = false;
   #flushFailure: Status = Status.Ok;
@@ -55,6 +67,7 @@ export class Export {
     this.gate = gate;
     this.#isReadOnly = settings.isReadOnly;
     this.#open = open;
+    this.#changes = settings.changes;
   }
 
   get isReadOnly(): boolean {
@@ -93,6 +106,11 @@ export class Export {
     return this.#flushFailure;
   }
 
+  /** What has changed since a device of `info().bases`; undefined when that cannot be told. */
+  changesSince(base: string): ChangesSince | undefined {
+    return this.#changes?.changesSince(this.device, base);
+  }
+
   info(): ExportInfo {
     const { limits } = this.device;
     const isWritable = !this.isReadOnly;
@@ -111,6 +129,7 @@ export class Export {
       // Parts of blocks are read, changed and written back by front ends, so any byte range will do.
       minBlockBytes: 1,
       preferredBlockBytes: Math.max(PREFERRED_BLOCK_BYTES, limits.physicalBlockBytes),
+      bases: this.#changes?.basesOf(this.device) ?? [],
     };
   }
 

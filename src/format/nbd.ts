@@ -87,6 +87,9 @@ export const CHUNK_DONE = 1;
 /** base:allocation status bits. */
 export const AllocationFlag = { Hole: 1, Zero: 2 } as const;
 
+/** The status bit of a context that tells changes: as in a dirty bitmap of QEMU's. */
+export const CHANGED_FLAG = 1;
+
 /** The only error numbers that may be on the wire. */
 export const NbdError = {
   Perm: 1,

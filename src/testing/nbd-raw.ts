@@ -210,6 +210,7 @@ export function madeUpExport(name: string, changes: Partial<ExportInfo> = {}): E
     isRotational: false,
     minBlockBytes: 1,
     preferredBlockBytes: 4096,
+    bases: [],
     ...changes,
   };
 }

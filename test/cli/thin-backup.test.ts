@@ -193,3 +193,64 @@ function refusals(d: Desk): void {
     /was written to since/,
   );
 }
+
+interface Extent {
+  readonly offset: number;
+  readonly length: number;
+  readonly type: number;
+}
+
+function mapOf(uri: string, context: string): number[][] {
+  const said = execFileSync('nbdinfo', [`--map=${context}`, '--json', uri], { encoding: 'utf8' });
+  return (JSON.parse(said) as Extent[]).map((e) => [e.offset, e.length, e.type]);
+}
+
+test('NBD clients are told what has changed since a snapshot, as by a dirty bitmap', async () => {
+  await withDesk((d) => {
+    makeVolume(d);
+    const uri = uriOf(d, 'vol');
+    const K = 1024;
+    const M = K * K;
+    const expected = [
+      [0, 64 * K, 0],
+      [64 * K, 64 * K, 1],
+      [128 * K, 8 * M - 128 * K, 0],
+      [8 * M, 64 * K, 1],
+      [8 * M + 64 * K, 12 * M - 64 * K, 0],
+      [20 * M, 128 * K, 1],
+      [20 * M + 128 * K, 12 * M - 128 * K, 0],
+    ];
+    assert.deepEqual(mapOf(uri, 'qemu:dirty-bitmap:snap'), expected);
+    assert.deepEqual(mapOf(uri, 'lamina:diff:snap'), expected);
+    const { exports } = JSON.parse(
+      execFileSync('nbdinfo', ['--json', uri], { encoding: 'utf8' }),
+    ) as { exports: { contexts: string[] }[] };
+    const contexts = ['base:allocation', 'lamina:diff:snap', 'qemu:dirty-bitmap:snap'];
+    assert.deepEqual(exports[0]?.contexts, contexts);
+    assert.match(execFileSync('nbdinfo', ['--map', uri], { encoding: 'utf8' }), /hole/);
+    // QEMU takes a bitmap's bits for holes.
+    const image = {
+      driver: 'nbd',
+      server: { type: 'unix', path: join(d.path, 'lamina', 'nbd.sock') },
+      export: 'vol',
+      'x-dirty-bitmap': 'qemu:dirty-bitmap:snap',
+    };
+    const args = ['map', '--output=json', '--image-opts', `json:${JSON.stringify(image)}`];
+    const qemu = spawnSync(
+      'qemu-img',
+      args.filter((a) => a !== '--image-opts'),
+      { encoding: 'utf8' },
+    );
+    assert.equal(qemu.status, 0, qemu.stderr);
+    const dirty = (JSON.parse(qemu.stdout) as { start: number; length: number; data: boolean }[])
+      .filter((e) => !e.data)
+      .map((e) => [e.start, e.length, 1]);
+    assert.deepEqual(
+      dirty,
+      expected.filter(([, , type]) => type === 1),
+    );
+    // The volume itself is no base of its own; what is gone is not known any more.
+    d.ok(['thin', 'delete', 'snap']);
+    assert.throws(() => mapOf(uri, 'qemu:dirty-bitmap:snap'), /context/);
+  });
+});

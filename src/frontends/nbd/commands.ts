@@ -8,7 +8,7 @@ import { submitBio } from '../../bio/submit.ts';
 import { NO_VEC } from '../../bio/vec.ts';
 import { Cmd, CmdFlag } from '../../format/nbd.ts';
 import { CHUNK_BYTES_MAX, NONE } from '../../io/arena.ts';
-import { BLOCK_STATUS_BYTES_MAX, putBlockStatus } from './block-status.ts';
+import { BLOCK_STATUS_BYTES_MAX, BlockStatus } from './block-status.ts';
 import type { NbdConnection } from './connection.ts';
 import type { Negotiated } from './negotiated.ts';
 import { writePartial } from './partial-write.ts';
@@ -37,6 +37,7 @@ export class Commands implements PieceHost, RepliesHost {
   readonly #pool: RequestPool;
   readonly #negotiated: Negotiated;
   readonly #isReadOnly: boolean;
+  readonly #status: BlockStatus;
 
   constructor(connection: NbdConnection, pool: RequestPool, negotiated: Negotiated) {
     this.#connection = connection;
@@ -48,8 +49,8 @@ export class Commands implements PieceHost, RepliesHost {
       connection.engine.arena,
       connection.stream,
       negotiated.hasStructuredReplies,
-      negotiated.allocationContextId,
     );
+    this.#status = new BlockStatus(connection.export, negotiated.contexts);
   }
 
   /** A request just parsed; `status` is set when it must be refused. */
@@ -299,7 +300,7 @@ export class Commands implements PieceHost, RepliesHost {
   #checkStructured(request: Request): Status {
     const { type, flags, offBytes, lenBytes } = request;
     if (type === Cmd.BlockStatus) {
-      return this.#negotiated.allocationContextId >= 0 && lenBytes > 0 ? Status.Ok : Status.Invalid;
+      return this.#status.isSelected && lenBytes > 0 ? Status.Ok : Status.Invalid;
     }
     // One chunk is one buffer; the specification lets a server refuse longer undivided reads.
     if ((flags & CmdFlag.Df) !== 0 && this.#spanBytes(offBytes, lenBytes) > CHUNK_BYTES_MAX) {
@@ -401,15 +402,8 @@ export class Commands implements PieceHost, RepliesHost {
       await new Promise<void>((resolve) => arena.onFree(resolve));
     }
     piece.dataMem = piece.mem;
-    const bytes = await putBlockStatus(
-      connection.export,
-      request.offBytes,
-      request.lenBytes,
-      request.flags,
-      arena.view,
-      piece.mem,
-      piece.memBytes,
-    );
+    const room = { view: arena.view, at: piece.mem, roomBytes: piece.memBytes };
+    const bytes = await this.#status.put(request, room);
     if (bytes > 0) {
       piece.dataBytes = bytes;
       this.replies.push(request, piece, true);

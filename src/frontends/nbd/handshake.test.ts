@@ -205,7 +205,7 @@ describe('nbd handshake: INFO and GO', () => {
       exportName: 'disk',
       isReadOnly: false,
       hasStructuredReplies: false,
-      allocationContextId: -1,
+      contexts: [],
       peer: 'test:1',
     });
   });
@@ -333,7 +333,7 @@ describe('nbd handshake: other options', () => {
 async function contextId(...options: Buffer[]): Promise<number> {
   const { last } = await drive(rig().handshake, Buffer.concat([FLAGS, ...options]));
   assert.ok(last.kind === 'negotiated');
-  return last.negotiated.allocationContextId;
+  return last.negotiated.contexts[0]?.id ?? -1;
 }
 
 function list(queries: readonly (string | Buffer)[]): Buffer {
@@ -465,7 +465,7 @@ describe('nbd handshake: TLS', () => {
     assert.equal(replies[0]?.type, Rep.ErrInvalid, 'SET_META_CONTEXT needs new structured replies');
     assert.ok(last.kind === 'negotiated');
     assert.equal(last.negotiated.hasStructuredReplies, false);
-    assert.equal(last.negotiated.allocationContextId, -1);
+    assert.deepEqual(last.negotiated.contexts, []);
   });
 
   it('closes without an answer on plain text behind STARTTLS', async () => {

@@ -15,7 +15,8 @@ import { assert } from '../../base/assert.ts';
 import { HandshakeFlag, NBD_STRING_MAX, Opt, Rep } from '../../format/nbd.ts';
 import type { ExportInfo, ExportLookup } from '../../exports/control.ts';
 import { ByteQueue } from './byte-queue.ts';
-import { NBD_FRONT_END } from './negotiated.ts';
+import { listContexts, selectContexts } from './meta-contexts.ts';
+import { type MetaContext, NBD_FRONT_END } from './negotiated.ts';
 import {
   CLIENT_FLAGS_BYTES,
   MalformedOption,
@@ -51,8 +52,7 @@ export const OPTION_BYTES_MAX = 64 * 1024;
 export const OPTIONS_MAX = 1024;
 
 const NOTHING = Buffer.alloc(0);
-const ALLOCATION_CONTEXT = 'base:allocation';
-const ALLOCATION_CONTEXT_ID = 1;
+const NO_CONTEXTS: Selected = { exportName: undefined, contexts: [] };
 
 export interface HandshakePolicy {
   readonly tls: TlsMode;
@@ -60,6 +60,12 @@ export interface HandshakePolicy {
   readonly peer: string;
   /** Hears of lookups that failed; the client is told only that they did. */
   readonly onLookupFailure: (error: unknown) => void;
+}
+
+/** What SET_META_CONTEXT has selected last. */
+interface Selected {
+  readonly exportName: string | undefined;
+  readonly contexts: readonly MetaContext[];
 }
 
 interface CurrentOption {
@@ -79,8 +85,7 @@ export class Handshake {
   #optionCount = 0;
   #isTls = false;
   #hasStructuredReplies = false;
-  /** The export that base:allocation was last selected for. */
-  #allocationExport: string | undefined;
+  #selected = NO_CONTEXTS;
   #isShuttingDown = false;
   #isStepping = false;
 
@@ -192,7 +197,7 @@ export class Handshake {
     }
     if (PARSED_OPTIONS.has(code) && !isKept) {
       // A SET_META_CONTEXT that fails leaves no context selected.
-      if (code === Opt.SetMetaContext) this.#allocationExport = undefined;
+      if (code === Opt.SetMetaContext) this.#selected = NO_CONTEXTS;
       const text = `${optionName(code)}: ${lenBytes} bytes of data, at most ${OPTION_BYTES_MAX}`;
       return refuse(code, Rep.ErrTooBig, text);
     }
@@ -245,7 +250,7 @@ export class Handshake {
   }
 
   #negotiated(info: ExportInfo, send: Uint8Array): Step {
-    const hasContext = this.#allocationExport === info.name;
+    const { exportName, contexts } = this.#selected;
     return {
       kind: 'negotiated',
       send,
@@ -254,7 +259,7 @@ export class Handshake {
         exportName: info.name,
         isReadOnly: info.isReadOnly,
         hasStructuredReplies: this.#hasStructuredReplies,
-        allocationContextId: hasContext ? ALLOCATION_CONTEXT_ID : -1,
+        contexts: exportName === info.name ? contexts : [],
         peer: this.#policy.peer,
       },
       rest: this.#input.take(this.#input.lenBytes),
@@ -280,14 +285,14 @@ export class Handshake {
     if (behind > 0) return fatal(`${behind} bytes of plain text behind STARTTLS`);
     this.#isTls = true;
     this.#hasStructuredReplies = false;
-    this.#allocationExport = undefined;
+    this.#selected = NO_CONTEXTS;
     return { kind: 'starttls', send: encodeOptionReply(Opt.StartTls, Rep.Ack) };
   }
 
   async #metaContext(code: number, payload: Buffer): Promise<Step> {
     const isSet = code === Opt.SetMetaContext;
     if (isSet) {
-      this.#allocationExport = undefined;
+      this.#selected = NO_CONTEXTS;
       if (!this.#hasStructuredReplies) {
         const text = `${optionName(code)}: needs STRUCTURED_REPLY first`;
         return refuse(code, Rep.ErrInvalid, text);
@@ -297,16 +302,14 @@ export class Handshake {
     const info = await this.#lookup(exportName);
     if (this.#isShuttingDown) return this.#shuttingDown(code);
     if (info === undefined) return refuse(code, Rep.ErrUnknown, noExport(exportName));
-    // `base:` alone lists, but does not select. Other namespaces and names are to be ignored.
-    const isFound =
-      queries.includes(ALLOCATION_CONTEXT) ||
-      (!isSet && (queries.length === 0 || queries.includes('base:')));
-    const replies: Uint8Array[] = [];
-    if (isFound) {
-      const id = isSet ? ALLOCATION_CONTEXT_ID : 0;
-      replies.push(encodeMetaContextReply(code, id, ALLOCATION_CONTEXT));
+    // Other namespaces and names are to be ignored.
+    const selected = isSet ? selectContexts(info, queries) : [];
+    const found = isSet ? selected : listContexts(info, queries).map((name) => ({ id: 0, name }));
+    const replies = found.map(({ id, name }) => encodeMetaContextReply(code, id, name));
+    if (isSet) {
+      const contexts = selected.map(({ id, base }) => ({ id, base }));
+      this.#selected = { exportName: info.name, contexts };
     }
-    if (isFound && isSet) this.#allocationExport = info.name;
     replies.push(encodeOptionReply(code, Rep.Ack));
     return { kind: 'reply', send: Buffer.concat(replies) };
   }

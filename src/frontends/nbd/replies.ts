@@ -8,7 +8,6 @@ import { type Arena, NONE } from '../../io/arena.ts';
 import { type IoDone, type IoStream, IovList } from '../../io/engine.ts';
 import type { Piece, Request } from './request.ts';
 import {
-  putBlockStatusChunk,
   putDataChunk,
   putDoneChunk,
   putErrorChunk,
@@ -61,7 +60,6 @@ export class Replies implements IoDone {
   readonly #arena: Arena;
   readonly #stream: IoStream;
   readonly #isStructured: boolean;
-  readonly #contextId: number;
   readonly #iov = new IovList();
   #queued = new ReplyList();
   /** What is sent or dropped, in one go or several; those queued meanwhile come after it. */
@@ -71,18 +69,11 @@ export class Replies implements IoDone {
   #headers = NONE;
   #headerBytes = 0;
 
-  constructor(
-    host: RepliesHost,
-    arena: Arena,
-    stream: IoStream,
-    isStructured: boolean,
-    contextId: number,
-  ) {
+  constructor(host: RepliesHost, arena: Arena, stream: IoStream, isStructured: boolean) {
     this.#host = host;
     this.#arena = arena;
     this.#stream = stream;
     this.#isStructured = isStructured;
-    this.#contextId = contextId;
   }
 
   get isSending(): boolean {
@@ -185,9 +176,8 @@ export class Replies implements IoDone {
   #putHeader(at: number, request: Request, piece: Piece | null, isLast: boolean): number {
     const view = this.#arena.view;
     const { cookie0, cookie1 } = request;
-    if (request.type === Cmd.BlockStatus && piece !== null) {
-      return putBlockStatusChunk(view, at, cookie0, cookie1, this.#contextId, piece.dataBytes);
-    }
+    // The chunks of such an answer are whole in the piece.
+    if (request.type === Cmd.BlockStatus && piece !== null) return 0;
     if (!this.#isStructured || request.type !== Cmd.Read) {
       // Of a simple reply in several pieces only the first has a header.
       const isRest = request.isStreamed && piece !== null && piece.offBytes !== request.offBytes;

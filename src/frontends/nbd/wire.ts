@@ -88,18 +88,20 @@ export function putDoneChunk(view: DataView, at: number, cookie0: number, cookie
   return CHUNK_HEADER_BYTES;
 }
 
-/** Header of a block status chunk; `descriptorBytes` of (length, flags) pairs follow. Its length. */
+/** Of a block status chunk: its header and the context's id. */
+export const BLOCK_STATUS_HEADER_BYTES = CHUNK_HEADER_BYTES + 4;
+
+/** Header of a block status chunk; `descriptorBytes` of (length, flags) pairs follow. */
 export function putBlockStatusChunk(
   view: DataView,
   at: number,
-  cookie0: number,
-  cookie1: number,
+  isLast: boolean,
+  { cookie0, cookie1 }: { readonly cookie0: number; readonly cookie1: number },
   contextId: number,
   descriptorBytes: number,
-): number {
-  putChunkHeader(view, at, Chunk.BlockStatus, true, cookie0, cookie1, descriptorBytes + 4);
-  view.setUint32(at + 20, contextId);
-  return CHUNK_HEADER_BYTES + 4;
+): void {
+  putChunkHeader(view, at, Chunk.BlockStatus, isLast, cookie0, cookie1, descriptorBytes + 4);
+  view.setUint32(at + CHUNK_HEADER_BYTES, contextId);
 }
 
 /** The wire knows few errors; what it has no number for is an I/O error. */

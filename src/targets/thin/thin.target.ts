@@ -18,6 +18,7 @@ import type {
 } from '../../dm/target.ts';
 import { openNamed } from './open-named.ts';
 import { POOL, type Pool } from './pool.ts';
+import { ThinLineage } from './thin-lineage.ts';
 import { ThinPath } from './thin-path.ts';
 
 function whole(device: BlockDevice): DeviceRange {
@@ -30,13 +31,20 @@ const DISCARD_BLOCKS_MAX = 1024;
 class Thin implements Target {
   readonly hasOwnSectors = true;
   readonly traits: TargetTraits;
+  readonly lineage: ThinLineage;
   readonly #path: ThinPath;
   readonly #poolDevice: BlockDevice;
   readonly #origin: BlockDevice | null;
   readonly #ranges: readonly DeviceRange[];
 
-  constructor(path: ThinPath, poolDevice: BlockDevice, origin: BlockDevice | null) {
+  constructor(
+    path: ThinPath,
+    lenSectors: number,
+    poolDevice: BlockDevice,
+    origin: BlockDevice | null,
+  ) {
     this.#path = path;
+    this.lineage = new ThinLineage(path.pool, path.device, lenSectors);
     this.#poolDevice = poolDevice;
     this.#origin = origin;
     this.traits = { flush: 'map', boundarySectors: path.pool.metadata.dataBlockSectors };
@@ -131,7 +139,7 @@ async function create(args: readonly string[], host: TargetHost): Promise<Target
   try {
     const { lenSectors } = host;
     const path = await ThinPath.open(pool, { id, lenSectors, origin });
-    return new Thin(path, poolDevice, origin);
+    return new Thin(path, lenSectors, poolDevice, origin);
   } catch (error) {
     if (!(error instanceof DmError)) throw error;
     throw new DmError(error.status, `Couldn't open thin internal device: ${error.message}`);

@@ -237,7 +237,7 @@ class NbdStorm {
       exportName: isReadOnly && rng.chance(0.5) ? 'look' : 'disk',
       isReadOnly,
       hasStructuredReplies: isStructured,
-      allocationContextId: contextId,
+      contexts: contextId < 0 ? [] : [{ id: contextId, base: undefined }],
       peer: `sim:${index}`,
     };
     scheduler.after(rng.unit() * rng.pick([0, 100]), () => {
