@@ -1,10 +1,14 @@
-// Where a damaged pool's trees are: the superblock says it, or, if that is damaged, the trees themselves.
+// Where a damaged pool's trees are: the superblock says it, or, if the superblock or what it names is
+// damaged, the trees themselves.
 //
-// Without a superblock every block is looked at. A pair of a details tree and a mapping tree of devices fits
-// if both are whole, have the same devices, and every device has as many mappings as its details say. Old
-// trees stay in freed blocks, so there may be several pairs: the one of the latest time is taken, then
-// that of the highest transaction id, then that of most mappings. A transaction without a snapshot leaves no
-// trace in these, so the choice may be one commit old; it is said when there was one.
+// To find them every block is looked at. A pair of a details tree and a mapping tree of devices fits if both
+// are whole, have the same devices, and every device has as many mappings as its details say. Old trees stay in
+// freed blocks, so there may be several pairs: the one of the latest time is taken, then that of the highest
+// transaction id, of most devices, of most mappings, and at last of the highest data block. A transaction without a snapshot leaves no trace in these, so
+// the choice may be one commit old; it is said when there was one. Damaged trees are taken when no others fit.
+//
+// A sound superblock is believed as far as what it names holds: a mapping tree that it names is given up only
+// if nothing of it can be used, or if all of it says something else than sound details that another one fits.
 
 import { BugError } from '../../base/assert.ts';
 import { DmError } from '../../base/errors.ts';
@@ -15,7 +19,8 @@ import { BTREE_NODE } from '../../persistent-data/btree-node.format.ts';
 import { THIN_VERSION } from '../../targets/thin/metadata.format.ts';
 import type { NewPool } from './pool-builder.ts';
 import { readSuperblock, type PoolSuperblock } from './pool-reader.ts';
-import { RootFinder } from './root-finder.ts';
+import { type RootPair, RootFinder } from './root-finder.ts';
+import { type Doubt, doubtOf } from './root-doubt.ts';
 
 /** What an operator knows better, or what a lost superblock had. */
 export interface PoolOverrides {
@@ -35,14 +40,18 @@ export interface FoundPool extends NewPool {
 
 /** Throws DmError if there is no pool to be found. */
 export async function findPool(blocks: BlockManager, overrides: PoolOverrides): Promise<FoundPool> {
-  let reason: string;
+  let superblock: PoolSuperblock;
   try {
-    return fromSuperblock(await readSuperblock(blocks), overrides);
+    superblock = await readSuperblock(blocks);
   } catch (error) {
     if (!(error instanceof CorruptBlockError)) throw error;
-    reason = error.message;
+    return await fromTrees(blocks, overrides, error.message);
   }
-  return await fromTrees(blocks, overrides, reason);
+  const named = fromSuperblock(superblock, overrides);
+  const doubt = await doubtOf(blocks, superblock);
+  if (doubt === undefined) return named;
+  const { finder } = await collectNodes(blocks);
+  return betterOf(named, doubt, await finder.pairs());
 }
 
 function fromSuperblock(superblock: PoolSuperblock, overrides: PoolOverrides): FoundPool {
@@ -61,17 +70,41 @@ function fromSuperblock(superblock: PoolSuperblock, overrides: PoolOverrides): F
   };
 }
 
+/** The trees that a sound superblock names, or of those that were found the ones that surely are better. */
+function betterOf(named: FoundPool, doubt: Doubt, pairs: readonly RootPair[]): FoundPool {
+  const { mappingRoot, detailsRoot } = named;
+  const sameMappings = pairs.find((pair) => pair.mappingRoot === mappingRoot);
+  const sameDetails = pairs.find((pair) => pair.detailsRoot === detailsRoot);
+  const isExact = sameMappings ?? (doubt.keepsMappings ? undefined : sameDetails);
+  const pair = isExact ?? (doubt.isLost ? pairs[0] : undefined);
+  if (pair === undefined) return named;
+  const notes = [
+    ...named.notes,
+    `${doubt.text}; the trees at blocks ${pair.mappingRoot} and ${pair.detailsRoot} fit`,
+  ];
+  const losses = [...named.losses];
+  if (isExact === undefined) {
+    losses.push(
+      'the superblock: neither of its trees holds; the trees found may be a commit older',
+    );
+  }
+  return {
+    ...named,
+    mappingRoot: pair.mappingRoot,
+    detailsRoot: pair.detailsRoot,
+    time: Math.max(named.time, pair.time),
+    dataBlocks: Math.max(named.dataBlocks, pair.highestDataBlock + 1),
+    notes,
+    losses,
+  };
+}
+
 async function fromTrees(
   blocks: BlockManager,
   overrides: PoolOverrides,
   reason: string,
 ): Promise<FoundPool> {
-  const finder = new RootFinder(blocks);
-  let copy: PoolSuperblock | undefined;
-  for (let number = 1; number < blocks.blockCount; number++) {
-    if (await isGoodNode(blocks, number)) finder.add(number);
-    else copy ??= await tryCopy(blocks, number);
-  }
+  const { finder, copy } = await collectNodes(blocks);
   const pairs = await finder.pairs();
   const [best] = pairs;
   if (best === undefined) {
@@ -92,9 +125,11 @@ async function fromTrees(
   if (overrides.dataBlocks === undefined) {
     losses.push(`the superblock: the size of the data device; ${dataBlocks} blocks are enough`);
   }
-  const transactionId = overrides.transactionId ?? best.transactionId;
+  // A device has the id of the transaction that made it, so the pool's was higher once that was done.
+  const transactionId = overrides.transactionId ?? best.transactionId + 1;
   if (overrides.transactionId === undefined) {
-    losses.push(`the superblock: the transaction id; the highest of a device is ${transactionId}`);
+    const from = `one more than the highest of a device, ${best.transactionId}`;
+    losses.push(`the superblock: the transaction id; ${transactionId} is taken, ${from}`);
   }
   const { time, mappingRoot, detailsRoot } = best;
   const pool = {
@@ -106,6 +141,19 @@ async function fromTrees(
     dataBlocks,
   };
   return { ...pool, mappingRoot, detailsRoot, notes, losses };
+}
+
+/** What every block is: a node of some tree, or perhaps a copy of the superblock. */
+async function collectNodes(
+  blocks: BlockManager,
+): Promise<{ readonly finder: RootFinder; readonly copy: PoolSuperblock | undefined }> {
+  const finder = new RootFinder(blocks);
+  let copy: PoolSuperblock | undefined;
+  for (let number = 1; number < blocks.blockCount; number++) {
+    if (await isGoodNode(blocks, number)) finder.add(number);
+    else copy ??= await tryCopy(blocks, number);
+  }
+  return { finder, copy };
 }
 
 async function isGoodNode(blocks: BlockManager, number: number): Promise<boolean> {

@@ -25,13 +25,13 @@ import {
   type DeviceDetailsValues,
   mappedDataBlock,
   mappedTime,
-  THIN_ID_MAX,
 } from '../../targets/thin/metadata.format.ts';
 import { Findings } from './findings.ts';
 import { type FoundPool, findPool, type PoolOverrides } from './find-pool.ts';
 import { PoolBuilder } from './pool-builder.ts';
-import { MAPPING_LEAF, type MappingRun } from './pool-reader.ts';
+import type { MappingRun } from './pool-reader.ts';
 import { type LostKeys, salvageTree } from './salvage.ts';
+import { DETAILS_TREE, MAPPING_TREE, ROOTS_TREE } from './tree-shapes.ts';
 import { TreeChecker, type TreeKind, type TreeShape } from './tree-checker.ts';
 
 export interface RepairResult {
@@ -122,7 +122,7 @@ class Repair {
 
   async #readRoots(): Promise<Map<number, number>> {
     const found = new Map<number, number>();
-    await this.#readDevices(this.#pool.mappingRoot, TOP_TREE, (id, view, offset) => {
+    await this.#readDevices(this.#pool.mappingRoot, ROOTS_TREE, (id, view, offset) => {
       found.set(id, U64_VALUE.get(view, offset));
     });
     return found;
@@ -257,9 +257,7 @@ class Repair {
   }
 
   readonly #mappingTree: TreeKind = {
-    name: 'mapping tree',
-    leaf: MAPPING_LEAF,
-    keyMax: Number.MAX_SAFE_INTEGER - 1,
+    ...MAPPING_TREE,
     visit: async ({ view }) => {
       const { dataBlocks, time } = this.#pool;
       const count = entryCount(view);
@@ -273,13 +271,6 @@ class Repair {
     },
   };
 }
-
-const DETAILS_TREE = { name: 'details tree', leaf: DETAILS_VALUE, keyMax: THIN_ID_MAX };
-const TOP_TREE = {
-  name: 'mapping tree of devices',
-  leaf: { name: 'root of a mapping tree', sizeBytes: U64_VALUE.sizeBytes },
-  keyMax: THIN_ID_MAX,
-};
 
 function lostText({ begin, end, reason }: LostKeys): string {
   const to = end === Number.MAX_SAFE_INTEGER ? 'the end' : String(end - 1);

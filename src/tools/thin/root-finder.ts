@@ -1,4 +1,5 @@
-// Tells what trees a set of btree nodes makes, from their contents alone, and which of them belong together.
+// Tells what trees a set of btree nodes makes, from their contents alone, and which of these trees belong
+// together. A tree with damage below its root counts, too, but behind all that are whole.
 
 import type { BlockManager } from '../../persistent-data/block-manager.ts';
 import {
@@ -27,8 +28,11 @@ export interface RootPair {
   readonly detailsRoot: number;
   readonly time: number;
   readonly transactionId: number;
+  readonly deviceCount: number;
   readonly mappedBlocks: number;
   readonly highestDataBlock: number;
+  /** Some node below the roots is lost. */
+  readonly isDamaged: boolean;
 }
 
 interface Tree {
@@ -40,10 +44,14 @@ interface Tree {
   readonly highestDataBlock: number;
   /** Of a tree of devices, id to mapped blocks. */
   readonly devices: ReadonlyMap<number, number>;
+  /** Devices whose mapping trees are damaged: they have fewer mappings than they should. */
+  readonly damagedDevices: ReadonlySet<number>;
   readonly transactionId: number;
+  readonly isDamaged: boolean;
 }
 
 const NO_DEVICES: ReadonlyMap<number, number> = new Map();
+const NONE: ReadonlySet<number> = new Set();
 
 export class RootFinder {
   readonly #blocks: BlockManager;
@@ -69,20 +77,27 @@ export class RootFinder {
     for (const [detailsRoot, details] of roots) {
       if (details?.type !== 'details') continue;
       for (const [mappingRoot, devices] of roots) {
-        if (devices?.type !== 'devices' || !isSame(details.devices, devices.devices)) continue;
+        if (devices?.type !== 'devices' || !fits(details, devices)) continue;
         pairs.push({
           mappingRoot,
           detailsRoot,
           time: Math.max(details.time, devices.time),
           transactionId: details.transactionId,
+          deviceCount: devices.devices.size,
           mappedBlocks: devices.mapped,
           highestDataBlock: devices.highestDataBlock,
+          isDamaged: details.isDamaged || devices.isDamaged,
         });
       }
     }
     return pairs.sort(
       (a, b) =>
-        b.time - a.time || b.transactionId - a.transactionId || b.mappedBlocks - a.mappedBlocks,
+        Number(a.isDamaged) - Number(b.isDamaged) ||
+        b.time - a.time ||
+        b.transactionId - a.transactionId ||
+        b.deviceCount - a.deviceCount ||
+        b.mappedBlocks - a.mappedBlocks ||
+        b.highestDataBlock - a.highestDataBlock,
     );
   }
 
@@ -101,15 +116,23 @@ export class RootFinder {
   async #internal(view: DataView): Promise<Tree | undefined> {
     const count = entryCount(view);
     let sum: Tree | undefined;
+    let isDamaged = false;
+    const inner: number[] = [];
     for (let i = 0; i < count; i++) {
-      const child = await this.#tree(childAt(view, i));
-      if (child === undefined || child.low < keyAt(view, i)) return undefined;
+      const number = childAt(view, i);
+      const child = await this.#tree(number);
+      if (child === undefined) {
+        isDamaged = true;
+        continue;
+      }
+      inner.push(number);
+      if (child.low < keyAt(view, i)) return undefined;
       if (sum === undefined) sum = child;
       else if (sum.type !== child.type || child.low <= sum.high) return undefined;
       else sum = joined(sum, child);
     }
-    for (let i = 0; i < count; i++) this.#inner.add(childAt(view, i));
-    return sum;
+    for (const number of inner) this.#inner.add(number);
+    return sum === undefined || !isDamaged ? sum : { ...sum, isDamaged };
   }
 
   async #leaf(view: DataView): Promise<Tree | undefined> {
@@ -121,23 +144,28 @@ export class RootFinder {
     return (await this.#devicesLeaf(view)) ?? mappingLeaf(view);
   }
 
-  /** A leaf that has a mapping tree for every value is one of devices; mappings have values too large. */
+  /** A leaf whose values name mapping trees is one of devices; mappings have values too large. */
   async #devicesLeaf(view: DataView): Promise<Tree | undefined> {
     const count = entryCount(view);
     if (count === 0 || keyAt(view, count - 1) > THIN_ID_MAX) return undefined;
     const roots: number[] = [];
     let sum = emptyTree('devices', view);
     const devices = new Map<number, number>();
+    const damagedDevices = new Set<number>();
     for (let i = 0; i < count; i++) {
       const root = tryNumber(view, valueAt(view, i));
-      const tree = root === undefined ? undefined : await this.#tree(root);
-      if (root === undefined || tree?.type !== 'mappings') return undefined;
+      if (root === undefined || root === 0 || root >= this.#blocks.blockCount) return undefined;
+      const tree = await this.#tree(root);
+      if (tree !== undefined && tree.type !== 'mappings') return undefined;
+      if (tree === undefined || tree.isDamaged) damagedDevices.add(keyAt(view, i));
+      devices.set(keyAt(view, i), tree?.mapped ?? 0);
+      if (tree === undefined) continue;
       roots.push(root);
-      devices.set(keyAt(view, i), tree.mapped);
       sum = { ...joined(sum, tree), low: sum.low, high: sum.high };
     }
+    if (roots.length === 0) return undefined;
     for (const root of roots) this.#inner.add(root);
-    return { ...sum, devices };
+    return { ...sum, devices, damagedDevices, isDamaged: damagedDevices.size > 0 };
   }
 }
 
@@ -151,7 +179,9 @@ function emptyTree(type: Tree['type'], view: DataView): Tree {
     time: 0,
     highestDataBlock: -1,
     devices: NO_DEVICES,
+    damagedDevices: NONE,
     transactionId: 0,
+    isDamaged: false,
   };
 }
 
@@ -165,7 +195,12 @@ function joined(a: Tree, b: Tree): Tree {
     time: Math.max(a.time, b.time),
     highestDataBlock: Math.max(a.highestDataBlock, b.highestDataBlock),
     devices: b.devices.size === 0 ? a.devices : new Map([...a.devices, ...b.devices]),
+    damagedDevices:
+      b.damagedDevices.size === 0
+        ? a.damagedDevices
+        : new Set([...a.damagedDevices, ...b.damagedDevices]),
     transactionId: Math.max(a.transactionId, b.transactionId),
+    isDamaged: a.isDamaged || b.isDamaged,
   };
 }
 
@@ -211,6 +246,14 @@ function tryNumber(view: DataView, offset: number): number | undefined {
   }
 }
 
-function isSame(a: ReadonlyMap<number, number>, b: ReadonlyMap<number, number>): boolean {
-  return a.size === b.size && [...a].every(([id, mapped]) => b.get(id) === mapped);
+/** Both name the same devices, each with as many mappings as its details say, or fewer if it is damaged. */
+function fits(details: Tree, { devices, damagedDevices, isDamaged }: Tree): boolean {
+  if (!details.isDamaged && !isDamaged && details.devices.size !== devices.size) return false;
+  for (const [id, mapped] of devices) {
+    const expected = details.devices.get(id);
+    if (expected === undefined && !details.isDamaged) return false;
+    if (expected === undefined || expected === mapped) continue;
+    if (mapped > expected || !damagedDevices.has(id)) return false;
+  }
+  return [...devices.keys()].some((id) => details.devices.has(id)) || devices.size === 0;
 }

@@ -432,6 +432,42 @@ describe(`thin tools, LAMINA_SEED=${SEED}`, () => {
     assert.equal(await xmlOf(out), await xmlOf(disk));
   });
 
+  it('the trees are looked for when those that a sound superblock names do not hold', async () => {
+    const whole = await smallPool();
+    const metadata = await ThinMetadata.open(whole);
+    await metadata.setTransactionId(metadata.transactionId, 41);
+    await metadata.commit();
+    const xml = await xmlOf(whole);
+    const { dataMappingRoot, deviceDetailsRoot } = ThinSuperblock;
+    const { fields } = (await PoolReader.open(whole)).superblock;
+    const others = [1, 2, 3, fields.dataMappingRoot, fields.deviceDetailsRoot, 100_000];
+    for (const field of [dataMappingRoot, deviceDetailsRoot]) {
+      for (const other of others) {
+        const disk = changed(whole, 0, (view) => field.set(view, 0, other));
+        const out = new MetadataDisk(disk.blockCount);
+        const { losses } = await repairPool(disk, out);
+        assert.deepEqual(losses, [], `${field.offset}: ${other}`);
+        await assertClean(out);
+        assert.equal(await xmlOf(out), xml);
+      }
+    }
+  });
+
+  it('a lost transaction id is one more than the highest of a device', async () => {
+    const disk = new MetadataDisk(64);
+    const xml =
+      '<superblock uuid="" time="0" transaction="1" flags="0" version="2" data_block_size="128" ' +
+      'nr_data_blocks="100">\n' +
+      '  <device dev_id="0" mapped_blocks="9" transaction="6" creation_time="0" snap_time="0">\n' +
+      '    <range_mapping origin_begin="0" data_begin="0" length="9" time="0"/>\n' +
+      '  </device>\n</superblock>\n';
+    await restorePool(disk, [xml]);
+    disk.image.fill(0, 0, BLOCK);
+    const out = new MetadataDisk(64);
+    await repairPool(disk, out, { dataBlockSectors: 128, dataBlocks: 100 });
+    assert.equal(await xmlOf(out), xml.replace('transaction="1"', 'transaction="7"'));
+  });
+
   it('of a damaged leaf the rest is kept, and the loss is named', async () => {
     const disk = new MetadataDisk(256);
     const metadata = await ThinMetadata.format(disk, { dataBlockSectors: 128, dataBlocks: 5000 });
