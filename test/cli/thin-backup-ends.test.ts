@@ -1,0 +1,113 @@
+// Backups and restores that do not come to their end: what they leave, and how they go on.
+
+import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
+import { once } from 'node:events';
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { type Desk, desk } from '../../src/testing/daemon-desk.ts';
+
+const MIB = 1024 * 1024;
+
+async function withVolume(work: (d: Desk) => Promise<void>): Promise<void> {
+  const d = desk();
+  try {
+    await d.start();
+    d.ok(['pool', 'create', 'p', '--data', 'data', '--metadata', 'meta', '--size', '64M']);
+    d.ok(['thin', 'create', 'p', 'vol', '--size', '16M']);
+    d.ok(['export', 'add', 'vol']);
+    const socket = join(d.path, 'lamina', 'nbd.sock');
+    const uri = `nbd+unix:///vol?socket=${socket}`;
+    execFileSync('qemu-io', ['-f', 'raw', '-c', 'write -P 7 0 12M', '-c', 'flush', uri]);
+    await work(d);
+    await d.end();
+  } catch (error) {
+    await d.end().catch(() => undefined);
+    throw error;
+  }
+}
+
+function devices(d: Desk): string[] {
+  const lines = d.ok(['ls']).trim().split('\n');
+  return lines.map((line) => line.split('\t')[0] ?? '').sort();
+}
+
+test('a backup that is killed leaves a snapshot, which the next one deletes', async () => {
+  await withVolume(async (d) => {
+    const killed = d.begin(['thin', 'backup', 'vol', '-']);
+    await once(killed.stdout, 'readable');
+    // Nobody reads on, so the backup is in the middle.
+    killed.kill('SIGKILL');
+    await once(killed, 'exit');
+    assert.equal(devices(d).length, 3);
+    const exports = d.ok(['export', 'list']);
+    assert.match(exports, /lamina-backup-/);
+    d.ok(['thin', 'backup', 'vol', 'good']);
+    assert.deepEqual(devices(d), ['p', 'vol']);
+    assert.doesNotMatch(d.ok(['export', 'list']), /lamina-backup-/);
+    const [report] = JSON.parse(d.ok(['pool', 'status', 'p', '--json'])) as {
+      volumes: unknown[];
+    }[];
+    assert.equal(report?.volumes.length, 1);
+  });
+});
+
+test('a backup that is told to end leaves nothing', async () => {
+  await withVolume(async (d) => {
+    const child = d.begin(['thin', 'backup', 'vol', '-', '--keep', 'kept']);
+    await once(child.stdout, 'readable');
+    child.kill('SIGTERM');
+    child.stdout.resume();
+    let said = '';
+    child.stderr.on('data', (chunk: Buffer) => {
+      said += chunk.toString();
+    });
+    const [status] = (await once(child, 'close')) as [number];
+    assert.equal(status, 1);
+    assert.equal(said, 'lamina: interrupted\n');
+    assert.deepEqual(devices(d), ['p', 'vol']);
+    // A reader that goes away ends it as well.
+    const piped = d.begin(['thin', 'backup', 'vol', '-']);
+    await once(piped.stdout, 'readable');
+    piped.stdout.destroy();
+    const [code] = (await once(piped, 'exit')) as [number];
+    assert.equal(code, 141);
+    assert.deepEqual(devices(d), ['p', 'vol']);
+    assert.ok(!existsSync(join(d.path, '-.partial')));
+  });
+});
+
+test('a restore that was cut off goes on, and writes only what is missing', async () => {
+  await withVolume(async (d) => {
+    d.ok(['thin', 'backup', 'vol', 'full']);
+    const bytes = readFileSync(join(d.path, 'full'));
+    writeFileSync(join(d.path, 'half'), bytes.subarray(0, 6 * MIB + 1000));
+    d.ok(['thin', 'create', 'p', 'again', '--size', '16M']);
+    const cut = d.begin(['thin', 'restore', '-', 'again']);
+    cut.stdin.end(bytes.subarray(0, 6 * MIB + 1000));
+    let said = '';
+    cut.stderr.on('data', (chunk: Buffer) => {
+      said += chunk.toString();
+    });
+    const [status] = (await once(cut, 'close')) as [number];
+    assert.equal(status, 1);
+    assert.match(said, /standard input: byte \d+: the stream is cut off/);
+    assert.match(
+      d.refused(['thin', 'restore', 'full', 'again']),
+      /again: holds something; --force/,
+    );
+    const done = JSON.parse(d.ok(['thin', 'restore', 'full', 'again', '--resume', '--json'])) as {
+      writtenBytes: number;
+      keptBytes: number;
+    };
+    // Data of whole records that had come, and the hole at the end.
+    assert.ok(done.keptBytes >= (5 + 4) * MIB, `${done.keptBytes}`);
+    assert.equal(done.keptBytes + done.writtenBytes, 16 * MIB);
+    d.ok(['export', 'add', 'again']);
+    const socket = join(d.path, 'lamina', 'nbd.sock');
+    const [a, b] = ['vol', 'again'].map((name) => `nbd+unix:///${name}?socket=${socket}`);
+    execFileSync('qemu-img', ['compare', '-f', 'raw', '-F', 'raw', String(a), String(b)]);
+    assert.match(d.refused(['thin', 'restore', 'full', 'p', '--force']), /is in use/);
+  });
+});
