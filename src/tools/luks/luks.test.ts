@@ -334,9 +334,9 @@ test('text that is no JSON, or no metadata, is refused and not quoted', async ()
   for (const [text, why] of [
     ['', /does not begin with \{/],
     [' {}', /does not begin with \{/],
-    ['{} ', /something follows/],
+    ['{} {}', /holds no JSON/],
     ['{"secret": oops}', /holds no JSON/],
-    ['{"secret": oops', /something follows/],
+    ['{"secret": oops', /holds no JSON/],
     ['[]', /primary: metadata: .*does not begin/i],
     ['{}', /metadata: keyslots: /],
     [good.replace('"key_size":32', '"key_size":-4'), /metadata: keyslots\.0\.key_size/],

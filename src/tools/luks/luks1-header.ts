@@ -97,10 +97,23 @@ export function readLuks1(io: LuksIo): Luks1Fields {
     const isOdd = !isEnabled && active !== LUKS1_SLOT_DISABLED;
     slots.push({ ...slot, isEnabled, ...(isOdd ? { oddState: active } : {}) });
   }
-  const fields = { ...rest, slots };
+  const fields = { ...rest, ...endedText(rest), slots };
   if (fields.keyBytes === 0) throw damaged(`${where}: key of 0 bytes`);
   checkAreas(fields, io.sizeBytes, where);
   return fields;
+}
+
+/** Text that fills its field loses its last character to the zero that ends text in C. */
+function endedText(
+  text: Pick<Luks1Fields, 'cipherName' | 'cipherMode' | 'hashSpec' | 'uuid'>,
+): typeof text {
+  const { cipherName, cipherMode, hashSpec, uuid } = text;
+  return {
+    cipherName: cipherName.slice(0, Luks1Header.cipherName.sizeBytes - 1),
+    cipherMode: cipherMode.slice(0, Luks1Header.cipherMode.sizeBytes - 1),
+    hashSpec: hashSpec.slice(0, Luks1Header.hashSpec.sizeBytes - 1),
+    uuid: uuid.slice(0, Luks1Header.uuid.sizeBytes - 1),
+  };
 }
 
 /**

@@ -61,7 +61,7 @@ function field(name: string, value: string | number | bigint): string {
 
 /** Bytes of base64; cryptsetup does not end the line of what is none. */
 function bytesField(name: string, base64: unknown): string {
-  const data = decodeBase64(base64 === undefined || base64 === null ? '' : spaced(base64));
+  const data = decodeBase64(typeof base64 === 'string' ? base64 : '');
   return data === undefined ? field(name, UNENDED) : field(name, hexLines(data, INDENT));
 }
 

@@ -17,7 +17,7 @@ const KEY_BYTES_MAX = 1024;
 const U32_MAX = 2 ** 32 - 1;
 /** How deep cryptsetup's parser goes. */
 const DEPTH_MAX = 31;
-const [OPEN, CLOSE] = [0x7b, 0x7d];
+const OPEN = 0x7b;
 
 const Positive = z.number().int().min(1).max(U32_MAX);
 const KeyBytes = z.number().int().min(1).max(KEY_BYTES_MAX);
@@ -178,7 +178,7 @@ export function parseMetadata(area: Uint8Array, where: string): Luks2Metadata {
   const end = area.indexOf(0);
   if (end === -1) throw damaged(`${where}: the JSON area does not end with a zero byte`);
   if (area[0] !== OPEN) throw damaged(`${where}: the JSON area does not begin with {`);
-  if (area[end - 1] !== CLOSE || area.subarray(end).some((byte) => byte !== 0)) {
+  if (area.subarray(end).some((byte) => byte !== 0)) {
     throw damaged(`${where}: something follows the JSON text`);
   }
   let json: unknown;
