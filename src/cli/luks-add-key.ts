@@ -24,7 +24,7 @@ import {
 import { newSecretFlags, type NewSecretFlags, readSecret, withNewSecret } from './luks-secret.ts';
 import { withTokenUnlock } from './luks-token-unlock.ts';
 import { notNegative, positive } from './option-values.ts';
-import { print, tell } from './output.ts';
+import { printDone, tell } from './output.ts';
 
 type Volume = ReturnType<typeof openLuks>;
 
@@ -104,7 +104,7 @@ async function addPassphrase(volume: Volume, flags: AddFlags): Promise<void> {
     const slot = await withNewKey(volume, flags, flags.newKeySlot, (passphrase, options) =>
       volume.addKey(volumeKey, passphrase, options),
     );
-    print(`key slot ${slot} added\n`);
+    printDone(flags, { keySlot: slot }, `key slot ${slot} added`);
   } finally {
     volumeKey.fill(0);
   }
@@ -127,16 +127,19 @@ async function addRecovery(volume: Luks2Volume, flags: AddFlags): Promise<void> 
       tokenType: RECOVERY_TOKEN,
     });
     tell(`key slot ${slot} added. Its recovery key, which is shown only now:\n`);
-    await showOrUndo(volume, slot, `${recoveryKey.toString()}\n`);
+    const text = recoveryKey.toString();
+    await showOrUndo(volume, slot, () => {
+      printDone(flags, { keySlot: slot, recoveryKey: text }, text);
+    });
   } finally {
     volumeKey.fill(0);
     recoveryKey.fill(0);
   }
 }
 
-async function showOrUndo(volume: Luks2Volume, slot: number, text: string): Promise<void> {
+async function showOrUndo(volume: Luks2Volume, slot: number, show: () => void): Promise<void> {
   try {
-    print(text);
+    show();
   } catch (error) {
     await volume.removeKey(slot);
     throw error;
@@ -156,7 +159,7 @@ async function addUnbound(volume: Luks2Volume, flags: AddFlags): Promise<void> {
     const slot = await withNewKey(volume, flags, wanted, (passphrase, options) =>
       volume.addUnboundKey(key, passphrase, { ...options, isDigestBenchmarked }),
     );
-    print(`unbound key slot ${slot} added\n`);
+    printDone(flags, { keySlot: slot }, `unbound key slot ${slot} added`);
   } finally {
     key.fill(0);
   }

@@ -7,6 +7,7 @@ import { Luks2Volume } from '../tools/luks/luks2-volume.ts';
 import { WrongCall } from './errors.ts';
 import { withVolume } from './luks-file.ts';
 import { type HeaderFlags, withHeader, withKeySlot } from './luks-options.ts';
+import { printDone } from './output.ts';
 
 interface ConfigFlags extends HeaderFlags {
   readonly priority?: Priority;
@@ -46,5 +47,6 @@ async function config_(image: string, flags: ConfigFlags): Promise<void> {
     const isOne = priority !== undefined && keySlot !== undefined;
     const one = isOne ? { slot: keySlot, value: priority } : undefined;
     await configure(volume, { label, subsystem, priority: one });
+    printDone(flags, { label, subsystem, keySlot, priority });
   });
 }

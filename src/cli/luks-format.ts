@@ -23,6 +23,7 @@ import {
 } from './luks-options.ts';
 import { confirm, readSecret, type SecretFlags, withSecret } from './luks-secret.ts';
 import { notNegative, positive } from './option-values.ts';
+import { printDone } from './output.ts';
 
 interface FormatFlags extends SecretFlags, HeaderFlags, KdfFlags {
   readonly type: 'luks1' | 'luks2';
@@ -107,7 +108,10 @@ async function format_(image: string, flags: FormatFlags): Promise<void> {
       const keyBytes = options.slotKeyBytes ?? options.keyBytes;
       const kdf = await chooseKdf(flags, { version: options.version, hash, keyBytes });
       header?.lengthen(layout.headerBytes);
-      await formatLuks(header ?? data, passphrase, { ...options, kdf });
+      const target = header ?? data;
+      await formatLuks(target, passphrase, { ...options, kdf });
+      const { uuid } = openLuks(target, { isDetached });
+      printDone(flags, { type: flags.type, uuid, keySlot: options.slot ?? 0 });
     } finally {
       passphrase.fill(0);
       options.volumeKey?.fill(0);

@@ -11,6 +11,7 @@ import { openLuks } from '../tools/luks/open-luks.ts';
 import { withVolume } from './luks-file.ts';
 import { type HeaderFlags, withHeader } from './luks-options.ts';
 import { confirm } from './luks-secret.ts';
+import { printDone } from './output.ts';
 
 export function addLuksHeader(luks: Command): void {
   addBackup(luks);
@@ -34,6 +35,7 @@ function addBackup(luks: Command): void {
         try {
           await backupHeader(volume, to);
           chmodSync(path, 0o400);
+          printDone(flags, { file: path, bytes: backupBytes(volume), uuid: volume.uuid });
         } catch (error) {
           rmSync(path, { force: true });
           throw error;
@@ -71,6 +73,7 @@ function addRestore(luks: Command): void {
             await confirm(`${to.path} has ${now}; it gets the header of volume ${backup.uuid}.`);
           }
           await restoreHeader(backup, to);
+          printDone(flags, { uuid: backup.uuid });
         } finally {
           to.close();
         }
@@ -105,6 +108,7 @@ function addConvert(luks: Command): void {
         if (flags.batchMode !== true) await confirm(`${image} becomes ${flags.type}.`);
         if (volume.version === 1) await convertToLuks2(volume, flags.header !== undefined);
         else await convertToLuks1(volume);
+        printDone(flags, { type: flags.type, uuid: volume.uuid });
       });
     });
   withHeader(convert);

@@ -18,7 +18,7 @@ import {
 import { confirm, withNewSecret, withSecret } from './luks-secret.ts';
 import { withTokenUnlock } from './luks-token-unlock.ts';
 import { notNegative } from './option-values.ts';
-import { print } from './output.ts';
+import { printDone } from './output.ts';
 
 type Volume = ReturnType<typeof openLuks>;
 
@@ -56,7 +56,7 @@ function addTest(luks: Command): void {
         const ways = { isAnyKey, isTokenTried: true };
         const { slot, volumeKey } = await unlockVolume(volume, flags, undefined, ways);
         volumeKey.fill(0);
-        print(`key slot ${slot} opens\n`);
+        printDone(flags, { keySlot: slot }, `key slot ${slot} opens`);
       });
     });
   withTokenUnlock(withKeySlot(test, 'only this slot, whatever key it holds'));
@@ -74,7 +74,7 @@ function addChange(luks: Command): void {
           const slot = await withNewKey(volume, flags, undefined, (passphrase, options) =>
             volume.changeKey(old.slot, old.volumeKey, passphrase, options),
           );
-          print(`key slot ${slot} changed\n`);
+          printDone(flags, { keySlot: slot }, `key slot ${slot} changed`);
         } finally {
           old.volumeKey.fill(0);
         }
@@ -93,7 +93,7 @@ function addRemove(luks: Command): void {
         volumeKey.fill(0);
         await confirmLast(volume, slot, flags);
         await volume.removeKey(slot);
-        print(`key slot ${slot} removed\n`);
+        printDone(flags, { keySlot: slot }, `key slot ${slot} removed`);
       });
     });
 }
@@ -109,7 +109,7 @@ function addKill(luks: Command): void {
         if (flags.batchMode !== true || isGiven) await proveOther(volume, slot, flags);
         await confirmLast(volume, slot, flags);
         await volume.removeKey(slot);
-        print(`key slot ${slot} removed\n`);
+        printDone(flags, { keySlot: slot }, `key slot ${slot} removed`);
       });
     });
 }

@@ -26,7 +26,7 @@ import {
 import { withSecret } from './luks-secret.ts';
 import { withTokenUnlock } from './luks-token-unlock.ts';
 import { positive } from './option-values.ts';
-import { print } from './output.ts';
+import { type JsonFlag, print, printDone } from './output.ts';
 
 /** Of mapped devices that this command makes. */
 const UUID_PREFIX = 'CRYPT-LUKS';
@@ -80,9 +80,10 @@ export function addLuksOpen(luks: Command): void {
     .description('remove the mapped device of a volume; its key is forgotten')
     .argument('<name>', 'of the mapped device')
     .option('--deferred', 'as soon as nobody uses it')
-    .action(async (name: string, flags: { readonly deferred?: true }) => {
+    .action(async (name: string, flags: JsonFlag & { readonly deferred?: true }) => {
       await deviceNamed(name);
       await call('remove', name, { deferred: flags.deferred === true });
+      printDone(flags, { closed: name });
     });
   addResize(luks);
 }
@@ -167,6 +168,7 @@ async function create(
     isVolatile: true,
   };
   await call('create', options);
+  printDone(flags, { name, uuid: options.uuid });
 }
 
 /** Throws DmError unless it is a volume's. */
@@ -218,11 +220,15 @@ async function resizeVolume(
       device === undefined ? undefined : await unlockVolume(volume, flags, undefined, ways);
     try {
       if (writes) await resizeSegment(volume, flags.deviceSize, bytesOf(image));
-      if (device === undefined || unlocked === undefined) return;
+      if (device === undefined || unlocked === undefined) {
+        printDone(flags, { uuid: volume.uuid });
+        return;
+      }
       const table = tableOf(volume, image, flags, unlocked.volumeKey.toString('hex'));
       await call('load', device.name, table, { isReadOnly: device.isReadOnly });
       await call('suspend', device.name, {});
       await call('resume', device.name);
+      printDone(flags, { name: device.name, uuid: device.uuid });
     } finally {
       unlocked?.volumeKey.fill(0);
     }

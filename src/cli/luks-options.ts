@@ -21,12 +21,12 @@ import { WrongPassphrase } from '../tools/luks/luks-error.ts';
 import type { LuksVolume, Unlocked, UnlockOptions } from '../tools/luks/luks-volume.ts';
 import { WrongCall } from './errors.ts';
 import { notNegative, positive } from './option-values.ts';
-import { tell } from './output.ts';
+import { type JsonFlag, tell } from './output.ts';
 import { Progress } from './progress.ts';
 import { isTyped, readSecret, type SecretFlags } from './luks-secret.ts';
 import { type TokenUnlockFlags, unlockByTokens } from './luks-token-unlock.ts';
 
-export interface HeaderFlags {
+export interface HeaderFlags extends JsonFlag {
   readonly header?: string;
 }
 

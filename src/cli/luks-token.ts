@@ -19,7 +19,7 @@ import { WrongCall } from './errors.ts';
 import { withVolume } from './luks-file.ts';
 import { type HeaderFlags, withHeader, withKeySlot } from './luks-options.ts';
 import { notNegative } from './option-values.ts';
-import { print, printJson } from './output.ts';
+import { print, printDone, printJson } from './output.ts';
 import { readText } from './read-text.ts';
 
 interface TokenFlags extends HeaderFlags {
@@ -115,7 +115,7 @@ function addAdd(token: Command): void {
       await withTokens(image, flags, { isReadOnly: false }, async (volume) => {
         const place = { id: flags.tokenId, isReplacing: flags.tokenReplace === true };
         const id = await addKeyringToken(volume, { keyDescription, slots }, place);
-        print(`token ${id} added\n`);
+        printDone(flags, { tokenId: id }, `token ${id} added`);
       });
     },
   );
@@ -135,7 +135,7 @@ function addImport(token: Command): void {
           slot: flags.keySlot,
           isReplacing: flags.tokenReplace === true,
         });
-        print(`token ${id} imported\n`);
+        printDone(flags, { tokenId: id }, `token ${id} imported`);
       });
     },
   );
@@ -150,7 +150,10 @@ function addExport(token: Command): void {
         const text = exportToken(volume, flags.tokenId ?? 0);
         const { jsonFile: path = '-' } = flags;
         if (path === '-') print(text);
-        else writeToken(path, text);
+        else {
+          writeToken(path, text);
+          printDone(flags, { tokenId: flags.tokenId, file: path });
+        }
       });
     });
 }
@@ -170,7 +173,7 @@ function addRemove(token: Command): void {
     .action(async (image: string, { tokenId = 0, ...flags }: TokenFlags) => {
       await withTokens(image, flags, { isReadOnly: false }, async (volume) => {
         await removeToken(volume, tokenId);
-        print(`token ${tokenId} removed\n`);
+        printDone(flags, { tokenId }, `token ${tokenId} removed`);
       });
     });
   command(token, 'unassign', 'take a key slot from a token')
@@ -179,7 +182,8 @@ function addRemove(token: Command): void {
     .action(async (image: string, { tokenId = 0, keySlot = 0, ...flags }: TokenFlags) => {
       await withTokens(image, flags, { isReadOnly: false }, async (volume) => {
         await unassignToken(volume, tokenId, keySlot);
-        print(`token ${tokenId} is no longer that of key slot ${keySlot}\n`);
+        const text = `token ${tokenId} is no longer that of key slot ${keySlot}`;
+        printDone(flags, { tokenId, keySlot }, text);
       });
     });
 }

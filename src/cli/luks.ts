@@ -25,4 +25,16 @@ export function addLuks(program: Command): void {
   addLuksHeader(luks);
   addLuksConfig(luks);
   addLuksToken(luks);
+  addJson(luks);
+}
+
+/** Every verb takes --json; those that look say themselves what comes then. */
+function addJson(command: Command): void {
+  for (const verb of command.commands) {
+    const isVerb = verb.commands.length === 0;
+    if (!isVerb) addJson(verb);
+    else if (verb.options.every(({ long }) => long !== '--json')) {
+      verb.option('--json', 'print as JSON what was done');
+    }
+  }
 }

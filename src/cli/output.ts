@@ -37,6 +37,16 @@ export function printJson(value: unknown): void {
   printLine(JSON.stringify(value, null, 2));
 }
 
+export interface JsonFlag {
+  readonly json?: true;
+}
+
+/** What a command has done: `value` for a program that called with --json, else `text`, which may be empty. */
+export function printDone(flags: JsonFlag, value: object, text = ''): void {
+  if (flags.json === true) printJson(value);
+  else printLine(text);
+}
+
 /** A name as dmsetup prints one that is not plain: `my\\x20disk`. One word, and harmless to a terminal. */
 export function shownName(name: string): string {
   return printable(name.replaceAll(/[\\\s"'`$]/g, escaped));

@@ -13,7 +13,7 @@ import { restorePool } from '../tools/thin/restore.ts';
 import { CorruptBlockError, METADATA_BLOCK_BYTES } from '../persistent-data/block-kind.ts';
 import { EXIT_FAILED } from './errors.ts';
 import { notNegative, positive } from './option-values.ts';
-import { print, printAll, tell } from './output.ts';
+import { type JsonFlag, print, printAll, printDone, tell } from './output.ts';
 
 /** Repaired, but not all could be saved. */
 const EXIT_LOST = 3;
@@ -108,12 +108,14 @@ function addRestore(pool: Command): void {
     .argument('<xml>', "a file; '-' is stdin")
     .argument('<meta>', 'where the metadata goes: a file or a block device')
     .option('--force', 'even if META holds something already')
-    .action(async (xml: string, meta: string, flags: { force?: true }) => {
+    .option('--json', 'print the result as JSON')
+    .action(async (xml: string, meta: string, flags: JsonFlag & { force?: true }) => {
       const text = await openText(xml);
       await withMetadata(meta, { isReadOnly: false }, async (file) => {
         if (flags.force !== true) await refuseUsed(file);
         const { devices, mappedBlocks } = await restorePool(file, text);
-        print(`restored ${devices} devices, ${mappedBlocks} mapped blocks\n`);
+        const done = `restored ${devices} devices, ${mappedBlocks} mapped blocks`;
+        printDone(flags, { devices, mappedBlocks }, done);
       });
     });
 }

@@ -13,7 +13,7 @@ import { formatVolume, readSuper, treeStart, verifyVolume } from '../tools/verit
 import { call } from './daemon-call.ts';
 import { EXIT_FAILED, WrongCall } from './errors.ts';
 import { notNegative, positive, repeated } from './option-values.ts';
-import { print } from './output.ts';
+import { type JsonFlag, print, printDone } from './output.ts';
 import { Progress } from './progress.ts';
 
 interface Flags {
@@ -103,8 +103,10 @@ export function addVerity(program: Command): void {
     .command('close')
     .summary('remove a mapped device')
     .argument('<name>', 'of the mapped device')
-    .action(async (name: string) => {
+    .option('--json', 'print as JSON what was done')
+    .action(async (name: string, flags: JsonFlag) => {
       await call('remove', name);
+      printDone(flags, { closed: name });
     });
 }
 
