@@ -5,7 +5,6 @@ import { type Command, InvalidArgumentError, Option } from 'commander';
 import { GIB, KIB, parseSize } from '../base/units.ts';
 import {
   ARGON2_CPUS_MAX,
-  ARGON2_MEMORY_KIB_MAX,
   ARGON2_MEMORY_KIB_MIN,
   ARGON2_TIME_MIN,
   benchmarkArgon2,
@@ -92,9 +91,13 @@ export function limitsOf({ maxMemory, maxTime }: LimitFlags): KdfLimits {
   };
 }
 
-/** As cryptsetup: a gigabyte, or half of what the machine has. */
+/** As cryptsetup: a new key slot takes no more than 4 GiB. */
+const MEMORY_KIB_MAX = (4 * GIB) / KIB;
+
+/** As cryptsetup: a gigabyte, or half of what the machine has, or its container. */
 function defaultMemoryKib(): number {
-  return Math.floor(Math.min(GIB, totalmem() / 2) / KIB);
+  const container = process.constrainedMemory() || totalmem();
+  return Math.floor(Math.min(GIB, totalmem() / 2, container / 2) / KIB);
 }
 
 function kdfType(flags: KdfFlags, version: 1 | 2): KdfParams['type'] {
@@ -117,7 +120,7 @@ export function checkKdf(flags: KdfFlags, version: 1 | 2): void {
   }
   refuse(version === 1, `--pbkdf ${type}: LUKS1 has pbkdf2 only`);
   checkRange('--pbkdf-force-iterations', forced, ARGON2_TIME_MIN, 2 ** 32 - 1);
-  checkRange('--pbkdf-memory', pbkdfMemory, ARGON2_MEMORY_KIB_MIN, ARGON2_MEMORY_KIB_MAX);
+  checkRange('--pbkdf-memory', pbkdfMemory, ARGON2_MEMORY_KIB_MIN, MEMORY_KIB_MAX);
   checkRange('--pbkdf-parallel', pbkdfParallel, 1, ARGON2_CPUS_MAX);
 }
 

@@ -101,6 +101,13 @@ export function planFormat(options: FormatPlan): FormatLayout {
       `format: data offset ${dataOffsetBytes}: need a multiple of ${sectorBytes} bytes`,
     );
   }
+  const rest = dataDeviceBytes === 0 ? 0 : (dataDeviceBytes - layout.dataBytes) % sectorBytes;
+  if (version === 2 && sectorBytes > SECTOR_BYTES && rest > 0) {
+    throw invalid(
+      `format: sector size ${sectorBytes}: the device has ${dataDeviceBytes} bytes, the data begins at ` +
+        `${layout.dataBytes}: ${rest} bytes are left over: need whole sectors, or --sector-size 512`,
+    );
+  }
   if (!isDetached && layout.dataBytes < layout.headerBytes) {
     const { dataBytes, headerBytes } = layout;
     throw invalid(

@@ -1,7 +1,8 @@
-// From a passphrase to a key: PBKDF2 in Node's thread pool, or as Argon2 (version 1.3) in a thread of its own.
+// From a passphrase to a key: PBKDF2 in Node's thread pool and Argon2 (version 1.3) by native code, or either by
+// WebAssembly in a thread of its own.
 //
 // What a header asks for is not trusted: a cost above the limits is refused before anything is computed, and a
-// computation that takes longer than its time is stopped. PBKDF2 cannot be stopped, so its time is estimated.
+// computation that takes longer than its time is stopped. Native code cannot be stopped, so its time is estimated.
 
 import { pbkdf2 } from 'node:crypto';
 import { availableParallelism, freemem } from 'node:os';
@@ -10,7 +11,8 @@ import { Worker } from 'node:worker_threads';
 import { DmError, errorText } from '../../base/errors.ts';
 import { Status } from '../../base/status.ts';
 import { formatSize, KIB } from '../../base/units.ts';
-import type { KdfAnswer, KdfTask, Pbkdf2Task } from './kdf-worker.ts';
+import { nativeArgon2 } from './argon2-native.ts';
+import type { Argon2Task, KdfAnswer, KdfTask, Pbkdf2Task } from './kdf-worker.ts';
 import { type HashSpec, hashSpec } from './hashes.ts';
 import { damaged, unsupported } from './luks-error.ts';
 
@@ -25,7 +27,7 @@ export interface Argon2Params {
   /** Passes over the memory. */
   readonly time: number;
   readonly memoryKib: number;
-  /** Lanes. They are computed one after the other here. */
+  /** Lanes: by native code beside each other, by WebAssembly one after the other. */
   readonly cpus: number;
 }
 
@@ -37,8 +39,10 @@ export interface KdfLimits {
   readonly timeMs: number;
 }
 
-/** One memory of WebAssembly as the Argon2 library uses it ends below 2 GiB. */
-export const ARGON2_MEMORY_KIB_MAX = 2 * 1024 * 1024 - 1024;
+/** What Argon2 itself allows. */
+const ARGON2_MEMORY_KIB_MAX = 2 ** 32 - 1;
+/** One memory of WebAssembly ends below 2 GiB. */
+const WASM_MEMORY_KIB_MAX = 2 * 1024 * 1024 - 1024;
 export const PBKDF2_ITERATIONS_MAX = 2 ** 31 - 1;
 export const PBKDF2_ITERATIONS_MIN = 1000;
 export const ARGON2_TIME_MIN = 4;
@@ -48,12 +52,14 @@ const ARGON2_TIME_MAX = 2 ** 32 - 1;
 /** More lanes than any tool writes. */
 const LANES_MAX = 1024;
 const ARGON2_SALT_BYTES_MIN = 8;
+const SALT_BYTES = 32;
 const MINUTE_MS = 60_000;
 
-/** Ten minutes, and of memory what the machine has left. */
+/** Ten minutes, and of memory what the machine or the container of this process has left. */
 export function defaultLimits(): KdfLimits {
-  const freeKib = Math.floor(freemem() / KIB);
-  return { memoryKib: Math.min(ARGON2_MEMORY_KIB_MAX, freeKib), timeMs: 10 * MINUTE_MS };
+  const free = process as { readonly availableMemory?: () => number };
+  const bytes = free.availableMemory?.() ?? freemem();
+  return { memoryKib: Math.floor(bytes / KIB), timeMs: 10 * MINUTE_MS };
 }
 
 /**
@@ -73,7 +79,7 @@ export async function deriveKey(
   }
   const { type, time, memoryKib, cpus } = params;
   const { keyBytes } = options;
-  return await inThread(
+  return await byArgon2(
     { type, passphrase: own(passphrase), salt: own(salt), time, memoryKib, cpus, keyBytes },
     options.limits.timeMs,
     options.where,
@@ -88,6 +94,13 @@ function checkArgon2(params: Argon2Params, limits: KdfLimits, where: string): vo
   }
   if (!Number.isSafeInteger(memoryKib) || memoryKib < 8 * cpus) {
     throw damaged(`${where}: Argon2 memory of ${memoryKib} KiB: need ${8 * cpus} or more`);
+  }
+  const native = nativeArgon2();
+  if (native === undefined && memoryKib > WASM_MEMORY_KIB_MAX) {
+    throw unsupported(
+      `${where}: Argon2 with ${formatSize(memoryKib * KIB)} of memory: install libargon2, or use ` +
+        'Node 24 or later',
+    );
   }
   const most = Math.min(limits.memoryKib, ARGON2_MEMORY_KIB_MAX);
   if (memoryKib <= most) return;
@@ -107,7 +120,46 @@ function own(data: Uint8Array): Uint8Array {
   return new Uint8Array(data);
 }
 
-async function inThread(task: KdfTask, timeMs: number, where: string): Promise<Buffer> {
+/** KiB passed over in a millisecond with all lanes, as a small computation shows. */
+let argon2KibPerMs: number | undefined;
+const PROBE_PASSES = 2;
+
+/** By native code where there is some; that cannot be stopped, so its time is estimated. */
+async function byArgon2(task: Argon2Task, timeMs: number, where: string): Promise<Buffer> {
+  const native = nativeArgon2();
+  if (native === undefined) return await inThread(task, timeMs, where);
+  if (task.time * task.memoryKib > TRUSTED_KIB) {
+    argon2KibPerMs ??= await speedOf(native);
+    if ((task.time * task.memoryKib) / argon2KibPerMs > timeMs) throw tooSlow(where, timeMs);
+  }
+  try {
+    return await native(task);
+  } catch (error) {
+    throw new DmError(Status.NoMemory, `${where}: ${task.type} failed: ${errorText(error)}`);
+  } finally {
+    task.passphrase.fill(0);
+  }
+}
+
+/** So much takes no notable time anywhere. */
+const TRUSTED_KIB = 64 * 1024;
+
+async function speedOf(native: (task: Argon2Task) => Promise<Buffer>): Promise<number> {
+  const start = performance.now();
+  await native({
+    type: 'argon2id',
+    passphrase: Buffer.from('benchmark'),
+    salt: Buffer.alloc(SALT_BYTES, 1),
+    time: PROBE_PASSES,
+    memoryKib: PROBE_KIB,
+    cpus: defaultLanes(),
+    keyBytes: 32,
+  });
+  return (PROBE_PASSES * PROBE_KIB) / Math.max(1, performance.now() - start);
+}
+
+/** By WebAssembly, in a thread that is stopped when its time is over. */
+export async function inThread(task: KdfTask, timeMs: number, where: string): Promise<Buffer> {
   const extension = import.meta.url.endsWith('.ts') ? 'ts' : 'js';
   const file = new URL(`./kdf-worker.${extension}`, import.meta.url);
   const worker = new Worker(file, { workerData: task, env: {}, execArgv: [] });
@@ -242,7 +294,7 @@ export async function benchmarkArgon2(
   const measure = async (time: number, memoryKib: number): Promise<number> => {
     const limits = { memoryKib: most, timeMs: 10 * MINUTE_MS };
     const start = performance.now();
-    const salt = Buffer.alloc(32, 1);
+    const salt = Buffer.alloc(SALT_BYTES, 1);
     const key = await deriveKey({ type, time, memoryKib, cpus }, Buffer.from('benchmark'), salt, {
       keyBytes,
       limits,

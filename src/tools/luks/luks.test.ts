@@ -8,9 +8,10 @@ import * as fc from 'fast-check';
 import { DmError } from '../../base/errors.ts';
 import { LuksDisk, sealCopy, setMetadata } from '../../testing/luks-disk.ts';
 import { mergeKey, splitKey } from './anti-forensic.ts';
+import { nativeArgon2 } from './argon2-native.ts';
 import { type FormatOptions, formatLuks, planFormat } from './format-luks.ts';
 import { digestOf, hashSpec } from './hashes.ts';
-import { deriveKey, type KdfParams } from './key-derivation.ts';
+import { deriveKey, inThread, type KdfParams } from './key-derivation.ts';
 import { findSignature } from './known-signatures.ts';
 import { LUKS2_HEADER_SIZES } from './luks2.format.ts';
 import type { Luks2KeySlot, Luks2Metadata } from './luks2-metadata.ts';
@@ -570,6 +571,11 @@ test('what cannot be made is refused before anything is written', async () => {
     [1, { slot: 8 }, /key slot 8: expected below 8/],
     [1, { dataOffsetBytes: 4096 }, /data offset 4096: key slots end at/],
     [2, { sectorBytes: 8192 }, /sector size 8192/],
+    [
+      2,
+      { sectorBytes: 4096, dataOffsetBytes: 2048 * KIB, dataDeviceBytes: 2049 * KIB + 512 },
+      /sector size 4096: .* 1536 bytes are left over/,
+    ],
     [2, { label: 'x'.repeat(48) }, /label is longer than 47 bytes/],
     [2, { metadataBytes: 20 * KIB }, /metadata size 20480/],
     [2, { keySlotsBytes: 4096 }, /key slots size 4096/],
@@ -608,4 +614,32 @@ test('known signatures are found', async () => {
     assert.equal(findSignature(disk), name);
   }
   assert.equal(findSignature(new LuksDisk(3)), undefined);
+});
+
+test('native Argon2 and that of WebAssembly make the same keys', async (t) => {
+  if (nativeArgon2() === undefined) {
+    t.skip('no libargon2, and no Argon2 in Node');
+    return;
+  }
+  for (const [type, cpus, memory, text] of [
+    ['argon2id', 1, 64, 'one'],
+    ['argon2i', 4, 1000, ''],
+    ['argon2id', 3, 100, 'x'.repeat(300)],
+  ] as const) {
+    const salt = randomBytes(32);
+    const task = { type, salt, time: 3, memoryKib: memory, cpus, keyBytes: 64 };
+    const native = await nativeArgon2()?.({ ...task, passphrase: Buffer.from(text) });
+    const wasm = await inThread({ ...task, passphrase: Buffer.from(text) }, 60_000, 'test');
+    assert.deepEqual(native, wasm);
+  }
+});
+
+test('whirlpool makes PBKDF2 keys as others do', async () => {
+  const kdf = { type: 'pbkdf2', hash: 'whirlpool', iterations: 1000 } as const;
+  for (const version of [1, 2] as const) {
+    const disk = await formatted(version, { kdf, hash: 'whirlpool' });
+    disk.isReadOnly = true;
+    assert.equal((await openLuks(disk).unlock(ONE)).slot, 0);
+    await assert.rejects(openLuks(disk).unlock(TWO), WrongPassphrase);
+  }
 });
