@@ -96,7 +96,8 @@ function valueOf(option: Option): Value {
   const { argChoices, flags } = option;
   const placeholder = /[<[]([^>\]]+)/.exec(flags)?.[1] ?? '';
   const isFile = /file|path|dir|yaml|image|header/.test(placeholder);
-  const kind = placeholder === 'device' ? 'devices' : isFile ? 'files' : undefined;
+  const isDevice = placeholder === 'device' || placeholder === 'snapshot';
+  const kind = isDevice ? 'devices' : isFile ? 'files' : undefined;
   const options = [option.long, option.short].filter((o) => o != null);
   return { options, words: argChoices ?? [], kind };
 }
