@@ -3,6 +3,7 @@
 //
 // Never an argument, which everybody on the machine can read.
 
+import { confirm as ask } from './confirm.ts';
 import { closeSync, openSync, readSync } from 'node:fs';
 import type { Command } from 'commander';
 import { DmError, errorText, invalid } from '../base/errors.ts';
@@ -238,15 +239,7 @@ function withoutLast(typed: Buffer, length: number): number {
   return end;
 }
 
-/** Asks for the word YES; without a terminal there is nobody to ask, and it throws DmError. */
+/** Asks before something that cannot be undone. Throws DmError. */
 export async function confirm(what: string): Promise<void> {
-  if (!process.stdin.isTTY) throw invalid(`${what}; give --batch-mode to do that unasked`);
-  tell(`${what}\nAre you sure? (Type YES): `);
-  const answer = await new Promise<string>((resolve) => {
-    process.stdin.once('data', (data: Buffer) => resolve(data.toString()));
-    process.stdin.once('end', () => resolve(''));
-    process.stdin.resume();
-  });
-  process.stdin.pause();
-  if (answer.trim() !== 'YES') throw invalid('not confirmed; nothing is changed');
+  await ask(what, '--batch-mode');
 }

@@ -4,7 +4,11 @@
 import { rmSync, statSync } from 'node:fs';
 import { DmError, invalid } from '../base/errors.ts';
 import { Status } from '../base/status.ts';
-import { formatSize } from '../base/units.ts';
+import { formatSize, SECTOR_BYTES } from '../base/units.ts';
+import { CorruptBlockError } from '../persistent-data/block-kind.ts';
+import { BlockManager } from '../persistent-data/block-manager.ts';
+import { MetadataFile } from '../tools/thin/metadata-file.ts';
+import { readSuperblock } from '../tools/thin/pool-reader.ts';
 import { createDurably } from '../io/durable-file.ts';
 import { findSignature } from '../tools/luks/known-signatures.ts';
 import { LuksFile } from '../tools/luks/luks-io.ts';
@@ -26,6 +30,29 @@ interface Found {
   readonly holds: string | undefined;
   readonly sizeBytes: number;
   readonly isBlockDevice: boolean;
+}
+
+/** What a pool that is there was made with. */
+export interface FoundPool {
+  readonly dataBytes: number;
+  readonly blockBytes: number;
+}
+
+/** The pool whose metadata is in a file or on a block device; undefined if there is none. */
+export async function findPool(path: string): Promise<FoundPool | undefined> {
+  if (look(path)?.holds !== METADATA) return undefined;
+  const file = MetadataFile.open(path, { isReadOnly: true });
+  try {
+    const { fields, dataMap } = await readSuperblock(new BlockManager(file));
+    const blockBytes = fields.dataBlockSize * SECTOR_BYTES;
+    return { blockBytes, dataBytes: dataMap.nrBlocks * blockBytes };
+  } catch (error) {
+    if (!(error instanceof CorruptBlockError)) throw error;
+    const text = `${path}: ${error.message}; 'lamina pool repair' may help`;
+    throw new DmError(Status.BadMessage, text, { cause: error });
+  } finally {
+    file.close();
+  }
 }
 
 /** Answers what was made. Throws DmError, with nothing made and nothing written. */

@@ -12,10 +12,10 @@ import type { TargetLine } from '../dm/control.ts';
 import { escapeArg, splitArgs } from '../dm/table-text.ts';
 import { call } from './daemon-call.ts';
 import { WrongCall } from './errors.ts';
-import { preparePoolFiles, removeMade } from './pool-files.ts';
+import { findPool, type FoundPool, preparePoolFiles, removeMade } from './pool-files.ts';
 import { print, shownName } from './output.ts';
 
-function size(text: string): number {
+export function size(text: string): number {
   const bytes = parseSize(text);
   if (bytes === undefined || bytes < SECTOR_BYTES || bytes % SECTOR_BYTES !== 0) {
     throw new InvalidArgumentError('expected a size, a multiple of 512 bytes, such as 10G');
@@ -42,11 +42,18 @@ async function lengthen(path: string, bytes: number): Promise<void> {
   }
 }
 
+/** What somebody has cut is not made whole with zeroes. */
+function refuseCut(path: string, bytes: number): void {
+  const found = statSync(path, { throwIfNoEntry: false });
+  if (found?.isFile() !== true || found.size >= bytes) return;
+  throw invalid(`${path}: has ${found.size} bytes, the pool has ${bytes} there: it was cut`);
+}
+
 interface CreatePool {
   readonly metadata: string;
   readonly data: string;
-  readonly size: number;
-  readonly block: number;
+  readonly size?: number;
+  readonly block?: number;
   readonly lowWater: number;
   readonly skipZeroing?: boolean;
   readonly errorIfNoSpace?: boolean;
@@ -57,11 +64,13 @@ interface CreatePool {
 export function addPoolVerbs(pool: Command): void {
   pool
     .command('create <name>')
-    .description('make a pool of two files (made sparse if they are not there)')
+    .description(
+      'make a pool of two files (made sparse if they are not there), or open one that is there',
+    )
     .requiredOption('--data <path>', 'where data goes')
     .requiredOption('--metadata <path>', 'where metadata goes; blank, or a pool that is there')
-    .requiredOption('--size <size>', 'how much data it can have', size)
-    .option('--block <size>', 'data block, a multiple of 64k', size, 64 * KIB)
+    .option('--size <size>', 'how much data it can have; of one that is there what it has', size)
+    .option('--block <size>', 'data block, a multiple of 64k (default: 64k)', size)
     .option('--low-water <size>', 'an event when no more than this is free', size, 64 * MIB)
     .option('--skip-zeroing', 'do not zero what a first write leaves of a block')
     .option('--error-if-no-space', 'fail writes at once when the pool is full')
@@ -85,26 +94,25 @@ export function addPoolVerbs(pool: Command): void {
 
 async function createPool(name: string, o: CreatePool): Promise<void> {
   const [data, metadata] = [resolve(o.data), resolve(o.metadata)];
-  if (o.size % o.block !== 0) {
-    throw new WrongCall(`--size ${o.size}: not a multiple of the data block of ${o.block} bytes`);
+  // Before anything is made: is there a daemon, and is the name free?
+  if ((await call('list')).some((device) => device.name === name)) {
+    throw new DmError(Status.Exists, `device ${name}: name already exists`);
   }
+  const found = await findPool(metadata);
+  const { bytes, blockBytes } = sizesOf(o, metadata, found);
   const features = [
     ...(o.skipZeroing === true ? ['skip_block_zeroing'] : []),
     ...(o.errorIfNoSpace === true ? ['error_if_no_space'] : []),
   ];
   const files = `${escapeArg(metadata)} ${escapeArg(data)}`;
-  const lowWater = Math.floor(o.lowWater / o.block);
-  const options = [o.block / SECTOR_BYTES, lowWater, features.length, ...features].join(' ');
-  const table = `0 ${o.size / SECTOR_BYTES} thin-pool ${files} ${options}`;
-  // Before anything is made: is there a daemon, and is the name free?
-  if ((await call('list')).some((device) => device.name === name)) {
-    throw new DmError(Status.Exists, `device ${name}: name already exists`);
-  }
+  const lowWater = Math.floor(o.lowWater / blockBytes);
+  const options = [blockBytes / SECTOR_BYTES, lowWater, features.length, ...features].join(' ');
+  const table = `0 ${bytes / SECTOR_BYTES} thin-pool ${files} ${options}`;
   const made = await preparePoolFiles({
     data,
-    dataBytes: o.size,
+    dataBytes: bytes,
     metadata,
-    metadataBytes: metadataBytes(o.size, o.block),
+    metadataBytes: metadataBytes(bytes, blockBytes),
     isForced: o.force === true,
   });
   try {
@@ -113,6 +121,35 @@ async function createPool(name: string, o: CreatePool): Promise<void> {
     if (made.length > 0 && (await isMissing(name))) removeMade(made);
     throw error;
   }
+  const what = found === undefined ? 'created' : 'opened, it was there';
+  print(`${shownName(name)}: ${what}: ${formatSize(bytes)} of data\n`);
+}
+
+/** A pool that is there keeps its sizes: to open it changes nothing. */
+function sizesOf(
+  o: CreatePool,
+  metadata: string,
+  found: FoundPool | undefined,
+): { readonly bytes: number; readonly blockBytes: number } {
+  const blockBytes = o.block ?? found?.blockBytes ?? 64 * KIB;
+  const bytes = o.size ?? found?.dataBytes;
+  if (bytes === undefined) {
+    throw new WrongCall(`--size: is wanted, because ${metadata} holds no pool that has one`);
+  }
+  if (found !== undefined && blockBytes !== found.blockBytes) {
+    const its = `${metadata} is of a pool with blocks of ${formatSize(found.blockBytes)}`;
+    throw invalid(`--block ${formatSize(blockBytes)}: ${its}`);
+  }
+  if (found !== undefined && bytes !== found.dataBytes) {
+    const its = `${metadata} is of a pool of ${formatSize(found.dataBytes)}`;
+    throw invalid(
+      `--size ${formatSize(bytes)}: ${its}; 'pool grow' makes it larger once it is open`,
+    );
+  }
+  if (bytes % blockBytes !== 0) {
+    throw new WrongCall(`--size ${bytes}: not a multiple of the data block of ${blockBytes} bytes`);
+  }
+  return { bytes, blockBytes };
 }
 
 /** False as well when the daemon does not say: it may have the device. */
@@ -124,7 +161,7 @@ async function isMissing(name: string): Promise<boolean> {
   }
 }
 
-async function oneLine(
+export async function oneLine(
   method: 'table' | 'status',
   name: string,
   type: string,
@@ -147,6 +184,7 @@ async function growPool(name: string, bytes: number): Promise<void> {
   if (bytes % blockBytes !== 0) {
     throw invalid(`--size ${bytes}: not a multiple of the data block of ${blockBytes} bytes`);
   }
+  refuseCut(data, before);
   await lengthen(data, bytes);
   await lengthen(metadata, metadataBytes(bytes, blockBytes));
   const words = [escapeArg(metadata), escapeArg(data), block, ...rest].join(' ');
@@ -154,7 +192,7 @@ async function growPool(name: string, bytes: number): Promise<void> {
   await call('resume', name);
 }
 
-interface Volume {
+export interface Volume {
   readonly name: string;
   readonly id: number;
   readonly sizeBytes: number;
@@ -180,6 +218,8 @@ interface PoolReport {
   readonly dataUsedBytes: number;
   readonly metadataBytes: number;
   readonly metadataUsedBytes: number;
+  /** Of deleted volumes, what the data device has still to be told of. */
+  readonly givingBackBytes: number;
   readonly volumes: readonly VolumeReport[];
 }
 
@@ -200,7 +240,7 @@ async function reportPools(): Promise<(PoolReport | MissingPool)[]> {
   return reports;
 }
 
-async function volumesOf(pool: string): Promise<Volume[]> {
+export async function volumesOf(pool: string): Promise<Volume[]> {
   const volumes: Volume[] = [];
   for (const { name, state } of await call('list')) {
     const [line] = await call('table', name);
@@ -236,6 +276,7 @@ async function reportPool(name: string): Promise<PoolReport> {
     dataUsedBytes: part(words[2], 0) * blockBytes,
     metadataBytes: part(words[1], 1) * 4096,
     metadataUsedBytes: part(words[1], 0) * 4096,
+    givingBackBytes: Number(await call('message', name, 0, 'giving_back')) * blockBytes,
     volumes: await usageOf(name, blockBytes),
   };
 }
@@ -273,6 +314,9 @@ function printReport(r: PoolReport | MissingPool): void {
     `${r.name}: ${r.mode}${r.needsCheck ? ', needs check' : ''}`,
     `  data      ${share(r.dataUsedBytes, r.dataBytes)}`,
     `  metadata  ${share(r.metadataUsedBytes, r.metadataBytes)}`,
+    ...(r.givingBackBytes === 0
+      ? []
+      : [`  deleted   ${formatSize(r.givingBackBytes)} still to be given back`]),
     ...r.volumes.map((v) => {
       const what = v.sizeBytes === undefined ? 'not active' : formatSize(v.sizeBytes);
       const uses = `mapped ${formatSize(v.mappedBytes)}, shared ${formatSize(v.sharedBytes)}`;
@@ -282,7 +326,7 @@ function printReport(r: PoolReport | MissingPool): void {
   print(`${lines.join('\n')}\n`);
 }
 
-/** Adds create, snapshot, delete, list and resize to `lamina thin`. */
+/** Adds create and snapshot to `lamina thin`. */
 export function addThinVerbs(thin: Command): void {
   thin
     .command('create <pool> <name>')
@@ -301,38 +345,6 @@ export function addThinVerbs(thin: Command): void {
       const [pool = '', origin = ''] = splitArgs(line.params);
       const id = await newId(pool, 'create_snap', origin);
       await activate(pool, name, id, line.lenSectors);
-    });
-  thin
-    .command('delete <name>')
-    .description('take a volume and its data away')
-    .action(async (name: string) => {
-      const line = await oneLine('table', name, 'thin');
-      const [pool = '', id = ''] = splitArgs(line.params);
-      await call('remove', name);
-      await call('message', pool, 0, `delete ${id}`);
-    });
-  thin
-    .command('list <pool>')
-    .description('the active volumes of a pool')
-    .option('--json', 'as JSON')
-    .action(async (pool: string, o: { readonly json?: boolean }) => {
-      const volumes = await volumesOf(pool);
-      if (o.json === true) print(`${JSON.stringify(volumes, null, 2)}\n`);
-      else {
-        for (const v of volumes) {
-          const sizes = `${formatSize(v.sizeBytes)}\t${formatSize(v.mappedBytes)} mapped`;
-          print(`${v.name}\tid ${v.id}\t${sizes}\n`);
-        }
-      }
-    });
-  thin
-    .command('resize <name>')
-    .description('give a volume another size; what is behind a shorter one stays in the pool')
-    .requiredOption('--size <size>', 'its new size', size)
-    .action(async (name: string, o: { readonly size: number }) => {
-      const line = await oneLine('table', name, 'thin');
-      await call('load', name, `0 ${o.size / SECTOR_BYTES} thin ${line.params}`);
-      await call('resume', name);
     });
 }
 

@@ -2,6 +2,7 @@
 
 import type { Command } from 'commander';
 import { addThinBackup } from './thin-backup.ts';
+import { addThinLife } from './thin-life.ts';
 import { addThinTools } from './thin-tools.ts';
 import { addThinVerbs } from './thin-verbs.ts';
 
@@ -14,6 +15,7 @@ export function addThin(program: Command): void {
         'nobody uses (META, a file or block device).',
     );
   addThinVerbs(thin);
+  addThinLife(thin);
   addThinTools(thin);
   addThinBackup(thin);
 }

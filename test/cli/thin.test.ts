@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict';
 import { execFileSync, spawnSync } from 'node:child_process';
-import { existsSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { existsSync, readFileSync, rmSync, statSync, truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { desk } from '../../src/testing/daemon-desk.ts';
@@ -131,6 +131,112 @@ test('pool create spares what is there, and leaves nothing when it fails', async
     d.ok(['remove', 'p']);
     // A pool that is there is opened.
     d.ok(create());
+    await d.end();
+  } catch (error) {
+    await d.end().catch(() => undefined);
+    throw error;
+  }
+});
+
+test('a pool is created or opened, and says which; what is refused changes nothing', async () => {
+  const d = desk();
+  const at = (name: string): string => join(d.path, name);
+  const words = ['pool', 'create', 'p', '--data', 'data', '--metadata', 'meta'];
+  const xml =
+    '<superblock uuid="" time="0" transaction="0" data_block_size="128" nr_data_blocks="256">\n' +
+    '  <device dev_id="3" mapped_blocks="2" transaction="0" creation_time="0" snap_time="0">\n' +
+    '    <range_mapping origin_begin="0" data_begin="200" length="2" time="0"/>\n' +
+    '  </device>\n</superblock>\n';
+  try {
+    await d.start();
+    // Without a pool there is nothing that says how large it is.
+    d.ok(words, undefined, 2);
+    assert.ok(!existsSync(at('meta')) && !existsSync(at('data')));
+    writeFileSync(at('meta'), Buffer.alloc(4 << 20));
+    writeFileSync(at('data'), Buffer.alloc(16 << 20, 5));
+    d.ok(['pool', 'restore', '-', 'meta'], xml);
+    const before = [readFileSync(at('meta')), readFileSync(at('data'))];
+    const isSame = (): boolean =>
+      ['meta', 'data'].every((name, i) => before[i]?.equals(readFileSync(at(name))) === true);
+    assert.match(d.refused([...words, '--size', '8M']), /is of a pool of 16 MiB/);
+    assert.match(d.refused([...words, '--size', '32M']), /is of a pool of 16 MiB; 'pool grow'/);
+    assert.match(d.refused([...words, '--block', '128k']), /with blocks of 64 KiB/);
+    assert.ok(isSame());
+    truncateSync(at('data'), 8 << 20);
+    before[1] = readFileSync(at('data'));
+    assert.match(d.refused([...words, '--size', '16M']), /data: is there and has 8388608 bytes/);
+    assert.match(d.refused(words), /data: is there and has 8388608 bytes/);
+    assert.ok(isSame());
+    rmSync(at('data'));
+    writeFileSync(at('data'), Buffer.alloc(16 << 20, 5));
+    assert.match(d.ok(words), /^p: opened, it was there: 16 MiB of data$/m);
+    truncateSync(at('data'), 8 << 20);
+    assert.match(d.refused(['pool', 'grow', 'p', '--size', '32M']), /it was cut/);
+    assert.equal(statSync(at('data')).size, 8 << 20);
+    truncateSync(at('data'), 16 << 20);
+    const fresh = ['pool', 'create', 'q', '--data', 'd2', '--metadata', 'm2', '--size', '16M'];
+    assert.match(d.ok(fresh), /^q: created: 16 MiB of data$/m);
+    await d.end();
+  } catch (error) {
+    await d.end().catch(() => undefined);
+    throw error;
+  }
+});
+
+test('volumes come and go by their ids; deleted ones leave the data file', async () => {
+  const d = desk();
+  const volumes = (): { id: number; name?: string; mappedBytes: number }[] =>
+    JSON.parse(d.ok(['thin', 'list', 'p', '--json'])) as ReturnType<typeof volumes>;
+  const used = (): number => statSync(join(d.path, 'data')).blocks * 512;
+  const whenUsedIsBelow = async (bytes: number): Promise<void> => {
+    const end = Date.now() + 20_000;
+    while (used() >= bytes) {
+      assert.ok(Date.now() < end, `the data file has ${used()} bytes, expected below ${bytes}`);
+      await new Promise((resolve) => setTimeout(resolve, 50));
+    }
+  };
+  try {
+    await d.start();
+    d.ok(['pool', 'create', 'p', '--data', 'data', '--metadata', 'meta', '--size', '64M']);
+    d.ok(['thin', 'create', 'p', 'vol', '--size', '32M']);
+    d.ok(['export', 'add', 'vol']);
+    const uri = `nbd+unix:///vol?socket=${join(d.path, 'lamina', 'nbd.sock')}`;
+    qemuIo(uri, 'write -P 7 0 24M', 'flush');
+    d.ok(['export', 'remove', 'vol']);
+    d.ok(['thin', 'snapshot', 'vol', 'snap']);
+    d.ok(['thin', 'deactivate', 'vol']);
+    assert.deepEqual(
+      volumes().map(({ id, name }) => [id, name]),
+      [
+        [2, 'snap'],
+        [1, undefined],
+      ],
+    );
+    assert.match(d.ok(['thin', 'list', 'p']), /^-\tid 1\tnot active\t24 MiB mapped$/m);
+    assert.match(
+      d.refused(['thin', 'activate', 'p', '5', 'x', '--size', '32M']),
+      /has no volume with id 5/,
+    );
+    assert.match(d.refused(['thin', 'delete', 'p', '2']), /is active, as snap/);
+    d.ok(['thin', 'activate', 'p', '1', 'again', '--size', '32M']);
+    assert.match(d.refused(['thin', 'activate', 'p', '1', 'x', '--size', '1M']), /as again/);
+    assert.match(
+      d.refused(['thin', 'resize', 'again', '--size', '16M']),
+      /clients were told so; .*give --force/,
+    );
+    assert.match(d.ok(['table', 'again']), /^0 65536 thin /);
+    d.ok(['thin', 'resize', 'again', '--size', '16M', '--force']);
+    d.ok(['thin', 'deactivate', 'again']);
+    d.ok(['thin', 'delete', 'p', '1']);
+    assert.ok(used() >= 24 << 20, 'the snapshot has all of it');
+    d.ok(['thin', 'delete', 'snap']);
+    await whenUsedIsBelow(4 << 20);
+    const [report] = JSON.parse(d.ok(['pool', 'status', 'p', '--json'])) as {
+      givingBackBytes: number;
+      dataUsedBytes: number;
+    }[];
+    assert.equal(report?.dataUsedBytes, 0);
+    assert.deepEqual(volumes(), []);
     await d.end();
   } catch (error) {
     await d.end().catch(() => undefined);

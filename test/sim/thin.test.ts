@@ -212,6 +212,42 @@ for (const clonesMax of [1, 256]) {
   });
 }
 
+test('the data of a deleted device is given back, but for what others have', async () => {
+  for (const features of ['0', '1 no_discard_passdown']) {
+    const { lab, driver, poolStatus, settle, close } = await makePool(40, features);
+    const { dm } = lab;
+    await settle(dm.message('pool', 0, 'create_thin 7'));
+    await settle(dm.create({ name: 'gone', table: '0 8192 thin pool 7' }));
+    const open = await dm.openDevice('gone');
+    const gone = new BioDriver(open.device, lab.arena);
+    for (let i = 0; i < 12; i++) {
+      assert.equal(await settle(driver.write(i * 65536, BLOCK)), Status.Ok);
+      assert.equal(await settle(gone.write(i * 65536, BLOCK)), Status.Ok);
+    }
+    await settle(dm.message('pool', 0, 'create_snap 8 7'));
+    // Of the snapshot's blocks the device keeps four.
+    for (let i = 0; i < 8; i++) assert.equal(await settle(gone.write(i * 65536, BLOCK)), Status.Ok);
+    await settle(open.close());
+    await settle(dm.remove('gone'));
+    await settle(dm.message('pool', 0, 'delete 7'));
+    await settle(new Promise<void>((r) => lab.scheduler.after(5000, r)));
+    assert.equal(await settle(dm.message('pool', 0, 'giving_back')), '0');
+    assert.match(await settle(poolStatus()), / 24\/40 /);
+    const bytes = lab.disks.get('test:data')?.bytes ?? new Uint8Array();
+    const written = Array.from({ length: 40 }, (_, i) => bytes[i * 65536] === 7);
+    assert.equal(written.filter(Boolean).length, features === '0' ? 24 : 32);
+    await settle(dm.create({ name: 'snap', table: '0 8192 thin pool 8' }));
+    const snapshot = await dm.openDevice('snap');
+    const reader = new BioDriver(snapshot.device, lab.arena);
+    for (let i = 0; i < 12; i++) {
+      assert.ok((await settle(reader.read(i * 65536, 65536))).equals(BLOCK));
+      assert.ok((await settle(driver.read(i * 65536, 65536))).equals(BLOCK));
+    }
+    await settle(snapshot.close());
+    await close();
+  }
+});
+
 test('status counts what was freed as free, unless it is asked not to commit', async () => {
   const { lab, driver, poolStatus, settle, close } = await makePool(8, '0');
   assert.equal(await settle(driver.write(0, BLOCK)), Status.Ok);

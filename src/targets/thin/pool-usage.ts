@@ -41,3 +41,15 @@ export async function poolUsage({ metadata }: Pool): Promise<string> {
   }
   return [...lists].map(([id, u]) => `${id} ${u.mapped} ${u.shared}`).join('\n');
 }
+
+/** A line a device: `<id> <mapped blocks>`. */
+export async function poolDevices({ metadata }: Pool): Promise<string> {
+  const lines: string[] = [];
+  for (const id of await metadata.deviceIds()) {
+    const device = await metadata.openDevice(id).catch(() => null);
+    if (device === null) continue;
+    lines.push(`${id} ${device.mappedBlocks}`);
+    metadata.closeDevice(device);
+  }
+  return lines.join('\n');
+}

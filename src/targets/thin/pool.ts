@@ -20,6 +20,7 @@ import { type Shared, ShareKind } from '../../dm/shares.ts';
 import type { Arena } from '../../io/arena.ts';
 import { AllocationGate } from './allocation-gate.ts';
 import { DataAllocator } from './data-allocator.ts';
+import { GivingBack } from './give-back.ts';
 import { ThinMetadata } from './metadata.ts';
 import { NoSpaceQueue, type PoolUser } from './no-space-queue.ts';
 import { checkBlockSize, type PoolBinding, type PoolHost } from './pool-binding.ts';
@@ -39,6 +40,7 @@ export class Pool implements Shared {
   readonly transactions: Transactions;
   readonly worker: PoolWorker;
   readonly allocator: DataAllocator;
+  readonly givingBack: GivingBack;
   /** Cells over data blocks that are being passed down. */
   readonly dataPrison = new Prison<never>();
   /** All I/O below the thin devices, and of it the reads of shared blocks. */
@@ -83,6 +85,7 @@ export class Pool implements Shared {
       isLow: () => this.event(),
       spaceAppeared: () => this.#spaceAppeared(),
     });
+    this.givingBack = new GivingBack(this);
   }
 
   #makeTransactions(gate: AllocationGate, clock: Clock): Transactions {
@@ -178,6 +181,7 @@ export class Pool implements Shared {
   start(): void {
     this.worker.start();
     this.allocator.watchLowWater();
+    this.givingBack.start();
   }
 
   /**
@@ -222,6 +226,7 @@ export class Pool implements Shared {
     this.worker.end();
     if (this.#isFreed) return;
     this.#isFreed = true;
+    this.givingBack.forget();
     this.transactions.end(status);
     this.kcopyd.close();
     this.#io.close();

@@ -17,11 +17,12 @@ import {
   type TargetHost,
   type TargetType,
 } from '../../dm/target.ts';
+import { dataRunsOf } from './give-back.ts';
 import { openNamed } from './open-named.ts';
 import { POOL, Pool } from './pool.ts';
 import type { PoolBinding } from './pool-binding.ts';
 import { backupState, diffRequest, poolDiff } from './pool-diff.ts';
-import { poolUsage } from './pool-usage.ts';
+import { poolDevices, poolUsage } from './pool-usage.ts';
 import { parsePoolOptions, type PoolOptions, printPoolOptions } from './pool-options.ts';
 
 class ThinPool implements Target {
@@ -98,10 +99,14 @@ class ThinPool implements Target {
     if (verb.toLowerCase() === 'diff') {
       return await poolDiff(this.#pool, diffRequest(args), signal);
     }
+    if (verb.toLowerCase() === 'devices' && args.length === 0) return await poolDevices(this.#pool);
+    if (verb.toLowerCase() === 'giving_back' && args.length === 0) {
+      return String(this.#pool.givingBack.blocksLeft);
+    }
     if (verb.toLowerCase() === 'backup_state') return await backupState(this.#pool, args);
     const handler = MESSAGES[verb.toLowerCase()];
     if (handler === undefined) {
-      const known = [...Object.keys(MESSAGES), 'usage', 'diff', 'backup_state'].join(', ');
+      const known = [...Object.keys(MESSAGES), ...LOOKING].join(', ');
       throw invalid(`Unrecognised thin pool target message received: '${verb}': expected ${known}`);
     }
     if (args.length !== handler.args) {
@@ -111,6 +116,9 @@ class ThinPool implements Target {
     }
     const pool = this.#pool;
     const numbers = args.map((text) => number(text, verb));
+    const [id = 0] = numbers;
+    const freed =
+      handler === MESSAGES['delete'] && pool.passesDiscards ? await dataRunsOf(pool, id) : [];
     await pool.quiesced(async () => {
       await pool.transactions.change(async () => await handler.run(pool, numbers));
       const status = await pool.transactions.commit();
@@ -118,6 +126,7 @@ class ThinPool implements Target {
         throw new DmError(status, `${verb}: could not be committed; the pool is ${pool.mode}`);
       }
     });
+    pool.givingBack.add(freed);
     return '';
   }
 
@@ -138,6 +147,9 @@ class ThinPool implements Target {
     this.#pool.start();
   }
 }
+
+/** Messages that change nothing, or take care of it themselves. */
+const LOOKING = ['usage', 'diff', 'backup_state', 'devices', 'giving_back'];
 
 /** Messages change the pool with nothing under way, and are durable when they are answered. */
 const MESSAGES: Readonly<

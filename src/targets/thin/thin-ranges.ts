@@ -2,12 +2,11 @@
 // worker, under a cell over its blocks.
 
 import { Status } from '../../base/status.ts';
-import { SECTOR_BYTES } from '../../base/units.ts';
 import { type Bio, BioFlag, Op } from '../../bio/bio.ts';
-import { sendBio } from '../../bio/send.ts';
 import { endBio } from '../../bio/submit.ts';
 import { FoundMapping } from './found-mapping.ts';
 import { findMappedRange, type MappedRange } from './mapped-range.ts';
+import { passDownFree } from './pass-down.ts';
 import { statusOf } from './status-of.ts';
 import type { ThinParts } from './thin-parts.ts';
 
@@ -68,61 +67,14 @@ export class ThinRanges {
     }
   }
 
-  /**
-   * Passed down is only what a commit has made certain that nobody refers to, a crash included; and
-   * until that is done, nobody gets these blocks.
-   */
   async #unmapRange(range: MappedRange): Promise<void> {
     const { pool, device } = this.#parts;
     await pool.transactions.change(
       async () => await pool.metadata.removeRange(device, range.begin, range.end),
     );
     if (!pool.passesDiscards) return;
-    const first = range.dataBegin;
-    const count = range.end - range.begin;
-    const held: number[] = [];
-    const status = await pool.transactions.commit(async () => {
-      for (let block = first; block < first + count; block++) {
-        if (await pool.allocator.holdFree(block)) held.push(block);
-      }
-    });
-    if (status !== Status.Ok) {
-      // It was undone, and with it the references.
-      pool.allocator.settled(held.length);
-      return;
-    }
-    for (let i = 0; i < held.length; ) {
-      const begin = held[i] as number;
-      let end = begin;
-      while (held[i] === end) {
-        end++;
-        i++;
-      }
-      await this.#passDownRun(begin, end);
-      await this.#letGo(begin, end);
-    }
-  }
-
-  async #letGo(begin: number, end: number): Promise<void> {
-    const { pool } = this.#parts;
-    try {
-      await pool.transactions.change(async () => await pool.metadata.decData(begin, end));
-    } finally {
-      pool.allocator.settled(end - begin);
-    }
-  }
-
-  async #passDownRun(begin: number, end: number): Promise<void> {
-    const { pool } = this.#parts;
-    const cell = await pool.dataPrison.hold(begin, end);
-    const size = this.#blockSectors;
-    const max = Math.min(pool.data.limits.maxDiscardSectors, (end - begin) * size);
-    // A discard is a hint: that the data device refuses one changes nothing.
-    for (let sector = begin * size; sector < end * size; sector += max) {
-      const len = Math.min(max, end * size - sector) * SECTOR_BYTES;
-      await sendBio(Op.Discard, pool.data, sector, len);
-    }
-    pool.dataPrison.release(cell);
+    const begin = range.dataBegin;
+    await passDownFree(pool, [{ begin, end: begin + range.end - range.begin }]);
   }
 
   /**

@@ -1,0 +1,20 @@
+// The question before something that cannot be undone.
+
+import { invalid } from '../base/errors.ts';
+import { tell } from './output.ts';
+
+/**
+ * Asks for the word YES; without a terminal there is nobody to ask, and it throws DmError, which names the
+ * `option` that does it unasked.
+ */
+export async function confirm(what: string, option: string): Promise<void> {
+  if (!process.stdin.isTTY) throw invalid(`${what}; give ${option} to do that unasked`);
+  tell(`${what}\nAre you sure? (Type YES): `);
+  const answer = await new Promise<string>((resolve) => {
+    process.stdin.once('data', (data: Buffer) => resolve(data.toString()));
+    process.stdin.once('end', () => resolve(''));
+    process.stdin.resume();
+  });
+  process.stdin.pause();
+  if (answer.trim() !== 'YES') throw invalid('not confirmed; nothing is changed');
+}

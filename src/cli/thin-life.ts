@@ -1,0 +1,132 @@
+// lamina thin delete, list, resize, activate and deactivate: volumes that are mapped devices, and volumes that are
+// only in their pool.
+
+import type { Command } from 'commander';
+import { invalid } from '../base/errors.ts';
+import { formatSize, SECTOR_BYTES } from '../base/units.ts';
+import { escapeArg, splitArgs } from '../dm/table-text.ts';
+import { call } from './daemon-call.ts';
+import { print, shownName } from './output.ts';
+import { confirm } from './confirm.ts';
+import { thinId } from './thin-tools.ts';
+import { oneLine, size, type Volume, volumesOf } from './thin-verbs.ts';
+
+interface Resize {
+  readonly size: number;
+  readonly force?: true;
+}
+
+/** A volume as `list` shows it; one that is not active has neither name nor size. */
+type Listed = Volume | Pick<Volume, 'id' | 'mappedBytes'>;
+
+/** Adds the verbs to `lamina thin`. */
+export function addThinLife(thin: Command): void {
+  thin
+    .command('activate <pool> <id> <name>')
+    .description('make a mapped device of a volume that is in its pool only')
+    .requiredOption('--size <size>', 'its size: the pool does not know it', size)
+    .action(async (pool: string, idText: string, name: string, o: { readonly size: number }) => {
+      await activateId(pool, thinId(idText), name, o.size);
+    });
+  thin
+    .command('deactivate <name>')
+    .description('remove the mapped device of a volume; the volume stays in its pool')
+    .action(deactivate);
+  thin
+    .command('delete <name> [id]')
+    .description('take a volume and its data away: NAME, or the one of pool NAME with this id')
+    .action(deleteVolume);
+  thin
+    .command('list <pool>')
+    .description('the volumes of a pool, active or not')
+    .option('--json', 'as JSON')
+    .action(async (pool: string, o: { readonly json?: boolean }) => {
+      const volumes = await listed(pool);
+      if (o.json === true) print(`${JSON.stringify(volumes, null, 2)}\n`);
+      else print(volumes.map(lineOf).join(''));
+    });
+  thin
+    .command('resize <name>')
+    .description('give a volume another size; what is behind a shorter one stays in the pool')
+    .requiredOption('--size <size>', 'its new size', size)
+    .option('--force', 'make it shorter unasked, whatever clients were told')
+    .action(resize);
+}
+
+async function activateId(pool: string, id: number, name: string, bytes: number): Promise<void> {
+  await oneLine('table', pool, 'thin-pool');
+  const ids = (await devicesOf(pool)).map((device) => device.id);
+  if (!ids.includes(id)) throw invalid(`pool ${pool}: has no volume with id ${id}`);
+  const active = (await volumesOf(pool)).find((volume) => volume.id === id);
+  if (active !== undefined) {
+    throw invalid(`pool ${pool}: volume ${id} is active already, as ${active.name}`);
+  }
+  const table = `0 ${bytes / SECTOR_BYTES} thin ${escapeArg(pool)} ${id}`;
+  await call('create', { name, table });
+}
+
+async function deactivate(name: string): Promise<void> {
+  const line = await oneLine('table', name, 'thin');
+  const [pool = '', id = ''] = splitArgs(line.params);
+  await call('remove', name);
+  const bytes = line.lenSectors * SECTOR_BYTES;
+  print(`volume ${id} of ${shownName(pool)} is not active any more; its size was ${bytes} bytes\n`);
+}
+
+async function deleteVolume(name: string, idText: string | undefined): Promise<void> {
+  if (idText === undefined) {
+    const line = await oneLine('table', name, 'thin');
+    const [pool = '', id = ''] = splitArgs(line.params);
+    await call('remove', name);
+    await call('message', pool, 0, `delete ${id}`);
+    return;
+  }
+  const id = thinId(idText);
+  await oneLine('table', name, 'thin-pool');
+  const active = (await volumesOf(name)).find((volume) => volume.id === id);
+  if (active !== undefined) {
+    throw invalid(`pool ${name}: volume ${id} is active, as ${active.name}; delete that`);
+  }
+  await call('message', name, 0, `delete ${id}`);
+}
+
+async function devicesOf(pool: string): Promise<{ id: number; mappedBlocks: number }[]> {
+  const lines = (await call('message', pool, 0, 'devices')).split('\n');
+  return lines
+    .filter((line) => line !== '')
+    .map((line) => {
+      const [id = 0, mappedBlocks = 0] = line.split(' ').map(Number);
+      return { id, mappedBlocks };
+    });
+}
+
+/** A pool that is missing, or fails, can still say which of its volumes are active. */
+async function listed(pool: string): Promise<Listed[]> {
+  const active = await volumesOf(pool);
+  const isThere = (await call('list')).some((d) => d.name === pool && d.state !== 'MISSING');
+  if (!isThere) return active;
+  const { params } = await oneLine('table', pool, 'thin-pool');
+  const blockBytes = Number(splitArgs(params)[2]) * SECTOR_BYTES;
+  const names = new Set(active.map(({ id }) => id));
+  const others = (await devicesOf(pool))
+    .filter(({ id }) => !names.has(id))
+    .map(({ id, mappedBlocks }) => ({ id, mappedBytes: mappedBlocks * blockBytes }));
+  return [...active, ...others];
+}
+
+function lineOf(volume: Listed): string {
+  const mapped = `${formatSize(volume.mappedBytes)} mapped`;
+  if (!('name' in volume)) return `-\tid ${volume.id}\tnot active\t${mapped}\n`;
+  return `${shownName(volume.name)}\tid ${volume.id}\t${formatSize(volume.sizeBytes)}\t${mapped}\n`;
+}
+
+async function resize(name: string, o: Resize): Promise<void> {
+  const line = await oneLine('table', name, 'thin');
+  const before = line.lenSectors * SECTOR_BYTES;
+  if (o.size < before && o.force !== true) {
+    const sizes = `${name}: has ${formatSize(before)}, and clients were told so; --size ${formatSize(o.size)}`;
+    await confirm(`${sizes} takes away what is behind that`, '--force');
+  }
+  await call('load', name, `0 ${o.size / SECTOR_BYTES} thin ${line.params}`);
+  await call('resume', name);
+}
