@@ -4,8 +4,8 @@ import { invalid } from '../base/errors.ts';
 import { tell } from './output.ts';
 
 /**
- * Asks for the word YES; without a terminal there is nobody to ask, and it throws DmError, which names the
- * `option` that does it unasked.
+ * Asks for the word YES. Without a terminal there is nobody to ask: it throws DmError, which names
+ * the `option` that does it unasked.
  */
 export async function confirm(what: string, option: string): Promise<void> {
   if (!process.stdin.isTTY) throw invalid(`${what}; give ${option} to do that unasked`);
