@@ -69,6 +69,9 @@ function refuseWrong(to: string, { json, since, keep }: BackupFlags): void {
   }
 }
 
+/** The UUID of a snapshot that is kept: this, and the state that its backup has. */
+const KEPT = 'lamina-backup:';
+
 interface Base {
   readonly volume: Volume;
   readonly state: string;
@@ -80,6 +83,13 @@ async function findBase(volume: Volume, since: string): Promise<Base> {
     throw invalid(`--since ${since}: is in pool ${base.pool}, ${volume.name} in ${volume.pool}`);
   }
   const { state, isUnchanged } = await stateOf(base.pool, base.id, base.id);
+  const { uuid } = await call('info', since);
+  if (uuid.startsWith(KEPT) && uuid !== KEPT + state) {
+    throw invalid(
+      `--since ${since}: has the state ${state}, but was backed up as ${uuid.slice(KEPT.length)}: it, or ` +
+        "the pool's metadata, has been made anew; need a full backup",
+    );
+  }
   if (isUnchanged) return { volume: base, state };
   throw invalid(
     `--since ${since}: is no snapshot, or was written to since it was made; need one as it was backed up`,
@@ -127,12 +137,10 @@ async function takeSnapshot(volume: Volume, keep: string | undefined): Promise<V
   const id = await newId(pool, 'create_snap', String(volume.id));
   const snapshot = { ...volume, name, id };
   const words = [escapeArg(pool), id, ...(origin === undefined ? [] : [escapeArg(origin)])];
+  const table = `0 ${lenSectors} thin ${words.join(' ')}`;
   try {
-    await call('create', {
-      name,
-      isReadOnly: true,
-      table: `0 ${lenSectors} thin ${words.join(' ')}`,
-    });
+    const uuid = keep === undefined ? '' : KEPT + (await stateOf(pool, id, id)).state;
+    await call('create', { name, uuid, isReadOnly: true, table });
   } catch (error) {
     await call('message', pool, 0, `delete ${id}`);
     throw error;

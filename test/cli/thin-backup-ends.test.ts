@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { type Desk, desk } from '../../src/testing/daemon-desk.ts';
@@ -27,6 +27,21 @@ async function withVolume(work: (d: Desk) => Promise<void>): Promise<void> {
     throw error;
   }
 }
+
+test('after a repair of the pool a snapshot is no base any more', async () => {
+  await withVolume(async (d) => {
+    d.ok(['thin', 'backup', 'vol', 'full', '--keep', 'mon']);
+    d.ok(['thin', 'backup', 'vol', 'inc', '--since', 'mon']);
+    d.ok(['stop']);
+    writeFileSync(join(d.path, 'new'), Buffer.alloc(16 * MIB));
+    d.ok(['pool', 'repair', 'meta', 'new']);
+    renameSync(join(d.path, 'new'), join(d.path, 'meta'));
+    await d.start();
+    const said = d.refused(['thin', 'backup', 'vol', 'no', '--since', 'mon']);
+    assert.match(said, /--since mon: has the state .*, but was backed up as .* need a full backup/);
+    assert.ok(!existsSync(join(d.path, 'no')));
+  });
+});
 
 function devices(d: Desk): string[] {
   const lines = d.ok(['ls']).trim().split('\n');
