@@ -74,8 +74,11 @@ describe('odd headers beside cryptsetup', { skip: without('cryptsetup') }, () =>
       for (let round = 0; round < ROUNDS; round++) {
         const image = Uint8Array.from(good);
         (version === 1 ? oddLuks1 : oddLuks2)(image, prng);
-        writeFileSync(path, image);
-        const ours = dumpOf(image, path);
+        // Now and then the device ends among the key slots.
+        const length = prng.chance(0.05) ? 4096 * prng.below(image.length / 4096) : image.length;
+        const there = image.subarray(0, length);
+        writeFileSync(path, there);
+        const ours = dumpOf(there, path);
         const theirs = desk.run('cryptsetup', ['luksDump', path]);
         const name = `LAMINA_SEED=${SEED}, LUKS${version}, round ${round}`;
         const isRead = theirs.status === 0;

@@ -162,6 +162,8 @@ describe('LUKS with cryptsetup and qemu-img', { skip }, async () => {
     ['--type', 'luks1', '-c', 'aes-cbc-plain64', '-s', '128', '--hash', 'ripemd160', ...FAST1],
     ['--type', 'luks1', '-c', 'aes-xts-plain', '-s', '256', '--hash', 'sha512', ...FAST1],
     ['--type', 'luks1', '-c', 'aes-xts-benbi', '--hash', 'blake2b-512', ...FAST1],
+    ['--type', 'luks1', '--hash', 'whirlpool', ...FAST1],
+    ['--type', 'luks2', '--pbkdf', 'pbkdf2', '--hash', 'sha512-256', ...FAST1],
     ['--type', 'luks2', ...FAST2, '--label', 'a label', '--subsystem', 'sub'],
     ['--type', 'luks2', '--pbkdf', 'argon2i', ...FAST2, '--pbkdf-parallel', '1'],
     ['--type', 'luks2', '--pbkdf', 'pbkdf2', ...FAST1, '--hash', 'sha512', '--sector-size', '512'],
@@ -361,6 +363,26 @@ describe('LUKS with cryptsetup and qemu-img', { skip }, async () => {
     cryptsetup('luksFormat', '-q', ...FAST2, theirs, at('empty'));
     assert.equal(await bothOpen(theirs, at('empty')), true);
     assert.equal(await bothOpen(theirs, at('one')), false);
+  });
+
+  it('sectors of 4096 bytes that leave a rest of the device are refused by both', () => {
+    for (const [bytes, sector, isWhole] of [
+      [20 * MIB, '4096', true],
+      [20 * MIB + 512, '4096', false],
+      [20 * MIB + 2048, '2048', true],
+      [20 * MIB + 2048, '4096', false],
+      [20 * MIB + 512, '512', true],
+    ] as const) {
+      const args = ['-q', ...FAST2, '--sector-size', sector, fresh('sectors.img', bytes)];
+      const theirs = run('cryptsetup', ['luksFormat', ...args, at('one')]);
+      fresh('sectors.img', bytes);
+      const ours = runLamina(['format', ...args, '--key-file', at('one')]);
+      assert.equal(theirs.status === 0, isWhole, theirs.stderr);
+      assert.equal(ours.status === 0, isWhole, ours.stderr);
+      if (!isWhole) assert.match(ours.stderr, /sector size .* left over/);
+    }
+    // Unasked, 512 are taken.
+    lamina('format', '-q', ...FAST2, fresh('sectors.img', 20 * MIB + 512), '--key-file', at('one'));
   });
 
   it('a measured cost takes about the time that was asked for', async () => {

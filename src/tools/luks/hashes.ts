@@ -29,12 +29,7 @@ interface WasmHash {
 
 const WASM: Readonly<Record<string, WasmHash>> = {
   whirlpool: { sizeBytes: 64, create: (from) => from.createWhirlpool() },
-  'blake2b-160': { sizeBytes: 20, create: (from) => from.createBLAKE2b(160) },
-  'blake2b-256': { sizeBytes: 32, create: (from) => from.createBLAKE2b(256) },
-  'blake2b-384': { sizeBytes: 48, create: (from) => from.createBLAKE2b(384) },
   'blake2b-512': { sizeBytes: 64, create: (from) => from.createBLAKE2b(512) },
-  'blake2s-160': { sizeBytes: 20, create: (from) => from.createBLAKE2s(160) },
-  'blake2s-224': { sizeBytes: 28, create: (from) => from.createBLAKE2s(224) },
   'blake2s-256': { sizeBytes: 32, create: (from) => from.createBLAKE2s(256) },
 };
 
@@ -45,6 +40,8 @@ export const LUKS_HASHES: readonly string[] = [
   'sha256',
   'sha384',
   'sha512',
+  'sha512-224',
+  'sha512-256',
   'ripemd160',
   'sha3-224',
   'sha3-256',

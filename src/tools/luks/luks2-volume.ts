@@ -66,6 +66,12 @@ export class Luks2Volume implements LuksVolume {
     this.#isDetached = isDetached;
     this.#found = readLuks2(io);
     this.#copy = this.#found.copy;
+    if (this.headerBytes > this.io.sizeBytes) {
+      throw damaged(
+        `${this.io.path}: key slots go up to byte ${this.headerBytes}, the device ends at ` +
+          `${this.io.sizeBytes}`,
+      );
+    }
     this.notes = [...this.#found.notes, ...this.#slotNotes()].map((note) => `${io.path}: ${note}`);
   }
 
@@ -302,12 +308,6 @@ export class Luks2Volume implements LuksVolume {
   async #prepare(): Promise<void> {
     this.#refuseRequirements();
     if (!this.#isDetached) this.segments();
-    if (this.headerBytes > this.io.sizeBytes) {
-      throw damaged(
-        `${this.io.path}: key slots go up to byte ${this.headerBytes}, the device ends at ` +
-          `${this.io.sizeBytes}`,
-      );
-    }
     if (this.#isMended) return;
     await mendCopies(this.io, this.#found);
     this.#isMended = true;
