@@ -34,6 +34,8 @@ export interface Restored {
   readonly sizeBytes: number;
   readonly state: string;
   readonly writtenBytes: number;
+  /** What became zeros. */
+  readonly zeroedBytes: number;
   /** With --resume: what was right already. */
   readonly keptBytes: number;
 }
@@ -64,6 +66,7 @@ export async function restoreVolume(
     const { sizeBytes, state } = last.info;
     const opened = await openTarget(to, sizeBytes, flags);
     let writtenBytes = 0;
+    let zeroedBytes = 0;
     let keptBytes = 0;
     try {
       await untilInterrupted(async (signal) => {
@@ -75,6 +78,7 @@ export async function restoreVolume(
           try {
             const applied = await applyBackup(reader, opened.disk, how);
             writtenBytes += applied.writtenBytes;
+            zeroedBytes += applied.zeroedBytes;
             keptBytes += applied.keptBytes;
           } finally {
             progress.clear();
@@ -85,7 +89,7 @@ export async function restoreVolume(
     } finally {
       await opened.close();
     }
-    return { to, sizeBytes, state, writtenBytes, keptBytes };
+    return { to, sizeBytes, state, writtenBytes, zeroedBytes, keptBytes };
   });
 }
 

@@ -25,6 +25,8 @@ export interface Applying extends Copying {
 
 export interface Applied {
   readonly writtenBytes: number;
+  /** What became zeros. */
+  readonly zeroedBytes: number;
   /** What was right already. */
   readonly keptBytes: number;
 }
@@ -58,6 +60,7 @@ class Target implements Applied {
   readonly #isResumed: boolean;
   readonly #running: Promise<void>[] = [];
   writtenBytes = 0;
+  zeroedBytes = 0;
   keptBytes = 0;
 
   constructor(disk: Disk, isResumed: boolean) {
@@ -118,7 +121,7 @@ class Target implements Applied {
   }
 
   async #zeroAll(offset: number, length: number): Promise<void> {
-    this.writtenBytes += length;
+    this.zeroedBytes += length;
     for (let at = offset; at < offset + length; at += ZERO_BYTES_MAX) {
       const bytes = Math.min(ZERO_BYTES_MAX, offset + length - at);
       try {
