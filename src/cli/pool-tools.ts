@@ -1,14 +1,16 @@
 // lamina pool check, dump, restore, repair: the metadata of a pool that does not run.
 
 import { open } from 'node:fs/promises';
-import { type Command, Option } from 'commander';
+import { type Command, InvalidArgumentError, Option } from 'commander';
 import { DmError, errorText } from '../base/errors.ts';
 import { Status, statusOfError } from '../base/status.ts';
-import { checkPool, clearNeedsCheck } from '../tools/thin/check.ts';
+import { type CheckResult, checkPool, clearNeedsCheck } from '../tools/thin/check.ts';
 import { DUMP_FORMATS, type DumpFormat, dumpPool } from '../tools/thin/dump.ts';
 import { MetadataFile } from '../tools/thin/metadata-file.ts';
 import { PoolReader } from '../tools/thin/pool-reader.ts';
 import { repairPool } from '../tools/thin/repair.ts';
+import { repairLeaks } from '../tools/thin/repair-leaks.ts';
+import { type Region, reverseMap, type ReverseRun } from '../tools/thin/reverse-map.ts';
 import { restorePool } from '../tools/thin/restore.ts';
 import { CorruptBlockError, METADATA_BLOCK_BYTES } from '../persistent-data/block-kind.ts';
 import { EXIT_FAILED } from './errors.ts';
@@ -21,6 +23,7 @@ const EXIT_LOST = 3;
 export function addPoolTools(pool: Command): void {
   addCheck(pool);
   addDump(pool);
+  addReverseMap(pool);
   addRestore(pool);
   addRepair(pool);
 }
@@ -29,6 +32,7 @@ interface CheckFlags {
   readonly json?: true;
   readonly strict?: true;
   readonly clearNeedsCheck?: true;
+  readonly autoRepair?: true;
 }
 
 function addCheck(pool: Command): void {
@@ -42,22 +46,24 @@ function addCheck(pool: Command): void {
     .argument('<meta>', 'the metadata: a file or a block device')
     .option('--json', 'print the result as JSON')
     .option('--strict', 'notes count as errors, too')
+    .option('--auto-repair', 'if there are no errors, take back space that is lost (leaks)')
     .option('--clear-needs-check', 'once all is good, take away the flag that asks for a check')
     .action(async (meta: string, flags: CheckFlags) => {
-      const isReadOnly = flags.clearNeedsCheck !== true;
+      const isReadOnly = flags.clearNeedsCheck !== true && flags.autoRepair !== true;
       await withMetadata(meta, { isReadOnly }, async (file) => await check(file, flags));
     });
 }
 
 async function check(file: MetadataFile, flags: CheckFlags): Promise<void> {
-  const result = await checkPool(file);
+  const result = await checked(file, flags.autoRepair === true);
   const isGood = result.isGood && (flags.strict !== true || result.noteCount === 0);
   const clears = isGood && flags.clearNeedsCheck === true && result.needsCheck;
   if (clears) await clearNeedsCheck(file);
   if (!isGood) process.exitCode = EXIT_FAILED;
   if (flags.json === true) {
     const needsCheck = result.needsCheck && !clears;
-    print(`${JSON.stringify({ ...result, isGood, needsCheck }, null, 2)}\n`);
+    const { leaks: _leaks, ...shown } = result;
+    print(`${JSON.stringify({ ...shown, isGood, needsCheck }, null, 2)}\n`);
     return;
   }
   for (const { severity, text } of result.findings) {
@@ -73,6 +79,51 @@ async function check(file: MetadataFile, flags: CheckFlags): Promise<void> {
   );
   if (clears) print('the needs-check flag is cleared\n');
   else if (result.needsCheck) print('the needs-check flag is set\n');
+}
+
+/** What a check finds; with `repairs`, behind the repair of leaks. */
+async function checked(file: MetadataFile, repairs: boolean): Promise<CheckResult> {
+  const result = await checkPool(file);
+  if (!repairs || !result.isGood || result.leaks.length === 0) return result;
+  await repairLeaks(file, result.leaks);
+  const blocks = result.leaks.reduce((sum, { begin, end }) => sum + end - begin, 0);
+  tell(`repaired: ${blocks} blocks were counted too often\n`);
+  return await checkPool(file);
+}
+
+function addReverseMap(pool: Command): void {
+  pool
+    .command('rmap')
+    .summary('whose data blocks these are')
+    .description('Prints which devices have the data blocks of the regions, as thin_rmap does.')
+    .argument('<meta>', 'the metadata: a file or a block device')
+    .requiredOption(
+      '--region <begin..end>',
+      'data blocks, the end not included; repeatable',
+      region,
+    )
+    .option('--json', 'as JSON')
+    .action(async (meta: string, flags: { region: Region[]; json?: true }) => {
+      await withMetadata(meta, { isReadOnly: true }, async (file) => {
+        const runs = await reverseMap(await PoolReader.open(file), flags.region);
+        if (flags.json === true) print(`${JSON.stringify(runs, null, 2)}\n`);
+        else print(runs.map(lineOfRun).join(''));
+      });
+    });
+}
+
+function region(text: string, before: Region[] = []): Region[] {
+  const [, begin, end] = /^(\d+)\.\.(\d+)$/.exec(text) ?? [];
+  const made = { begin: Number(begin), end: Number(end) };
+  if (begin === undefined || !(made.begin < made.end) || !Number.isSafeInteger(made.end)) {
+    throw new InvalidArgumentError('expected BEGIN..END, such as 5..45, BEGIN below END');
+  }
+  return [...before, made];
+}
+
+function lineOfRun({ device, dataBegin, originBegin, length }: ReverseRun): string {
+  const data = `data ${dataBegin}..${dataBegin + length}`;
+  return `${data} -> thin(${device}) ${originBegin}..${originBegin + length}\n`;
 }
 
 function addDump(pool: Command): void {

@@ -8,6 +8,8 @@ import { delimiter, join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { Prng } from '../../src/base/prng.ts';
+import { BlockManager } from '../../src/persistent-data/block-manager.ts';
+import { ThinMetadataStore } from '../../src/targets/thin/metadata-store.ts';
 import { checkPool } from '../../src/tools/thin/check.ts';
 import { MetadataFile } from '../../src/tools/thin/metadata-file.ts';
 import { repairPool } from '../../src/tools/thin/repair.ts';
@@ -21,9 +23,14 @@ const LAMINA = fileURLToPath(new URL('../../../bin/lamina', import.meta.url));
 const PATHS = ['/usr/sbin', '/usr/bin', ...(process.env['PATH'] ?? '').split(delimiter)];
 const ENV = { ...process.env, PATH: PATHS.join(delimiter) };
 
-const absent = ['thin_check', 'thin_dump', 'thin_restore', 'thin_repair', 'thin_delta'].filter(
-  (tool) => !PATHS.some((folder) => existsSync(join(folder, tool))),
-);
+const absent = [
+  'thin_rmap',
+  'thin_check',
+  'thin_dump',
+  'thin_restore',
+  'thin_repair',
+  'thin_delta',
+].filter((tool) => !PATHS.some((folder) => existsSync(join(folder, tool))));
 const skip = absent.length > 0 && `not installed: ${absent.join(', ')}`;
 
 let folder: ReturnType<typeof makeTestFolder>;
@@ -267,6 +274,41 @@ describe('lamina pool and the real tools', { skip }, () => {
     assert.ok(status === 0 || /1 more states fit|more states fit/.test(stderr), stderr);
     checkClean(out);
     assert.match(goodLamina('pool', 'dump', out), new RegExp(`nr_data_blocks="${blocks}"`));
+  });
+
+  it('leaks of both kinds are taken back, and nothing else', async () => {
+    const file = await pool('metadata', SEED + 60, 80, true);
+    const text = good('thin_dump', file);
+    const clean = JSON.parse(goodLamina('pool', 'check', '--json', file)) as object;
+    await withFile(file, false, async (io) => {
+      const store = await ThinMetadataStore.open(new BlockManager(io));
+      for (let i = 0; i < 3; i++) {
+        const block = await store.dataMap.newBlock();
+        for (let more = 0; more < 4 * i; more++) await store.dataMap.inc(block, block + 1);
+        await store.tm.metadataMap.newBlock();
+      }
+      await store.commit(await store.prepareCommit());
+    });
+    assert.match(lamina('pool', 'check', file).stderr, /\(a leak\)/);
+    assert.equal(lamina('pool', 'check', '--strict', file).status, 1);
+    goodLamina('pool', 'check', '--strict', '--auto-repair', file);
+    checkClean(file);
+    assert.equal(good('thin_dump', file), text);
+    assert.deepEqual(JSON.parse(goodLamina('pool', 'check', '--json', file)), clean);
+  });
+
+  it('whose data blocks these are: as thin_rmap says', async () => {
+    const file = await pool('metadata', SEED + 70, 120);
+    const prng = new Prng(SEED + 70);
+    for (let i = 0; i < 4; i++) {
+      const begin = prng.below(800);
+      const region = ['--region', `${begin}..${begin + prng.between(1, 900)}`];
+      const lines = (said: string): string[] => said.trimEnd().split('\n').sort();
+      assert.deepEqual(
+        lines(goodLamina('pool', 'rmap', ...region, file)),
+        lines(good('thin_rmap', ...region, file)),
+      );
+    }
   });
 
   it('the needs-check flag goes only when all is good', async () => {

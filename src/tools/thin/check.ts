@@ -30,7 +30,7 @@ import {
 import { U64_VALUE } from '../../persistent-data/values.format.ts';
 import { type Finding, Findings } from './findings.ts';
 import { MAPPING_LEAF, type PoolSuperblock, readSuperblock } from './pool-reader.ts';
-import { SpaceMapChecker } from './space-map-checker.ts';
+import { type Leak, SpaceMapChecker } from './space-map-checker.ts';
 import { type Subtree, TreeChecker, type TreeKind } from './tree-checker.ts';
 import { UseCounts } from './use-counts.ts';
 
@@ -47,6 +47,8 @@ export interface CheckResult {
   readonly mappedBlocks: number;
   readonly metadataBlocksUsed: number;
   readonly dataBlocksUsed: number;
+  /** What `repairLeaks` takes back, if there are no errors. */
+  readonly leaks: readonly Leak[];
 }
 
 export async function checkPool(io: MetadataIo): Promise<CheckResult> {
@@ -85,6 +87,7 @@ function resultOf(findings: Findings, found: Partial<CheckResult>): CheckResult 
     mappedBlocks: 0,
     metadataBlocksUsed: 0,
     dataBlocksUsed: 0,
+    leaks: [],
     ...found,
   };
 }
@@ -133,6 +136,7 @@ class PoolCheck {
       mappedBlocks: now.mappedBlocks,
       metadataBlocksUsed: metadata.allocated,
       dataBlocksUsed: data.allocated,
+      leaks: [...data.leaks, ...metadata.leaks],
     });
   }
 

@@ -27,6 +27,14 @@ interface Entry {
   readonly home: number;
 }
 
+/** Blocks [begin, end) are counted so much too often. */
+export interface Leak {
+  readonly map: 'data' | 'metadata';
+  readonly begin: number;
+  readonly end: number;
+  readonly excess: number;
+}
+
 /** Blocks in a row that are counted wrong in the same way. */
 interface WrongRun {
   readonly begin: number;
@@ -38,11 +46,12 @@ interface WrongRun {
 export class SpaceMapChecker {
   readonly #checker: TreeChecker;
   /** `data` or `metadata`. */
-  readonly #what: string;
+  readonly #what: 'data' | 'metadata';
   readonly #root: SpaceMapRootValues;
   readonly #bitmapCount: number;
   readonly #entries = new Map<number, Entry>();
   readonly #large = new Map<number, number>();
+  readonly leaks: Leak[] = [];
   #isWhole = true;
   #allocated = 0;
   #run: WrongRun | undefined;
@@ -259,6 +268,7 @@ export class SpaceMapChecker {
     const { begin, end, stored, used } = run;
     const which = end === begin + 1 ? `block ${begin}` : `blocks ${begin}..${end - 1}`;
     const isLeak = stored > used;
+    if (isLeak) this.leaks.push({ map: this.#what, begin, end, excess: stored - used });
     const text =
       `${this.#name}: ${this.#what} ${which}: counted ${stored}, expected ${used}` +
       (isLeak ? ' (a leak)' : '');
