@@ -102,6 +102,7 @@ test('LUKS2: what is odd and no damage is dumped, told, and opens by its other s
       volume.notes.some((n) => n.includes('key slot 0 cannot be used') && n.includes(note)),
       note,
     );
+    assert.deepEqual(Object.keys(volume.describe()['unusableKeySlots'] as object), ['0']);
     assert.equal((await volume.unlock(TWO)).slot, 1);
     await assert.rejects(volume.unlock(ONE, { slot: 0 }), /key slot 0 cannot be used/);
   }

@@ -72,14 +72,19 @@ export class Luks2Volume implements LuksVolume {
           `${this.io.sizeBytes}`,
       );
     }
-    this.notes = [...this.#found.notes, ...this.#slotNotes()].map((note) => `${io.path}: ${note}`);
+    const told = Object.entries(this.unusableSlots).map(
+      ([slot, problem]) => `key slot ${slot} cannot be used: ${problem}`,
+    );
+    this.notes = [...this.#found.notes, ...told].map((note) => `${io.path}: ${note}`);
   }
 
-  #slotNotes(): string[] {
-    return this.slots.flatMap((slot) => {
-      const problem = slotProblem(this.metadata, slot);
-      return problem === undefined ? [] : [`key slot ${slot} cannot be used: ${problem}`];
-    });
+  /** Why a key slot cannot be used here, by its number; those that can be used are left out. */
+  get unusableSlots(): Readonly<Record<number, string>> {
+    const problems = this.slots.map((slot) => [slot, slotProblem(this.metadata, slot)] as const);
+    return Object.fromEntries(problems.filter(([, problem]) => problem !== undefined)) as Record<
+      number,
+      string
+    >;
   }
 
   get fields(): Luks2Fields {
@@ -295,7 +300,7 @@ export class Luks2Volume implements LuksVolume {
   }
 
   describe(): Record<string, unknown> {
-    return describeLuks2(this.fields, this.metadata);
+    return { ...describeLuks2(this.fields, this.metadata), unusableKeySlots: this.unusableSlots };
   }
 
   /** Writes an update of the metadata, or of the fields beside it. Throws DmError. */
