@@ -1,6 +1,7 @@
 // lamina pool: thin pools as a whole.
 
 import type { Command } from 'commander';
+import { addPoolLooking } from './pool-looking.ts';
 import { addPoolTools } from './pool-tools.ts';
 import { addPoolVerbs } from './thin-verbs.ts';
 
@@ -14,4 +15,5 @@ export function addPool(program: Command): void {
     );
   addPoolVerbs(pool);
   addPoolTools(pool);
+  addPoolLooking(pool);
 }
