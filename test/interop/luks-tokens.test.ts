@@ -385,6 +385,33 @@ describe('LUKS2 key slots with cryptsetup', { skip }, () => {
     assert.match(last.stderr, /the last key slot.*--batch-mode/);
   });
 
+  it('slots are killed and the size is kept as the other program reads it', () => {
+    using d = made();
+    for (const version of ['luks1', 'luks2']) {
+      const file = d.fresh('v.img');
+      const key = ['--key-file', d.at('one')];
+      d.cryptsetup('luksFormat', '-q', '--type', version, ...FAST, file, d.at('one'));
+      for (const slot of ['3', '5']) {
+        d.cryptsetup('luksAddKey', '-q', ...FAST, ...key, '-S', slot, file, d.at('two'));
+      }
+      d.lamina('kill-slot', file, '3', ...key);
+      assert.equal(d.run('cryptsetup', ['luksKillSlot', '-q', file, '3']).status, 1);
+      d.cryptsetup('luksKillSlot', file, '5', ...key);
+      assert.match(d.runLamina(['kill-slot', '-q', file, '5']).stderr, /slot 5 is not in use/);
+      const two = ['--key-file', d.at('two'), file];
+      assert.equal(d.run('cryptsetup', ['open', '--test-passphrase', ...two]).status, 2);
+      assert.equal(d.runLamina(['test-passphrase', ...two]).status, 3);
+      d.sameDump(file);
+      if (version === 'luks1') continue;
+      d.lamina('resize', file, '--device-size', '1M');
+      assert.match(d.cryptsetup('luksDump', file), /length: 1048576 \[bytes\]/);
+      d.sameDump(file);
+      d.lamina('resize', file, '--dynamic');
+      assert.match(d.cryptsetup('luksDump', file), /length: \(whole device\)/);
+      d.cryptsetup('open', '--test-passphrase', ...key, file);
+    }
+  });
+
   it('what makes no unbound key is refused by both', () => {
     using d = made();
     const file = formatted(d);

@@ -9,7 +9,11 @@ import { convertToLuks1, convertToLuks2 } from './convert.ts';
 import { type FormatOptions, formatLuks } from './format-luks.ts';
 import type { Pbkdf2Params } from './key-derivation.ts';
 import { Luks1Volume } from './luks1-volume.ts';
+import { writeJsonText } from './json-text.ts';
+import { configure } from './luks2-config.ts';
+import { addKeyringToken, importToken, removeToken } from './luks2-tokens.ts';
 import { Luks2Volume } from './luks2-volume.ts';
+import { RECOVERY_TOKEN } from './recovery-key.ts';
 import { WrongPassphrase } from './luks-error.ts';
 import type { LuksVolume } from './luks-volume.ts';
 import { openLuks } from './open-luks.ts';
@@ -212,4 +216,46 @@ test('a LUKS1 volume without a free slot below 6 is not converted, and nothing i
   for (const slot of [1, 2, 3, 4, 5]) await volume.addKey(key, TWO, { kdf: KDF, slot });
   disk.isReadOnly = true;
   await assert.rejects(convertToLuks2(volume, false), /below 6|no free space/);
+});
+
+test('LUKS2: tokens, priorities and unbound keys are there or not, and the data opens', async () => {
+  const changes: Readonly<Record<string, (volume: Luks2Volume) => Promise<unknown>>> = {
+    'a token': (v) => importToken(v, '{"type":"t","keyslots":["0"],"n":1.50}', {}),
+    'a keyring token': (v) => addKeyringToken(v, { keyDescription: 'k' }, { id: 7 }),
+    'no token': (v) => removeToken(v, 3),
+    'a label': (v) => configure(v, { label: 'l', priority: { slot: 0, value: 'prefer' } }),
+    'an unbound key': (v) => v.addUnboundKey(TWO, TWO, { kdf: KDF, isDigestBenchmarked: false }),
+    'a recovery key': async (v) => {
+      const { volumeKey } = await v.unlock(ONE);
+      await v.addKey(volumeKey, TWO, { kdf: KDF, tokenType: RECOVERY_TOKEN });
+    },
+  };
+  for (const [what, change] of Object.entries(changes)) {
+    const disk = await formatted(2);
+    const luks2 = (from: LuksDisk): Luks2Volume => {
+      const volume = openLuks(from);
+      assert.ok(volume instanceof Luks2Volume);
+      return volume;
+    };
+    await importToken(luks2(disk), '{"type":"kept","keyslots":["0"]}', { id: 3 });
+    const wordsOf = (from: LuksDisk): string => {
+      const { fields, metadata, json } = luks2(from);
+      return JSON.stringify([fields.label, writeJsonText(metadata, json)]);
+    };
+    const before = wordsOf(disk);
+    disk.mark();
+    await change(luks2(disk));
+    const after = wordsOf(disk);
+    assert.notEqual(after, before, what);
+    await cutEverywhere(disk, async (left, name) => {
+      const words = wordsOf(left);
+      assert.ok(words === before || words === after, `${what}: ${name}`);
+      assert.equal(await opens(luks2(left), ONE), true, `${what}: ${name}`);
+      // A slot that a header has opens: its key material was there first.
+      for (const slot of luks2(left).slots.filter((i) => i > 0)) {
+        const { volumeKey } = await luks2(left).unlock(TWO, { slot, isAnyKey: true });
+        assert.ok(volumeKey.length > 0, `${what}: ${name}`);
+      }
+    });
+  }
 });
