@@ -235,7 +235,7 @@ async function openText(path: string): Promise<AsyncIterable<string>> {
   }
 }
 
-async function refuseUsed(file: MetadataFile): Promise<void> {
+export async function refuseUsed(file: MetadataFile): Promise<void> {
   const first = new Uint8Array(METADATA_BLOCK_BYTES);
   await file.read(0, first);
   if (first.every((byte) => byte === 0)) return;

@@ -2,6 +2,7 @@
 
 import type { Command } from 'commander';
 import { addPoolLooking } from './pool-looking.ts';
+import { addPoolMoving } from './pool-moving.ts';
 import { addPoolTools } from './pool-tools.ts';
 import { addPoolVerbs } from './thin-verbs.ts';
 
@@ -16,4 +17,5 @@ export function addPool(program: Command): void {
   addPoolVerbs(pool);
   addPoolTools(pool);
   addPoolLooking(pool);
+  addPoolMoving(pool);
 }

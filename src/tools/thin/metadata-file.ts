@@ -8,7 +8,16 @@
 // Reads are of the page cache and synchronous: a tool has nothing else to do, and a promise a block costs
 // more than the read.
 
-import { closeSync, constants, fsync, openSync, readSync, statSync, writeSync } from 'node:fs';
+import {
+  closeSync,
+  constants,
+  fstatSync,
+  fsync,
+  openSync,
+  readSync,
+  statSync,
+  writeSync,
+} from 'node:fs';
 import { promisify } from 'node:util';
 import { DmError, errorText, invalid } from '../../base/errors.ts';
 import { Status, statusOfError } from '../../base/status.ts';
@@ -82,6 +91,22 @@ export class MetadataFile implements MetadataIo {
   close(): void {
     closeSync(this.#fd);
   }
+}
+
+/** Opens a file or block device for reading and writing, with a lock on it: nobody else has it. Throws DmError. */
+export function openAlone(path: string): number {
+  const fd = openFile(path, { isReadOnly: false });
+  try {
+    lock(fd, path, false);
+  } catch (error) {
+    closeSync(fd);
+    throw error;
+  }
+  return fd;
+}
+
+export function isBlockDevice(fd: number): boolean {
+  return fstatSync(fd).isBlockDevice();
 }
 
 function openFile(path: string, options: MetadataFileOptions): number {

@@ -3,7 +3,11 @@
 import { entryCount, childAt, isLeaf, valueAt } from '../../persistent-data/btree-node.format.ts';
 import { DEPTH_MAX, tooDeep } from '../../persistent-data/btree-read.ts';
 import { mappedDataBlock } from '../../targets/thin/metadata.format.ts';
-import type { PoolReader } from './pool-reader.ts';
+import { DmError } from '../../base/errors.ts';
+import { Status } from '../../base/status.ts';
+import type { MetadataIo } from '../../persistent-data/block-manager.ts';
+import { checkPool } from './check.ts';
+import { PoolReader } from './pool-reader.ts';
 import { UseCounts } from './use-counts.ts';
 
 /** By all devices; what devices map together counts for each of them. */
@@ -32,4 +36,12 @@ export async function markMapped(pool: PoolReader, uses: UseCounts): Promise<voi
 function countLeaf(uses: UseCounts, leaf: DataView): void {
   const count = entryCount(leaf);
   for (let i = 0; i < count; i++) uses.inc(mappedDataBlock(leaf, valueAt(leaf, i)));
+}
+
+/** Metadata in which a check finds no error. Throws DmError for any other. */
+export async function openGoodPool(io: MetadataIo): Promise<PoolReader> {
+  const { isGood, findings } = await checkPool(io);
+  if (isGood) return await PoolReader.open(io);
+  const first = findings.find((finding) => finding.severity === 'error')?.text ?? 'it is damaged';
+  throw new DmError(Status.BadMessage, `the metadata must be repaired first: ${first}`);
 }

@@ -1,0 +1,137 @@
+// lamina pool shrink, trim: tools that change the data of a pool that does not run.
+
+import { statSync } from 'node:fs';
+import type { Command } from 'commander';
+import { invalid } from '../base/errors.ts';
+import { formatSize } from '../base/units.ts';
+import { DataFile } from '../tools/thin/data-file.ts';
+import type { MetadataFile } from '../tools/thin/metadata-file.ts';
+import { shrinkPool } from '../tools/thin/shrink.ts';
+import { trimPool } from '../tools/thin/trim.ts';
+import { positive } from './option-values.ts';
+import { print, printJson } from './output.ts';
+import { refuseUsed, withMetadata } from './pool-tools.ts';
+import { Progress } from './progress.ts';
+
+/** Adds shrink and trim to `lamina pool`. */
+export function addPoolMoving(pool: Command): void {
+  addShrink(pool);
+  addTrim(pool);
+}
+
+interface ShrinkFlags {
+  readonly input: string;
+  readonly output: string;
+  readonly data: string;
+  readonly nrBlocks: number;
+  readonly copy: boolean;
+  readonly force?: true;
+  readonly json?: true;
+}
+
+function addShrink(pool: Command): void {
+  pool
+    .command('shrink')
+    .summary('make new metadata for a smaller pool, and move its data')
+    .description(
+      'Copies data blocks from behind the new end to free ones before it, then makes metadata of the\n' +
+        'smaller pool in OUT. META is only read, and stays good until the pool runs with OUT. OUT must be\n' +
+        'there, and large enough.',
+    )
+    .requiredOption('-i, --input <meta>', 'the metadata: a file or a block device')
+    .requiredOption('-o, --output <out>', 'where the new metadata goes: another one')
+    .requiredOption('--data <path>', 'the data of the pool: a file or a block device')
+    .requiredOption('--nr-blocks <n>', 'data blocks that the pool has then', positive)
+    .option('--no-copy', 'only make metadata, to try; it does not fit the data')
+    .option('--binary', 'metadata to metadata, not XML; so it is in any case')
+    .option('--force', 'even if OUT holds something already')
+    .option('--json', 'print the result as JSON')
+    .action(shrink);
+}
+
+async function shrink(flags: ShrinkFlags): Promise<void> {
+  refuseSame([flags.input, flags.output, flags.data]);
+  await withMetadata(flags.input, { isReadOnly: true }, async (from) => {
+    await withMetadata(flags.output, { isReadOnly: false }, async (to) => {
+      if (flags.force !== true) await refuseUsed(to);
+      if (!flags.copy) return await shrinkOnto(flags, { from, to, data: undefined });
+      await withData(flags.data, async (data) => await shrinkOnto(flags, { from, to, data }));
+    });
+  });
+}
+
+async function shrinkOnto(
+  flags: ShrinkFlags,
+  files: {
+    readonly from: MetadataFile;
+    readonly to: MetadataFile;
+    readonly data: DataFile | undefined;
+  },
+): Promise<void> {
+  const progress = new Progress();
+  const result = await shrinkPool({
+    ...files,
+    dataBlocks: flags.nrBlocks,
+    onProgress: (done, total) => progress.show(done, total, 'moved'),
+  }).finally(() => progress.clear());
+  if (flags.json === true) return printJson(result);
+  const { dataBlocks, dataBytes, movedBlocks, devices } = result;
+  const what = flags.copy ? 'moved' : 'would have to be moved';
+  print(
+    `${devices} devices in ${dataBlocks} data blocks (${formatSize(dataBytes)}); ` +
+      `${movedBlocks} blocks ${what}\n`,
+  );
+}
+
+interface TrimFlags {
+  readonly metadataDev: string;
+  readonly dataDev: string;
+  readonly json?: true;
+}
+
+function addTrim(pool: Command): void {
+  pool
+    .command('trim')
+    .summary('give back what no device of a pool maps')
+    .description(
+      'Discards the data blocks that no device of a pool maps, and that no metadata snapshot holds.',
+    )
+    .requiredOption('--metadata-dev <meta>', 'the metadata: a file or a block device')
+    .requiredOption('--data-dev <path>', 'the data: a file or a block device')
+    .option('--json', 'print the result as JSON')
+    .action(async (flags: TrimFlags) => {
+      refuseSame([flags.metadataDev, flags.dataDev]);
+      await withMetadata(flags.metadataDev, { isReadOnly: true }, async (metadata) => {
+        await withData(flags.dataDev, async (data) => {
+          const progress = new Progress();
+          const result = await trimPool(metadata, data, (done, total) => {
+            progress.show(done, total, 'looked at');
+          }).finally(() => progress.clear());
+          if (flags.json === true) return printJson(result);
+          const { freeBlocks, freeBytes } = result;
+          print(`discarded ${freeBlocks} data blocks (${formatSize(freeBytes)})\n`);
+        });
+      });
+    });
+}
+
+async function withData(path: string, use: (data: DataFile) => Promise<void>): Promise<void> {
+  const data = DataFile.open(path);
+  try {
+    await use(data);
+  } finally {
+    data.close();
+  }
+}
+
+function refuseSame(paths: readonly string[]): void {
+  const seen = new Map<string, string>();
+  for (const path of paths) {
+    const found = statSync(path, { throwIfNoEntry: false });
+    if (found === undefined) continue;
+    const id = `${found.dev}:${found.ino}`;
+    const other = seen.get(id);
+    if (other !== undefined) throw invalid(`${path}: is the same file as ${other}`);
+    seen.set(id, path);
+  }
+}
