@@ -1,7 +1,7 @@
 // lamina pool check, dump, restore, repair: the metadata of a pool that does not run.
 
 import { open } from 'node:fs/promises';
-import { type Command, InvalidArgumentError, Option } from 'commander';
+import { type Command, Option } from 'commander';
 import { DmError, errorText } from '../base/errors.ts';
 import { Status, statusOfError } from '../base/status.ts';
 import { type CheckResult, checkPool, clearNeedsCheck } from '../tools/thin/check.ts';
@@ -10,7 +10,6 @@ import { MetadataFile } from '../tools/thin/metadata-file.ts';
 import { PoolReader } from '../tools/thin/pool-reader.ts';
 import { repairPool } from '../tools/thin/repair.ts';
 import { repairLeaks } from '../tools/thin/repair-leaks.ts';
-import { type Region, reverseMap, type ReverseRun } from '../tools/thin/reverse-map.ts';
 import { restorePool } from '../tools/thin/restore.ts';
 import { CorruptBlockError, METADATA_BLOCK_BYTES } from '../persistent-data/block-kind.ts';
 import { EXIT_FAILED } from './errors.ts';
@@ -23,7 +22,6 @@ const EXIT_LOST = 3;
 export function addPoolTools(pool: Command): void {
   addCheck(pool);
   addDump(pool);
-  addReverseMap(pool);
   addRestore(pool);
   addRepair(pool);
 }
@@ -89,41 +87,6 @@ async function checked(file: MetadataFile, repairs: boolean): Promise<CheckResul
   const blocks = result.leaks.reduce((sum, { begin, end }) => sum + end - begin, 0);
   tell(`repaired: ${blocks} blocks were counted too often\n`);
   return await checkPool(file);
-}
-
-function addReverseMap(pool: Command): void {
-  pool
-    .command('rmap')
-    .summary('whose data blocks these are')
-    .description('Prints which devices have the data blocks of the regions, as thin_rmap does.')
-    .argument('<meta>', 'the metadata: a file or a block device')
-    .requiredOption(
-      '--region <begin..end>',
-      'data blocks, the end not included; repeatable',
-      region,
-    )
-    .option('--json', 'as JSON')
-    .action(async (meta: string, flags: { region: Region[]; json?: true }) => {
-      await withMetadata(meta, { isReadOnly: true }, async (file) => {
-        const runs = await reverseMap(await PoolReader.open(file), flags.region);
-        if (flags.json === true) print(`${JSON.stringify(runs, null, 2)}\n`);
-        else print(runs.map(lineOfRun).join(''));
-      });
-    });
-}
-
-function region(text: string, before: Region[] = []): Region[] {
-  const [, begin, end] = /^(\d+)\.\.(\d+)$/.exec(text) ?? [];
-  const made = { begin: Number(begin), end: Number(end) };
-  if (begin === undefined || !(made.begin < made.end) || !Number.isSafeInteger(made.end)) {
-    throw new InvalidArgumentError('expected BEGIN..END, such as 5..45, BEGIN below END');
-  }
-  return [...before, made];
-}
-
-function lineOfRun({ device, dataBegin, originBegin, length }: ReverseRun): string {
-  const data = `data ${dataBegin}..${dataBegin + length}`;
-  return `${data} -> thin(${device}) ${originBegin}..${originBegin + length}\n`;
 }
 
 function addDump(pool: Command): void {
