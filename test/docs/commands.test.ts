@@ -31,7 +31,7 @@ function wrongWith(call: string): string | undefined {
   if (isCut && /^[A-Z]/.test(words[at] ?? ''))
     return `'${name}' takes a command, not '${words[at]}'`;
   const unquoted = call.replaceAll(/'[^']*'|"[^"]*"/g, '');
-  for (const [, option = ''] of unquoted.matchAll(/(?<=[\s[])(--[a-z][a-z-]*)/g)) {
+  for (const [, option = ''] of unquoted.matchAll(/(?<=[\s[])(--[a-z][a-z0-9-]*)/g)) {
     if (option === '--help' || KNOWN.get(name)?.options.has(option) === true) continue;
     return `'${name}' has no ${option}`;
   }
@@ -117,7 +117,7 @@ for (const page of MAN) {
     const heads = section.matchAll(/^(?:\|((?:[^|\\]|\\.)*)\||- \*\*(.*?)\*\* –)/gm);
     const described = new Set<string>();
     for (const [, cell = '', item = ''] of heads) {
-      for (const [, option = ''] of `${cell}${item}`.matchAll(/(?:^|[\s`*])(--[a-z][a-z-]*)/g)) {
+      for (const [, option = ''] of `${cell}${item}`.matchAll(/(?:^|[\s`*])(--[a-z][a-z0-9-]*)/g)) {
         described.add(option);
       }
     }
