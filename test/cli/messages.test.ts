@@ -3,7 +3,15 @@
 
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
-import { chmodSync, mkdirSync, mkdtempSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
+import {
+  chmodSync,
+  cpSync,
+  mkdirSync,
+  mkdtempSync,
+  rmSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
@@ -126,13 +134,14 @@ interface Outcome {
 }
 
 function run(call: string, before = ''): Promise<Outcome> {
-  // Of its own: another call may be a daemon.
-  const home = mkdtempSync(join(folder, 'home-'));
+  // Of its own: another call may be a daemon, or have a disk open.
+  const home = mkdtempSync(join(tmpdir(), 'lamina-call-'));
+  cpSync(folder, home, { recursive: true });
   const child = spawn(
     '/bin/sh',
     ['-c', `${before} exec "${process.execPath}" "${LAMINA}" ${call}`],
     {
-      cwd: folder,
+      cwd: home,
       stdio: ['ignore', 'pipe', 'pipe'],
       timeout: 60_000,
       env: { ...process.env, XDG_RUNTIME_DIR: home, XDG_STATE_HOME: home, LAMINA_TRACE: '' },
@@ -144,7 +153,10 @@ function run(call: string, before = ''): Promise<Outcome> {
   child.stderr.on('data', (chunk: Buffer) => void (stderr += chunk.toString()));
   return new Promise((resolve, reject) => {
     child.once('error', reject);
-    child.once('close', (status) => resolve({ status, stdout, stderr }));
+    child.once('close', (status) => {
+      rmSync(home, { recursive: true });
+      resolve({ status, stdout, stderr });
+    });
   });
 }
 

@@ -36,7 +36,10 @@ const ALL = ['data', 'edges', 'zeroes', 'extents', 'stable', 'flush', 'fua', 'cr
 
 const GOOD = [
   ['nbdkit', 'nbdkit -f -U {socket} nbd {backing}'],
-  ['nbdkit with its cache filter', 'nbdkit -f -U {socket} --filter=cache nbd {backing}'],
+  [
+    'nbdkit, its cache filter written through',
+    'nbdkit -f -U {socket} --filter=cache nbd {backing} cache=writethrough',
+  ],
   ['qemu-nbd', 'qemu-nbd -t -k {socket} -f raw {backing}'],
   ['lamina, uring or node', `'${LAMINA}' serve {backing} --unix {socket}`],
   ['lamina, node', `'${LAMINA}' serve {backing} --engine node --unix {socket}`],
@@ -72,6 +75,15 @@ test(`a server that acknowledges flush without doing it is found, LAMINA_SEED=${
     result.passed.filter((name) => name === 'data' || name === 'edges'),
     ['data', 'edges'],
   );
+});
+
+test(`a server that calls what it has in its cache a hole is found, LAMINA_SEED=${SEED}`, async () => {
+  // The filter asks what is below the cache, where the data will be after a flush.
+  const command = 'nbdkit -f -U {socket} --filter=cache nbd {backing}';
+  const load = ['--only', 'extents', '--scale', '160'];
+  const result = await conformance(...load, '--serve', command);
+  assert.deepEqual(result.failed, ['extents'], result.text);
+  assert.match(result.text, /is called empty/);
 });
 
 test(`a server that writes through and never flushes is found, LAMINA_SEED=${SEED}`, async () => {

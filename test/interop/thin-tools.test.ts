@@ -297,20 +297,6 @@ describe('lamina pool and the real tools', { skip }, () => {
     assert.deepEqual(JSON.parse(goodLamina('pool', 'check', '--json', file)), clean);
   });
 
-  it('whose data blocks these are: as thin_rmap says', async () => {
-    const file = await pool('metadata', SEED + 70, 120);
-    const prng = new Prng(SEED + 70);
-    for (let i = 0; i < 4; i++) {
-      const begin = prng.below(800);
-      const region = ['--region', `${begin}..${begin + prng.between(1, 900)}`];
-      const lines = (said: string): string[] => said.trimEnd().split('\n').sort();
-      assert.deepEqual(
-        lines(goodLamina('pool', 'rmap', ...region, file)),
-        lines(good('thin_rmap', ...region, file)),
-      );
-    }
-  });
-
   it('the needs-check flag goes only when all is good', async () => {
     const file = await pool('metadata', SEED + 50, 40);
     const xml = join(folder.path, 'dump.xml');

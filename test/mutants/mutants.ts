@@ -570,7 +570,7 @@ export const MUTANTS: readonly Mutant[] = [
   {
     name: 'nbd: block status begins a sector too late',
     file: 'frontends/nbd/block-status.js',
-    find: 'exported.device.extents(first, end - first, max)',
-    replace: 'exported.device.extents(Math.min(first + 1, end - 1), end - first, max)',
+    find: 'await tell(first, end - first, max)',
+    replace: 'await tell(Math.min(first + 1, end - 1), end - first, max)',
   },
 ];

@@ -3,12 +3,13 @@
 
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
-import { cpSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { cpSync, mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { type Mutant, MUTANTS } from './mutants.ts';
+import { spoiled } from './spoiled.ts';
 
 const DIST = fileURLToPath(new URL('../../', import.meta.url));
 const RUNNER = join(DIST, 'test/mutants/run-suite.js');
@@ -50,12 +51,6 @@ async function judge(root: string, timeoutMs: number, what = 'stacks nbd'): Prom
   return { isKilled: false, by: '' };
 }
 
-function flexible(piece: string): RegExp {
-  const words = piece.trim().split(/\s+/);
-  const escaped = words.map((w) => w.replaceAll(/[.*+?^${}()|[\]\\]/g, String.raw`\$&`));
-  return new RegExp(escaped.join(String.raw`\s+`), 'g');
-}
-
 /** A copy of the built sources with the bug in it. */
 function plant(mutant: Mutant, index: number): string {
   const root = join(TREES, String(index));
@@ -65,15 +60,7 @@ function plant(mutant: Mutant, index: number): string {
     recursive: true,
     filter: (path) => !/\.(d\.ts|map|test\.js)$/.test(path),
   });
-  const file = join(root, mutant.file);
-  const text = readFileSync(file, 'utf8');
-  const pattern = flexible(mutant.find);
-  const count = text.match(pattern)?.length ?? 0;
-  assert.equal(count, 1, `mutant '${mutant.name}': '${mutant.find}' is ${count} times in ${file}`);
-  writeFileSync(
-    file,
-    text.replace(pattern, () => mutant.replace),
-  );
+  writeFileSync(join(root, mutant.file), spoiled(DIST, mutant));
   return root;
 }
 
