@@ -8,6 +8,7 @@ import { addLuksHeader } from './luks-header.ts';
 import { addLuksKeys } from './luks-keys.ts';
 import { addLuksOpen } from './luks-open.ts';
 import { addLuksToken } from './luks-token.ts';
+import { JSON_DONE } from './output.ts';
 
 export function addLuks(program: Command): void {
   const luks = program
@@ -34,7 +35,7 @@ function addJson(command: Command): void {
     const isVerb = verb.commands.length === 0;
     if (!isVerb) addJson(verb);
     else if (verb.options.every(({ long }) => long !== '--json')) {
-      verb.option('--json', 'print as JSON what was done');
+      verb.option('--json', JSON_DONE);
     }
   }
 }

@@ -41,6 +41,9 @@ export interface JsonFlag {
   readonly json?: true;
 }
 
+/** The help of --json where a verb changes something. */
+export const JSON_DONE = 'print as JSON what was done';
+
 /** What a command has done: `value` for a program that called with --json, else `text`, which may be empty. */
 export function printDone(flags: JsonFlag, value: object, text = ''): void {
   if (flags.json === true) printJson(value);

@@ -26,3 +26,14 @@ test('a call loads its own command; help, completion and what is unknown need al
     assert.deepEqual(namesOf(await programFor(argv)), all, argv.join(' '));
   }
 });
+
+test('every command that ends takes --json; completion prints a script', async () => {
+  const without: string[] = [];
+  const visit = (command: Command, path: string): void => {
+    const isLeaf = command.commands.length === 0;
+    if (isLeaf && command.options.every(({ long }) => long !== '--json')) without.push(path);
+    for (const child of command.commands) visit(child, `${path} ${child.name()}`.trimStart());
+  };
+  visit(await makeProgram(), '');
+  assert.deepEqual(without, ['completion']);
+});

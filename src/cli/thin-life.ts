@@ -6,12 +6,16 @@ import { invalid } from '../base/errors.ts';
 import { formatSize, SECTOR_BYTES } from '../base/units.ts';
 import { escapeArg, splitArgs } from '../dm/table-text.ts';
 import { call } from './daemon-call.ts';
-import { print, shownName } from './output.ts';
+import { JSON_DONE, type JsonFlag, print, printDone, printJson, shownName } from './output.ts';
 import { confirm } from './confirm.ts';
 import { thinId } from './thin-tools.ts';
-import { oneLine, size, type Volume, volumesOf } from './thin-verbs.ts';
+import { devicesOf, oneLine, size, type Volume, volumesOf } from './thin-verbs.ts';
 
-interface Resize {
+interface Activate extends JsonFlag {
+  readonly size: number;
+}
+
+interface Resize extends JsonFlag {
   readonly size: number;
   readonly force?: true;
 }
@@ -25,16 +29,19 @@ export function addThinLife(thin: Command): void {
     .command('activate <pool> <id> <name>')
     .description('make a mapped device of a volume that is in its pool only')
     .requiredOption('--size <size>', 'its size: the pool does not know it', size)
-    .action(async (pool: string, idText: string, name: string, o: { readonly size: number }) => {
-      await activateId(pool, thinId(idText), name, o.size);
+    .option('--json', JSON_DONE)
+    .action(async (pool: string, idText: string, name: string, o: Activate) => {
+      await activateId(pool, thinId(idText), name, o);
     });
   thin
     .command('deactivate <name>')
     .description('remove the mapped device of a volume; the volume stays in its pool')
+    .option('--json', JSON_DONE)
     .action(deactivate);
   thin
     .command('delete <name> [id]')
     .description('take a volume and its data away: NAME, or the one of pool NAME with this id')
+    .option('--json', JSON_DONE)
     .action(deleteVolume);
   thin
     .command('list <pool>')
@@ -42,7 +49,7 @@ export function addThinLife(thin: Command): void {
     .option('--json', 'as JSON')
     .action(async (pool: string, o: { readonly json?: boolean }) => {
       const volumes = await listed(pool);
-      if (o.json === true) print(`${JSON.stringify(volumes, null, 2)}\n`);
+      if (o.json === true) printJson(volumes);
       else print(volumes.map(lineOf).join(''));
     });
   thin
@@ -50,10 +57,11 @@ export function addThinLife(thin: Command): void {
     .description('give a volume another size; what is behind a shorter one stays in the pool')
     .requiredOption('--size <size>', 'its new size', size)
     .option('--force', 'make it shorter unasked, whatever clients were told')
+    .option('--json', JSON_DONE)
     .action(resize);
 }
 
-async function activateId(pool: string, id: number, name: string, bytes: number): Promise<void> {
+async function activateId(pool: string, id: number, name: string, o: Activate): Promise<void> {
   await oneLine('table', pool, 'thin-pool');
   const ids = (await devicesOf(pool)).map((device) => device.id);
   if (!ids.includes(id)) throw invalid(`pool ${pool}: has no volume with id ${id}`);
@@ -61,24 +69,28 @@ async function activateId(pool: string, id: number, name: string, bytes: number)
   if (active !== undefined) {
     throw invalid(`pool ${pool}: volume ${id} is active already, as ${active.name}`);
   }
-  const table = `0 ${bytes / SECTOR_BYTES} thin ${escapeArg(pool)} ${id}`;
+  const table = `0 ${o.size / SECTOR_BYTES} thin ${escapeArg(pool)} ${id}`;
   await call('create', { name, table });
+  printDone(o, { name, pool, id, sizeBytes: o.size });
 }
 
-async function deactivate(name: string): Promise<void> {
+async function deactivate(name: string, o: JsonFlag): Promise<void> {
   const line = await oneLine('table', name, 'thin');
   const [pool = '', id = ''] = splitArgs(line.params);
   await call('remove', name);
-  const bytes = line.lenSectors * SECTOR_BYTES;
-  print(`volume ${id} of ${shownName(pool)} is not active any more; its size was ${bytes} bytes\n`);
+  const sizeBytes = line.lenSectors * SECTOR_BYTES;
+  const was = `is not active any more; its size was ${sizeBytes} bytes`;
+  const text = `volume ${id} of ${shownName(pool)} ${was}`;
+  printDone(o, { name, pool, id: Number(id), sizeBytes }, text);
 }
 
-async function deleteVolume(name: string, idText: string | undefined): Promise<void> {
+async function deleteVolume(name: string, idText: string | undefined, o: JsonFlag): Promise<void> {
   if (idText === undefined) {
     const line = await oneLine('table', name, 'thin');
     const [pool = '', id = ''] = splitArgs(line.params);
     await call('remove', name);
     await call('message', pool, 0, `delete ${id}`);
+    printDone(o, { name, pool, id: Number(id) });
     return;
   }
   const id = thinId(idText);
@@ -88,16 +100,7 @@ async function deleteVolume(name: string, idText: string | undefined): Promise<v
     throw invalid(`pool ${name}: volume ${id} is active, as ${active.name}; delete that`);
   }
   await call('message', name, 0, `delete ${id}`);
-}
-
-async function devicesOf(pool: string): Promise<{ id: number; mappedBlocks: number }[]> {
-  const lines = (await call('message', pool, 0, 'devices')).split('\n');
-  return lines
-    .filter((line) => line !== '')
-    .map((line) => {
-      const [id = 0, mappedBlocks = 0] = line.split(' ').map(Number);
-      return { id, mappedBlocks };
-    });
+  printDone(o, { pool: name, id });
 }
 
 /** A pool that is missing, or fails, can still say which of its volumes are active. */
@@ -129,4 +132,5 @@ async function resize(name: string, o: Resize): Promise<void> {
   }
   await call('load', name, `0 ${o.size / SECTOR_BYTES} thin ${line.params}`);
   await call('resume', name);
+  printDone(o, { name, sizeBytes: o.size });
 }

@@ -13,7 +13,7 @@ import { escapeArg, splitArgs } from '../dm/table-text.ts';
 import { call } from './daemon-call.ts';
 import { WrongCall } from './errors.ts';
 import { findPool, type FoundPool, preparePoolFiles, removeMade } from './pool-files.ts';
-import { print, shownName } from './output.ts';
+import { JSON_DONE, type JsonFlag, print, printDone, printJson, shownName } from './output.ts';
 
 export function size(text: string): number {
   const bytes = parseSize(text);
@@ -49,7 +49,7 @@ function refuseCut(path: string, bytes: number): void {
   throw invalid(`${path}: has ${found.size} bytes, the pool has ${bytes} there: it was cut`);
 }
 
-interface CreatePool {
+interface CreatePool extends JsonFlag {
   readonly metadata: string;
   readonly data: string;
   readonly size?: number;
@@ -75,19 +75,21 @@ export function addPoolVerbs(pool: Command): void {
     .option('--skip-zeroing', 'do not zero what a first write leaves of a block')
     .option('--error-if-no-space', 'fail writes at once when the pool is full')
     .option('--force', 'even if the files hold something known; a pool is opened all the same')
+    .option('--json', JSON_DONE)
     .action(async (name: string, o: CreatePool) => await createPool(name, o));
   pool
     .command('grow <name>')
     .description('make a pool larger, in use')
     .requiredOption('--size <size>', 'how much data it can have then', size)
-    .action(async (name: string, o: { readonly size: number }) => await growPool(name, o.size));
+    .option('--json', JSON_DONE)
+    .action(growPool);
   pool
     .command('status [name]')
     .description('what a pool has and what its volumes use; all pools without a name')
     .option('--json', 'as JSON')
     .action(async (name: string | undefined, o: { readonly json?: boolean }) => {
       const reports = name === undefined ? await reportPools() : [await reportPool(name)];
-      if (o.json === true) print(`${JSON.stringify(reports, null, 2)}\n`);
+      if (o.json === true) printJson(reports);
       else for (const report of reports) printReport(report);
     });
 }
@@ -122,7 +124,8 @@ async function createPool(name: string, o: CreatePool): Promise<void> {
     throw error;
   }
   const what = found === undefined ? 'created' : 'opened, it was there';
-  print(`${shownName(name)}: ${what}: ${formatSize(bytes)} of data\n`);
+  const text = `${shownName(name)}: ${what}: ${formatSize(bytes)} of data`;
+  printDone(o, { name, created: found === undefined, dataBytes: bytes, blockBytes }, text);
 }
 
 /** A pool that is there keeps its sizes: to open it changes nothing. */
@@ -171,7 +174,12 @@ export async function oneLine(
   throw invalid(`device ${name}: is no ${type}: its table is '${line?.type ?? 'empty'}'`);
 }
 
-async function growPool(name: string, bytes: number): Promise<void> {
+interface Sized extends JsonFlag {
+  readonly size: number;
+}
+
+async function growPool(name: string, o: Sized): Promise<void> {
+  const { size: bytes } = o;
   const line = await oneLine('table', name, 'thin-pool');
   const [metadata = '', data = '', block = '0', ...rest] = splitArgs(line.params);
   const blockBytes = Number(block) * SECTOR_BYTES;
@@ -190,6 +198,7 @@ async function growPool(name: string, bytes: number): Promise<void> {
   const words = [escapeArg(metadata), escapeArg(data), block, ...rest].join(' ');
   await call('load', name, `0 ${bytes / SECTOR_BYTES} thin-pool ${words}`);
   await call('resume', name);
+  printDone(o, { name, dataBytes: bytes });
 }
 
 export interface Volume {
@@ -332,19 +341,35 @@ export function addThinVerbs(thin: Command): void {
     .command('create <pool> <name>')
     .description('make an empty volume')
     .requiredOption('--size <size>', 'its size; the pool may have less', size)
-    .action(async (pool: string, name: string, o: { readonly size: number }) => {
+    .option('--json', JSON_DONE)
+    .action(async (pool: string, name: string, o: Sized) => {
       await oneLine('table', pool, 'thin-pool');
       const id = await newId(pool, 'create_thin');
       await activate(pool, name, id, o.size / SECTOR_BYTES);
+      printDone(o, { name, pool, id, sizeBytes: o.size });
     });
   thin
     .command('snapshot <volume> <name>')
     .description('make a volume that has everything another has now')
-    .action(async (volume: string, name: string) => {
+    .option('--json', JSON_DONE)
+    .action(async (volume: string, name: string, o: JsonFlag) => {
       const line = await oneLine('table', volume, 'thin');
       const [pool = '', origin = ''] = splitArgs(line.params);
       const id = await newId(pool, 'create_snap', origin);
       await activate(pool, name, id, line.lenSectors);
+      const sizeBytes = line.lenSectors * SECTOR_BYTES;
+      printDone(o, { name, pool, id, origin: Number(origin), sizeBytes });
+    });
+}
+
+/** All volumes that are in a pool, active or not. */
+export async function devicesOf(pool: string): Promise<{ id: number; mappedBlocks: number }[]> {
+  const lines = (await call('message', pool, 0, 'devices')).split('\n');
+  return lines
+    .filter((line) => line !== '')
+    .map((line) => {
+      const [id = 0, mappedBlocks = 0] = line.split(' ').map(Number);
+      return { id, mappedBlocks };
     });
 }
 
@@ -354,14 +379,14 @@ export async function newId(
   verb: string,
   ...words: readonly string[]
 ): Promise<number> {
-  const used = new Set((await volumesOf(pool)).map((v) => v.id));
+  const used = new Set((await devicesOf(pool)).map((device) => device.id));
   for (let id = 1; id <= 0xffffff; id++) {
     if (used.has(id)) continue;
     try {
       await call('message', pool, 0, [verb, id, ...words].join(' '));
       return id;
     } catch (error) {
-      // A volume that is not active.
+      // Made by another client meanwhile.
       if (!(error instanceof DmError && error.status === Status.Exists)) throw error;
     }
   }

@@ -13,7 +13,7 @@ import { formatVolume, readSuper, treeStart, verifyVolume } from '../tools/verit
 import { call } from './daemon-call.ts';
 import { EXIT_FAILED, WrongCall } from './errors.ts';
 import { notNegative, positive, repeated } from './option-values.ts';
-import { type JsonFlag, print, printDone } from './output.ts';
+import { JSON_DONE, type JsonFlag, print, printDone } from './output.ts';
 import { Progress } from './progress.ts';
 
 interface Flags {
@@ -103,7 +103,7 @@ export function addVerity(program: Command): void {
     .command('close')
     .summary('remove a mapped device')
     .argument('<name>', 'of the mapped device')
-    .option('--json', 'print as JSON what was done')
+    .option('--json', JSON_DONE)
     .action(async (name: string, flags: JsonFlag) => {
       await call('remove', name);
       printDone(flags, { closed: name });

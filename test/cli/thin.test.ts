@@ -12,6 +12,42 @@ function qemuIo(uri: string, ...commands: string[]): string {
   return execFileSync('qemu-io', ['-f', 'raw', ...args, uri], { encoding: 'utf8' });
 }
 
+test('what verbs have done is told as JSON to programs', async () => {
+  const d = desk();
+  try {
+    await d.start();
+    const done = (...args: string[]): unknown => JSON.parse(d.ok([...args, '--json']));
+    const files = ['--data', 'data', '--metadata', 'meta'];
+    const pool = { name: 'p', dataBytes: 16 << 20, blockBytes: 65536 };
+    const made = done('pool', 'create', 'p', ...files, '--size', '16M');
+    assert.deepEqual(made, { ...pool, created: true });
+    d.ok(['remove', 'p']);
+    assert.deepEqual(done('pool', 'create', 'p', ...files), { ...pool, created: false });
+    const grown = done('pool', 'grow', 'p', '--size', '32M');
+    assert.deepEqual(grown, { name: 'p', dataBytes: 32 << 20 });
+
+    const volume = { name: 'v', pool: 'p', id: 1, sizeBytes: 1 << 20 };
+    assert.deepEqual(done('thin', 'create', 'p', 'v', '--size', '1M'), volume);
+    const snapshot = { name: 's', pool: 'p', id: 2, origin: 1, sizeBytes: 1 << 20 };
+    assert.deepEqual(done('thin', 'snapshot', 'v', 's'), snapshot);
+    assert.deepEqual(done('thin', 'deactivate', 'v'), volume);
+    const again = done('thin', 'activate', 'p', '1', 'w', '--size', '2M');
+    assert.deepEqual(again, { ...volume, name: 'w', sizeBytes: 2 << 20 });
+    const resized = done('thin', 'resize', 'w', '--size', '4M');
+    assert.deepEqual(resized, { name: 'w', sizeBytes: 4 << 20 });
+    assert.deepEqual(done('thin', 'delete', 's'), { name: 's', pool: 'p', id: 2 });
+    d.ok(['thin', 'deactivate', 'w']);
+    // The id of a volume that is not active is taken.
+    const next = done('thin', 'create', 'p', 'x', '--size', '1M');
+    assert.deepEqual(next, { name: 'x', pool: 'p', id: 2, sizeBytes: 1 << 20 });
+    assert.deepEqual(done('thin', 'delete', 'p', '1'), { pool: 'p', id: 1 });
+    await d.end();
+  } catch (error) {
+    await d.end().catch(() => undefined);
+    throw error;
+  }
+});
+
 test('a pool is made, used, grown and looked at; volumes come, are copied and go', async () => {
   const d = desk();
   try {
