@@ -23,13 +23,13 @@ export interface OpenedDisk {
 }
 
 /** A name for what this process makes in the daemon and takes away again. */
-export function ownName(what: 'backup' | 'restore'): string {
+export function ownName(what: 'backup' | 'restore' | 'luks'): string {
   return `lamina-${what}-${process.pid}-${startOf(process.pid)}`;
 }
 
 /** Whether a name is that of a process which is gone. */
 export function isLeftBehind(name: string): boolean {
-  const [, pid, start] = /^lamina-(?:backup|restore)-(\d+)-(\d+)$/.exec(name) ?? [];
+  const [, pid, start] = /^lamina-(?:backup|restore|luks)-(\d+)-(\d+)$/.exec(name) ?? [];
   return pid !== undefined && String(startOf(Number(pid))) !== start;
 }
 
@@ -57,7 +57,7 @@ export async function openDaemonDisk(
   try {
     const socket = encodeURIComponent(commandsSocketPath());
     const uri = `nbd+unix:///${encodeURIComponent(name)}?socket=${socket}&reconnect=0`;
-    const opened = await openDisk(uri, isReadOnly);
+    const opened = await openReferenceDisk(uri, isReadOnly);
     return {
       disk: opened.disk,
       close: async () => {
@@ -72,10 +72,11 @@ export async function openDaemonDisk(
 
 /** Opens a file or a block device. Throws DmError. */
 export async function openFileDisk(path: string): Promise<OpenedDisk> {
-  return await openDisk(resolve(path), false);
+  return await openReferenceDisk(resolve(path), false);
 }
 
-async function openDisk(reference: string, readOnly: boolean): Promise<OpenedDisk> {
+/** Opens what a table could name, but for mapped devices. Throws DmError. */
+export async function openReferenceDisk(reference: string, readOnly: boolean): Promise<OpenedDisk> {
   const engine = new NodeEngine(new Arena(BUFFER_BYTES));
   try {
     const device = await openBackend(reference, { readOnly }, engine);

@@ -15,6 +15,7 @@ import { luksDeviceUuid } from '../tools/luks/luks-table.ts';
 import type { LuksVolume } from '../tools/luks/luks-volume.ts';
 import { openLuks } from '../tools/luks/open-luks.ts';
 import { makeFolders } from '../io/make-folders.ts';
+import { type OpenedIo, openRemote, type Place, placeOf } from './luks-place.ts';
 import { call } from './daemon-call.ts';
 import type { HeaderFlags } from './luks-options.ts';
 import { tell } from './output.ts';
@@ -35,21 +36,94 @@ export async function withVolume<T>(
   image: string,
   flags: HeaderFlags,
   options: { readonly isReadOnly: boolean; readonly isAlone?: boolean },
-  use: (volume: Volume, file: LuksFile) => Promise<T>,
+  use: (volume: Volume) => Promise<T>,
 ): Promise<T> {
-  const { isReadOnly } = options;
   const path = flags.header ?? image;
+  // Who only looks need not be told that a header is meant for another device.
+  const isDetached = flags.header !== undefined || options.isReadOnly;
+  const opened = await openPlace(path, options);
+  let result: T;
+  try {
+    const volume = await opened.read(() => openLuks(opened.io, { isDetached }));
+    await opened.fetch(volume.headerBytes);
+    for (const note of volume.notes) tell(`note: ${note}\n`);
+    result = await use(volume);
+  } catch (error) {
+    await opened.close().catch(() => {});
+    throw error;
+  }
+  await opened.close();
+  return result;
+}
+
+/** Opens what has the header, or is to get one, locked if it is to be written. Throws DmError. */
+export async function openPlace(
+  path: string,
+  options: { readonly isReadOnly: boolean; readonly isAlone?: boolean },
+): Promise<OpenedIo> {
+  const { isReadOnly, isAlone = false } = options;
+  const place = await placeOf(path);
+  if (place.kind !== 'file') return await openShared(path, place, { isReadOnly, isAlone });
   const { file, release } = isReadOnly
     ? { file: LuksFile.open(path, { isReadOnly }), release: () => {} }
-    : await openLocked(path, options.isAlone === true);
+    : await openLocked(path, isAlone);
+  return {
+    io: file,
+    read: async (look) => await Promise.resolve(look()),
+    fetch: async () => await Promise.resolve(),
+    close: async () => {
+      file.close();
+      release();
+      await Promise.resolve();
+    },
+  };
+}
+
+/** A mapped device may be in use by its volume, which leaves the header alone; by nobody else. */
+async function openShared(
+  path: string,
+  place: Exclude<Place, { kind: 'file' }>,
+  options: { readonly isReadOnly: boolean; readonly isAlone: boolean },
+): Promise<OpenedIo> {
+  const { isReadOnly, isAlone } = options;
+  if (isReadOnly) return await openRemote(path, place, { isReadOnly, isAlone: false });
+  const release = lockHeaders(path);
   try {
-    // Who only looks need not be told that a header is meant for another device.
-    const volume = openLuks(file, { isDetached: flags.header !== undefined || isReadOnly });
-    for (const note of volume.notes) tell(`note: ${note}\n`);
-    return await use(volume, file);
-  } finally {
-    file.close();
+    const isOpen = !isAlone && place.kind === 'mapped' && (await isOpenVolume(path, place));
+    const opened = await openRemote(path, place, { isReadOnly, isAlone: !isOpen });
+    const close = async (): Promise<void> => {
+      try {
+        await opened.close();
+      } finally {
+        release();
+      }
+    };
+    return { ...opened, close };
+  } catch (error) {
     release();
+    throw error;
+  }
+}
+
+/** Whether the one user of a mapped device is the volume on it. */
+async function isOpenVolume(
+  path: string,
+  place: { readonly kind: 'mapped'; readonly name: string },
+): Promise<boolean> {
+  if ((await call('info', place.name)).openCount !== 1) return false;
+  const opened = await openRemote(path, place, { isReadOnly: true, isAlone: false });
+  try {
+    const volume = await opened.read(() => openLuks(opened.io, { isDetached: true }));
+    for (const { name } of await devicesOf(volume)) {
+      const deps = await call('deps', name);
+      if (deps.some((dep) => dep.isMapped && dep.name === place.name)) return true;
+    }
+    return false;
+  } catch (error) {
+    if (error instanceof DmError) return false;
+    throw error;
+  } finally {
+    await opened.close();
   }
 }
 

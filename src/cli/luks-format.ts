@@ -7,9 +7,12 @@ import { Status } from '../base/status.ts';
 import { SECTOR_BYTES } from '../base/units.ts';
 import { findSignature } from '../tools/luks/known-signatures.ts';
 import { type FormatPlan, formatLuks, planFormat } from '../tools/luks/format-luks.ts';
-import { LuksFile } from '../tools/luks/luks-io.ts';
+import { LuksFile, type LuksIo } from '../tools/luks/luks-io.ts';
 import { openLuks } from '../tools/luks/open-luks.ts';
+import { closeAll } from '../base/close-all.ts';
 import { WrongCall } from './errors.ts';
+import { openPlace } from './luks-file.ts';
+import { type OpenedIo, placeOf } from './luks-place.ts';
 import { readVolumeKey } from './luks-key-files.ts';
 import {
   checkKdf,
@@ -85,44 +88,51 @@ export function addLuksFormat(luks: Command): void {
 }
 
 async function format_(image: string, flags: FormatFlags): Promise<void> {
-  const data = LuksFile.open(image, { isReadOnly: false });
-  let header: LuksFile | undefined;
+  const data = await openPlace(image, { isReadOnly: false, isAlone: true });
+  let header: OpenedIo | undefined;
   try {
-    const isNewHeader = flags.header !== undefined && !existsSync(flags.header);
-    const isDetached = flags.header !== undefined;
-    if (flags.header !== undefined && !isNewHeader) {
-      header = LuksFile.open(flags.header, { isReadOnly: false });
+    const path = flags.header;
+    const isNew = path !== undefined && (await isNewFile(path));
+    const isDetached = path !== undefined;
+    if (isDetached && !isNew) {
+      header = await openPlace(path, { isReadOnly: false, isAlone: true });
     }
-    refuseUsed(header ?? data, flags, isNewHeader);
-    const options = planOf(flags, data, isDetached);
+    const place = header ?? data;
+    await place.read(() => refuseUsed(place.io, flags, isNew));
+    const options = planOf(flags, data.io, isDetached);
     const layout = planFormat(options);
     if (flags.batchMode !== true) {
-      await confirm(`This overwrites data on ${flags.header ?? image} irrevocably.`);
+      await confirm(`This overwrites data on ${path ?? image} irrevocably.`);
     }
     const passphrase = await readSecret(flags, `Enter passphrase for ${image}`, { isNew: true });
+    let made: LuksFile | undefined;
     try {
-      if (flags.header !== undefined && isNewHeader) {
-        header = LuksFile.create(flags.header, layout.headerBytes);
-      }
+      if (isNew) made = LuksFile.create(path, layout.headerBytes);
       const hash = options.hash;
       const keyBytes = options.slotKeyBytes ?? options.keyBytes;
       const kdf = await chooseKdf(flags, { version: options.version, hash, keyBytes });
-      header?.lengthen(layout.headerBytes);
-      const target = header ?? data;
+      if (header?.io instanceof LuksFile) header.io.lengthen(layout.headerBytes);
+      await place.fetch(layout.headerBytes);
+      const target = made ?? place.io;
       await formatLuks(target, passphrase, { ...options, kdf });
       const { uuid } = openLuks(target, { isDetached });
       printDone(flags, { type: flags.type, uuid, keySlot: options.slot ?? 0 });
     } finally {
+      made?.close();
       passphrase.fill(0);
       options.volumeKey?.fill(0);
     }
   } finally {
-    header?.close();
-    data.close();
+    await closeAll([async () => await header?.close(), async () => await data.close()]);
   }
 }
 
-function refuseUsed(target: LuksFile, flags: FormatFlags, isNewHeader: boolean): void {
+/** Whether --header names a file that is to be made. */
+async function isNewFile(path: string): Promise<boolean> {
+  return (await placeOf(path)).kind === 'file' && !existsSync(path);
+}
+
+function refuseUsed(target: LuksIo, flags: FormatFlags, isNewHeader: boolean): void {
   if (flags.force === true || isNewHeader) return;
   let found = findSignature(target);
   if (found === undefined) {
@@ -139,7 +149,7 @@ function refuseUsed(target: LuksFile, flags: FormatFlags, isNewHeader: boolean):
   throw new DmError(Status.Exists, text);
 }
 
-function planOf(flags: FormatFlags, data: LuksFile, isDetached: boolean): FormatPlan {
+function planOf(flags: FormatFlags, data: LuksIo, isDetached: boolean): FormatPlan {
   const version = flags.type === 'luks1' ? 1 : 2;
   const hash = flags.hash ?? 'sha256';
   const volumeKey =
@@ -173,7 +183,7 @@ function planOf(flags: FormatFlags, data: LuksFile, isDetached: boolean): Format
 }
 
 /** 4096 where nothing is lost by it. */
-function sectorBytes(version: 1 | 2, data: LuksFile, flags: FormatFlags): number {
+function sectorBytes(version: 1 | 2, data: LuksIo, flags: FormatFlags): number {
   const offset = (flags.offset ?? 0) * SECTOR_BYTES;
   const align = (flags.alignPayload ?? 0) * SECTOR_BYTES;
   const isWhole = [data.sizeBytes, offset, align].every((bytes) => bytes % 4096 === 0);

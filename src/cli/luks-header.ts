@@ -5,10 +5,10 @@ import { type Command, Option } from 'commander';
 import { DmError, invalid } from '../base/errors.ts';
 import { backupBytes, backupHeader, restoreHeader, restoreMismatch } from '../tools/luks/backup.ts';
 import { convertToLuks1, convertToLuks2 } from '../tools/luks/convert.ts';
-import { LuksFile } from '../tools/luks/luks-io.ts';
+import { LuksFile, type LuksIo } from '../tools/luks/luks-io.ts';
 import type { LuksVolume } from '../tools/luks/luks-volume.ts';
 import { openLuks } from '../tools/luks/open-luks.ts';
-import { withVolume } from './luks-file.ts';
+import { openPlace, withVolume } from './luks-file.ts';
 import { type HeaderFlags, withHeader } from './luks-options.ts';
 import { confirm } from './luks-secret.ts';
 import { printDone } from './output.ts';
@@ -63,9 +63,11 @@ function addRestore(luks: Command): void {
     .option('-q, --batch-mode', 'do not ask whether to go on')
     .action(async (image: string, path: string, flags: ConfirmFlags) => {
       await withVolume(path, {}, { isReadOnly: true }, async (backup) => {
-        const to = LuksFile.open(flags.header ?? image, { isReadOnly: false });
+        const place = await openPlace(flags.header ?? image, { isReadOnly: false, isAlone: true });
+        const to = place.io;
         try {
-          const current = tryOpen(to);
+          const current = await place.read(() => tryOpen(to));
+          await place.fetch(backup.headerBytes);
           const mismatch = restoreMismatch(backup, current);
           if (mismatch !== undefined) throw invalid(`${path}: does not fit ${image}: ${mismatch}`);
           if (flags.batchMode !== true) {
@@ -75,14 +77,14 @@ function addRestore(luks: Command): void {
           await restoreHeader(backup, to);
           printDone(flags, { uuid: backup.uuid });
         } finally {
-          to.close();
+          await place.close();
         }
       });
     });
   withHeader(restore);
 }
 
-function tryOpen(file: LuksFile): LuksVolume | undefined {
+function tryOpen(file: LuksIo): LuksVolume | undefined {
   try {
     return openLuks(file, { isDetached: true });
   } catch (error) {

@@ -1,19 +1,17 @@
 // lamina luks open, close, resize: volumes as mapped devices of the daemon.
 
-import { closeSync, openSync } from 'node:fs';
-import { resolve } from 'node:path';
 import type { Command } from 'commander';
-import { DmError, errorText, invalid } from '../base/errors.ts';
-import { Status, statusOfError } from '../base/status.ts';
+import { DmError, invalid } from '../base/errors.ts';
+import { Status } from '../base/status.ts';
 import type { ListedDevice } from '../daemon/answers.ts';
 import type { CreateOptions } from '../dm/control.ts';
-import { fileSizeBytes } from '../io/file-size.ts';
 import { luksDeviceUuid, luksTable } from '../tools/luks/luks-table.ts';
 import type { LuksVolume } from '../tools/luks/luks-volume.ts';
 import { resizeSegment } from '../tools/luks/resize.ts';
 import { call } from './daemon-call.ts';
 import { WrongCall } from './errors.ts';
 import { devicesOf, withVolume } from './luks-file.ts';
+import { bytesAt, placeOf, referenceOf } from './luks-place.ts';
 import {
   size,
   type UnlockFlags,
@@ -91,18 +89,19 @@ export function addLuksOpen(luks: Command): void {
 async function openVolume(image: string, name: string | undefined, flags: MapFlags): Promise<void> {
   if (flags.table !== true && flags.showKeys === true)
     throw new WrongCall('--show-keys: needs --table');
+  const data = await dataPlace(image);
   await withVolume(image, flags, { isReadOnly: true }, async (volume) => {
     checkAttached(volume, flags);
     if (flags.table === true && flags.showKeys !== true) {
-      print(`${tableOf(volume, image, flags, HIDDEN_KEY)}\n`);
+      print(`${tableOf(volume, data, flags, HIDDEN_KEY)}\n`);
       return;
     }
     if (flags.table !== true) await refuseOpen(volume, name);
     // Refused before a passphrase is asked for.
-    tableOf(volume, image, flags, HIDDEN_KEY);
+    tableOf(volume, data, flags, HIDDEN_KEY);
     const { volumeKey } = await unlockVolume(volume, flags, undefined, { isTokenTried: true });
     try {
-      const table = tableOf(volume, image, flags, volumeKey.toString('hex'));
+      const table = tableOf(volume, data, flags, volumeKey.toString('hex'));
       if (flags.table === true) print(`${table}\n`);
       else await create(volume, name ?? '', table, flags);
     } finally {
@@ -122,28 +121,25 @@ function checkAttached(volume: LuksVolume, flags: MapFlags): void {
   );
 }
 
-function tableOf(volume: LuksVolume, image: string, flags: MapFlags, key: string): string {
+interface DataPlace {
+  /** As a table names it. */
+  readonly reference: string;
+  readonly sizeBytes: number;
+}
+
+async function dataPlace(image: string): Promise<DataPlace> {
+  const place = await placeOf(image);
+  return { reference: referenceOf(place), sizeBytes: await bytesAt(place) };
+}
+
+function tableOf(volume: LuksVolume, data: DataPlace, flags: MapFlags, key: string): string {
   return luksTable(volume, {
     key,
-    device: resolve(image),
-    deviceBytes: bytesOf(image),
+    device: data.reference,
+    deviceBytes: data.sizeBytes,
     flags: flags.allowDiscards === true ? ['allow_discards'] : [],
     lenSectors: flags.size,
   });
-}
-
-function bytesOf(path: string): number {
-  let fd: number;
-  try {
-    fd = openSync(path, 'r');
-  } catch (error) {
-    throw new DmError(statusOfError(error), `${path}: cannot open: ${errorText(error)}`);
-  }
-  try {
-    return fileSizeBytes(path, fd);
-  } finally {
-    closeSync(fd);
-  }
 }
 
 async function refuseOpen(volume: LuksVolume, name: string | undefined): Promise<void> {
@@ -211,6 +207,7 @@ async function resizeVolume(
     throw new WrongCall('luks resize: nothing to do: give NAME, --device-size or --dynamic');
   }
   const device = name === undefined ? undefined : await deviceNamed(name);
+  const data = await dataPlace(image);
   await withVolume(image, flags, { isReadOnly: !writes }, async (volume) => {
     if (device !== undefined && device.uuid !== luksDeviceUuid(volume, device.name)) {
       throw invalid(`device ${device.name}: is not that of ${image}`);
@@ -219,12 +216,12 @@ async function resizeVolume(
     const unlocked =
       device === undefined ? undefined : await unlockVolume(volume, flags, undefined, ways);
     try {
-      if (writes) await resizeSegment(volume, flags.deviceSize, bytesOf(image));
+      if (writes) await resizeSegment(volume, flags.deviceSize, data.sizeBytes);
       if (device === undefined || unlocked === undefined) {
         printDone(flags, { uuid: volume.uuid });
         return;
       }
-      const table = tableOf(volume, image, flags, unlocked.volumeKey.toString('hex'));
+      const table = tableOf(volume, data, flags, unlocked.volumeKey.toString('hex'));
       await call('load', device.name, table, { isReadOnly: device.isReadOnly });
       await call('suspend', device.name, {});
       await call('resume', device.name);

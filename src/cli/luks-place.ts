@@ -1,0 +1,123 @@
+// What IMAGE means to `lamina luks`: a file or a block device, a mapped device of the daemon, or an NBD export.
+//
+// A bare word is a mapped device if the daemon has one of that name, as in a table, else a file; where both are
+// there it is refused, because what is not meant could be lost. `./word` is always the file, `/dev/mapper/word` the
+// mapped device.
+
+import { closeSync, existsSync, openSync } from 'node:fs';
+import { resolve } from 'node:path';
+import { closeAll } from '../base/close-all.ts';
+import { DmError, errorText, invalid } from '../base/errors.ts';
+import { Status, statusOfError } from '../base/status.ts';
+import { SECTOR_BYTES } from '../base/units.ts';
+import { fileSizeBytes } from '../io/file-size.ts';
+import type { LuksIo } from '../tools/luks/luks-io.ts';
+import { StagedIo } from '../tools/luks/staged-io.ts';
+import { call } from './daemon-call.ts';
+import { openDaemonDisk, openReferenceDisk, ownName } from './daemon-disk.ts';
+
+export type Place =
+  | { readonly kind: 'file'; readonly path: string }
+  | { readonly kind: 'mapped'; readonly name: string }
+  | { readonly kind: 'remote'; readonly uri: string };
+
+const MAPPER = '/dev/mapper/';
+
+/** Throws DmError when a bare word is both a file and a mapped device. */
+export async function placeOf(image: string): Promise<Place> {
+  if (/^nbds?(?:\+\w+)?:\/\//.test(image)) return { kind: 'remote', uri: image };
+  if (image.startsWith(MAPPER) && !existsSync(image)) {
+    return { kind: 'mapped', name: image.slice(MAPPER.length) };
+  }
+  if (image.includes('/') || !(await isMapped(image))) return { kind: 'file', path: image };
+  if (!existsSync(image)) return { kind: 'mapped', name: image };
+  throw invalid(
+    `${image}: is a file here and a mapped device: say ./${image} or ${MAPPER}${image}`,
+  );
+}
+
+async function isMapped(name: string): Promise<boolean> {
+  try {
+    return (await call('list')).some((device) => device.name === name);
+  } catch (error) {
+    // No daemon, no mapped devices.
+    if (error instanceof DmError) return false;
+    throw error;
+  }
+}
+
+/** As a table names it. */
+export function referenceOf(place: Place): string {
+  if (place.kind === 'file') return resolve(place.path);
+  return place.kind === 'mapped' ? place.name : place.uri;
+}
+
+/** The size of what is there. Throws DmError. */
+export async function bytesAt(place: Place): Promise<number> {
+  if (place.kind === 'file') return bytesOfFile(place.path);
+  if (place.kind === 'mapped') {
+    return (await call('table', place.name)).reduce(
+      (bytes, line) => Math.max(bytes, (line.startSector + line.lenSectors) * SECTOR_BYTES),
+      0,
+    );
+  }
+  const opened = await openReferenceDisk(place.uri, true);
+  try {
+    return opened.disk.sizeBytes;
+  } finally {
+    await opened.close();
+  }
+}
+
+function bytesOfFile(path: string): number {
+  let fd: number;
+  try {
+    fd = openSync(path, 'r');
+  } catch (error) {
+    throw new DmError(statusOfError(error), `${path}: cannot open: ${errorText(error)}`);
+  }
+  try {
+    return fileSizeBytes(path, fd);
+  } finally {
+    closeSync(fd);
+  }
+}
+
+export interface OpenedIo {
+  readonly io: LuksIo;
+  /** Calls what only reads, as often as it takes to have fetched what it wants. */
+  read<T>(use: () => T): Promise<T>;
+  /** Fetches what will be read: so many bytes from the begin on. */
+  fetch(lenBytes: number): Promise<void>;
+  /** Throws DmError when something that was written is not durable. */
+  close(): Promise<void>;
+}
+
+/** Opens what is no file. `isAlone`: nobody else may use it meanwhile. Throws DmError. */
+export async function openRemote(
+  image: string,
+  place: Exclude<Place, { kind: 'file' }>,
+  options: { readonly isReadOnly: boolean; readonly isAlone: boolean },
+): Promise<OpenedIo> {
+  const { isReadOnly, isAlone } = options;
+  if (place.kind === 'mapped' && isAlone) await refuseUsed(image, place.name);
+  const opened =
+    place.kind === 'mapped'
+      ? await openDaemonDisk(place.name, { as: ownName('luks'), isReadOnly })
+      : await openReferenceDisk(place.uri, isReadOnly);
+  const io = new StagedIo(image, opened.disk);
+  return {
+    io,
+    read: async (use) => await io.staged(use),
+    fetch: async (lenBytes) => await io.fetch(0, lenBytes),
+    close: async () => {
+      await closeAll([async () => await io.finish(), async () => await opened.close()]);
+    },
+  };
+}
+
+async function refuseUsed(image: string, name: string): Promise<void> {
+  const { openCount } = await call('info', name);
+  if (openCount === 0) return;
+  throw new DmError(Status.Busy, `${image}: is in use; close what uses it first`);
+}
