@@ -24,7 +24,7 @@ export function addLuksConfig(luks: Command): void {
       'Writes label, subsystem, or the priority of a key slot into a LUKS2 header. Preferred slots are\n' +
         'tried first; ignored ones only if they are asked for by number.',
     )
-    .argument('<image>', 'the volume, or its header: a file or a block device')
+    .argument('<image>', 'the volume, or its header: a file, a device or an NBD URI')
     .addOption(new Option('--priority <which>', 'of the key slot').choices(PRIORITIES))
     .option('--label <text>', "'' takes it away")
     .option('--subsystem <text>', "'' takes it away")

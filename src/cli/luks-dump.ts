@@ -32,7 +32,7 @@ export function addLuksDump(luks: Command): void {
     .command('dump')
     .summary('print the header')
     .description('Prints the header, as cryptsetup luksDump does. No key is in it.')
-    .argument('<image>', 'the volume, or its header: a file or a block device')
+    .argument('<image>', 'the volume, or its header: a file, a device or an NBD URI')
     .option('--json', 'as JSON; of LUKS2 with all of its metadata')
     .option('--volume-key', 'print the volume key, too: with it alone all data can be read')
     .option('--unbound', 'print the key of an unbound key slot instead, LUKS2')

@@ -63,7 +63,7 @@ export function addLuksFormat(luks: Command): void {
     .command('format')
     .summary('make a volume; what IMAGE holds is lost')
     .description('Makes a LUKS header with one key in IMAGE. What IMAGE holds is lost.')
-    .argument('<image>', 'a file or a block device')
+    .argument('<image>', 'a file, a block device, a mapped device or an NBD URI')
     .addOption(
       new Option('--type <type>', 'of the header').choices(['luks1', 'luks2']).default('luks2'),
     )

@@ -27,7 +27,7 @@ function addBackup(luks: Command): void {
       'Copies the header and all key slots to a new file, which cryptsetup luksHeaderRestore takes as\n' +
         'well. Whoever has it and knows a passphrase of today can read the data for ever.',
     )
-    .argument('<image>', 'a file or a block device')
+    .argument('<image>', 'a file, a block device, a mapped device or an NBD URI')
     .argument('<file>', 'the copy; must not exist')
     .action(async (image: string, path: string, flags: HeaderFlags) => {
       await withVolume(image, flags, { isReadOnly: true }, async (volume) => {
@@ -58,7 +58,7 @@ function addRestore(luks: Command): void {
     .description(
       'Puts header and key slots of a backup on IMAGE. Passphrases are those of the backup then.',
     )
-    .argument('<image>', 'a file or a block device')
+    .argument('<image>', 'a file, a block device, a mapped device or an NBD URI')
     .argument('<file>', 'the backup')
     .option('-q, --batch-mode', 'do not ask whether to go on')
     .action(async (image: string, path: string, flags: ConfirmFlags) => {
@@ -98,7 +98,7 @@ function addConvert(luks: Command): void {
     .command('convert')
     .summary('LUKS1 to LUKS2, or back')
     .description('Makes a LUKS1 header LUKS2 or the other way round. The data and the keys stay.')
-    .argument('<image>', 'a file or a block device')
+    .argument('<image>', 'a file, a block device, a mapped device or an NBD URI')
     .addOption(
       new Option('--type <type>', 'to what').choices(['luks1', 'luks2']).makeOptionMandatory(),
     )

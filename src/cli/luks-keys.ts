@@ -42,7 +42,7 @@ function keyCommand(luks: Command, name: string, about: string): Command {
   const made = luks
     .command(name)
     .description(about)
-    .argument('<image>', 'the volume, or its header: a file or a block device');
+    .argument('<image>', 'the volume, or its header: a file, a device or an NBD URI');
   return withLimits(withTries(withHeader(withSecret(made))));
 }
 

@@ -61,7 +61,7 @@ export function addLuksOpen(luks: Command): void {
       'Makes the mapped device NAME in the running daemon, with the data of a volume. The daemon does not\n' +
         'keep its key: after a restart the volume is closed.',
     )
-    .argument('<image>', 'a file or a block device')
+    .argument('<image>', 'a file, a block device, a mapped device or an NBD URI')
     .argument('[name]', 'of the mapped device')
     .option('--readonly', 'map it read-only')
     .option('--allow-discards', 'pass discards to the device below')
@@ -182,7 +182,7 @@ function addResize(luks: Command): void {
       'With NAME, maps what IMAGE holds now, or --size of it. With --device-size or --dynamic, writes to\n' +
         'a LUKS2 header how much data there is: so much, or all up to the end of the device.',
     )
-    .argument('<image>', 'a file or a block device')
+    .argument('<image>', 'a file, a block device, a mapped device or an NBD URI')
     .argument('[name]', 'of the mapped device')
     .option('--device-size <size>', 'of the data, to be kept in the header, LUKS2', size)
     .option('--dynamic', 'up to the end of the device, to be kept in the header, LUKS2')

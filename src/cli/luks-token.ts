@@ -64,7 +64,7 @@ function command(token: Command, name: string, about: string): Command {
     token
       .command(name)
       .description(about)
-      .argument('<image>', 'the volume, or its header: a file or a block device'),
+      .argument('<image>', 'the volume, or its header: a file, a device or an NBD URI'),
   );
 }
 

@@ -15,9 +15,9 @@ export function addLuks(program: Command): void {
     .command('luks')
     .summary('make, open and look after LUKS1 and LUKS2 volumes')
     .description(
-      'Works on encrypted volumes with LUKS1 and LUKS2 headers, as cryptsetup does: IMAGE is a file or a\n' +
-        'block device. A passphrase is typed, a line of standard input, a key file or in an environment\n' +
-        'variable, never an argument. Exit status 3: no key slot opens.',
+      'Works on encrypted volumes with LUKS1 and LUKS2 headers, as cryptsetup does: IMAGE is a file, a block\n' +
+        'device, a mapped device of the daemon or an NBD URI. A passphrase is typed, a line of standard input,\n' +
+        'a key file or in an environment variable, never an argument. Exit status 3: no key slot opens.',
     );
   addLuksFormat(luks);
   addLuksOpen(luks);
