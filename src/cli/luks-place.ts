@@ -4,7 +4,7 @@
 // there it is refused, because what is not meant could be lost. `./word` is always the file, `/dev/mapper/word` the
 // mapped device.
 
-import { closeSync, existsSync, openSync } from 'node:fs';
+import { closeSync, existsSync, openSync, statSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { closeAll } from '../base/close-all.ts';
 import { DmError, errorText, invalid } from '../base/errors.ts';
@@ -70,6 +70,9 @@ export async function bytesAt(place: Place): Promise<number> {
 }
 
 function bytesOfFile(path: string): number {
+  if (statSync(path, { throwIfNoEntry: false }) === undefined) {
+    throw new DmError(Status.NoEntry, `${path}: no such file`);
+  }
   let fd: number;
   try {
     fd = openSync(path, 'r');

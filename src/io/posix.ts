@@ -55,6 +55,12 @@ export const statx = optional(
   'int statx(int dir, const char *path, int flags, uint mask, void *out)',
 ) as (dir: number, path: string, flags: number, mask: number, out: Uint32Array) => number;
 export const fcntl = libc.func('int fcntl(int fd, int cmd, int arg)') as unknown as Fn;
+/** `fcntl` with a `struct flock`. */
+export const ofdLock = optional('int fcntl(int fd, int cmd, void *lock)') as (
+  fd: number,
+  command: number,
+  lock: Uint8Array,
+) => number;
 export const socketpair = libc.func(
   'int socketpair(int domain, int type, int protocol, void *fds)',
 ) as unknown as (domain: number, type: number, protocol: number, fds: Int32Array) => number;

@@ -22,7 +22,8 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { Prng } from '../../src/base/prng.ts';
 import { callDaemon } from '../../src/daemon/call-daemon.ts';
-import { flock, LOCK_EX, LOCK_NB } from '../../src/io/posix.ts';
+import { Status } from '../../src/base/status.ts';
+import { lockData } from '../../src/io/data-lock.ts';
 import { EndingLoad, LOAD_BLOCK_BYTES } from '../../src/testing/ending-load.ts';
 import { makeTestFolder } from '../../src/testing/lamina-server.ts';
 import { NbdClient } from '../../src/testing/nbd-client.ts';
@@ -148,13 +149,13 @@ async function checkNothingIsLeft(
   isKilled: boolean,
 ): Promise<void> {
   for (const file of files) {
-    const fd = openSync(join(folder, file), 'r');
+    const fd = openSync(join(folder, file), 'r+');
     // The kernel takes a ring apart behind the back of a process that was killed, and its files with it.
     const until = Date.now() + (isKilled ? BOUND_MS : 0);
-    let isFree = flock(fd, LOCK_EX | LOCK_NB) === 0;
+    let isFree = lockData(fd, false) === Status.Ok;
     while (!isFree && Date.now() < until) {
       await sleep(5);
-      isFree = flock(fd, LOCK_EX | LOCK_NB) === 0;
+      isFree = lockData(fd, false) === Status.Ok;
     }
     assert.ok(isFree, `${file} is locked`);
     closeSync(fd);

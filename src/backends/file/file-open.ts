@@ -1,5 +1,6 @@
 // Opening, locking and sizing files and block-device nodes for the file backend.
 
+import { lockData } from '../../io/data-lock.ts';
 import {
   closeSync,
   constants,
@@ -17,18 +18,7 @@ import { errnoText } from '../../base/system-error.ts';
 import { SECTOR_BYTES } from '../../base/units.ts';
 import { createDurably } from '../../io/durable-file.ts';
 import type { IoFile } from '../../io/engine.ts';
-import {
-  BLKGETSIZE64,
-  BLKPBSZGET,
-  BLKSSZGET,
-  errno,
-  flock,
-  ioctlPtr,
-  LOCK_EX,
-  LOCK_NB,
-  LOCK_SH,
-  statx,
-} from '../../io/posix.ts';
+import { BLKGETSIZE64, BLKPBSZGET, BLKSSZGET, errno, ioctlPtr, statx } from '../../io/posix.ts';
 
 /** How long to wait for a lock, and how often to look. */
 const LOCK_WAIT_MS = 500;
@@ -166,8 +156,8 @@ function busy(options: FileOptions): DmError {
 
 /** Writers exclude everybody, readers exclude writers. */
 function lockFile(fd: number, options: FileOptions): void {
-  if (flock(fd, (options.isReadOnly ? LOCK_SH : LOCK_EX) | LOCK_NB) === 0) return;
-  const e = errno();
+  const e = lockData(fd, options.isReadOnly);
+  if (e === Status.Ok) return;
   if (e === Status.Again) throw busy(options);
   throw new DmError(
     e,

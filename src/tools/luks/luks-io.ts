@@ -1,6 +1,7 @@
 // Where headers are: a file, a block device, or in tests a disk that loses power. Bytes throughout.
 //
-// Who writes has it alone: flock, as cryptsetup does for LUKS2 in files, and on block devices O_EXCL as well. Who
+// Who writes has the data alone (data-lock.ts, and on block devices O_EXCL as well), and the header by flock, as
+// cryptsetup does for LUKS2 in files: that keeps cryptsetup out, also where a volume is open. Who
 // only reads takes no lock: a LUKS2 copy that is being written fails its checksum and the other one is taken, and
 // a device that is open stays readable.
 
@@ -18,6 +19,7 @@ import { promisify } from 'node:util';
 import { DmError, errorText, invalid } from '../../base/errors.ts';
 import { Status, statusName, statusOfError } from '../../base/status.ts';
 import { syncFolderOf } from '../../io/durable-file.ts';
+import { lockData } from '../../io/data-lock.ts';
 import { errno, flock, LOCK_EX, LOCK_NB } from '../../io/posix.ts';
 import { fileSizeBytes } from '../../io/file-size.ts';
 import { damaged } from './luks-error.ts';
@@ -71,7 +73,8 @@ export class LuksFile implements LuksIo {
     const mode = options.isReadOnly ? constants.O_RDONLY : constants.O_RDWR;
     const fd = opened(path, mode | (isExclusive ? constants.O_EXCL : 0));
     try {
-      if (isLocked) lock(path, fd);
+      if (isLocked) lockAlone(path, fd);
+      if (!options.isReadOnly) lock(path, fd);
       return new LuksFile(path, fd, found.isBlockDevice());
     } catch (error) {
       closeSync(fd);
@@ -83,6 +86,7 @@ export class LuksFile implements LuksIo {
   static create(path: string, sizeBytes: number): LuksFile {
     const fd = opened(path, constants.O_RDWR | constants.O_CREAT | constants.O_EXCL, 0o600);
     try {
+      lockAlone(path, fd);
       lock(path, fd);
       ftruncateSync(fd, sizeBytes);
       const file = new LuksFile(path, fd, false);
@@ -165,6 +169,13 @@ function opened(path: string, flags: number, mode = 0o600): number {
     if (status === Status.Busy) throw busy(path);
     throw failed(path, 'open', error);
   }
+}
+
+function lockAlone(path: string, fd: number): void {
+  const status = lockData(fd, false);
+  if (status === Status.Ok) return;
+  if (status === Status.Again) throw busy(path);
+  throw new DmError(status, `${path}: cannot lock: ${statusName(status)}`);
 }
 
 function lock(path: string, fd: number): void {

@@ -77,7 +77,8 @@ export class StagedIo implements LuksIo {
   write(at: number, data: Uint8Array): void {
     const end = at + data.length;
     if (end > this.sizeBytes) throw endsEarly(this.path, end, this.sizeBytes);
-    const copy = data.slice();
+    // Not slice(), which for a Buffer shares the memory.
+    const copy = new Uint8Array(data);
     this.#written.push({ at, data: copy });
     for (let index = Math.floor(at / CHUNK_BYTES); index * CHUNK_BYTES < end; index++) {
       const chunk = this.#chunks.get(index);

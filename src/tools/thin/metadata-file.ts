@@ -1,6 +1,6 @@
 // A thin pool's metadata in a file or on a block device, for tools that run while no pool uses it.
 //
-// Who writes excludes everybody, who reads excludes writers, by flock; a block device is also opened
+// Who writes excludes everybody, who reads excludes writers (data-lock.ts); a block device is also opened
 // exclusively, which the kernel refuses while a pool of its own has it. So a pool in use is refused with
 // EBUSY. A reader that knows what it does (of the metadata snapshot of a live pool) may go without
 // (`isShared`).
@@ -21,7 +21,7 @@ import {
 import { promisify } from 'node:util';
 import { DmError, errorText, invalid } from '../../base/errors.ts';
 import { Status, statusOfError } from '../../base/status.ts';
-import { errno, flock, LOCK_EX, LOCK_NB, LOCK_SH } from '../../io/posix.ts';
+import { lockData } from '../../io/data-lock.ts';
 import { METADATA_BLOCK_BYTES } from '../../persistent-data/block-kind.ts';
 import type { MetadataIo } from '../../persistent-data/block-manager.ts';
 import { fileSizeBytes } from '../../io/file-size.ts';
@@ -131,8 +131,8 @@ function openFile(path: string, options: MetadataFileOptions): number {
 }
 
 function lock(fd: number, path: string, isReadOnly: boolean): void {
-  if (flock(fd, (isReadOnly ? LOCK_SH : LOCK_EX) | LOCK_NB) === 0) return;
-  const status = errno();
+  const status = lockData(fd, isReadOnly);
+  if (status === Status.Ok) return;
   if (status === Status.Again) throw busy(path);
   throw new DmError(status, `${path}: cannot lock (errno ${status})`);
 }
