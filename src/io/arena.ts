@@ -59,17 +59,21 @@ export class Arena {
   readonly #cutFree = new Float64Array(CLASS_SHIFTS.length);
   #waiters: (() => void)[] = [];
 
-  /** `sizeBytes` is rounded up to whole MiB; at most 2047 MiB, so that offsets stay small integers. */
-  constructor(sizeBytes: number) {
+  /**
+   * `sizeBytes` is rounded up to whole MiB; at most 2047 MiB, so that offsets stay small integers.
+   * `memory` is that of an arena of the same size that nobody uses any more; new memory if not given.
+   */
+  constructor(sizeBytes: number, memory?: SharedMemory) {
     const slabs = Math.ceil(sizeBytes / MIB);
     assert(slabs >= 1 && slabs <= 2047, `arena of ${sizeBytes} bytes: need 1 MiB to 2047 MiB`);
-    this.memory = allocateShared(slabs * MIB + ZEROES_BYTES);
+    this.memory = memory ?? allocateShared(slabs * MIB + ZEROES_BYTES);
     this.zeroes = slabs * MIB;
     this.buffer = this.memory.buffer;
     this.sizeBytes = slabs * MIB;
     this.u8 = new Uint8Array(this.buffer);
     this.i32 = new Int32Array(this.buffer);
     this.view = new DataView(this.buffer);
+    assert(this.u8.length === slabs * MIB + ZEROES_BYTES, 'arena: memory of another size');
     this.address = Number(koffi.address(this.u8));
     this.#slabs = Array.from({ length: slabs }, () => undefined);
     this.#emptySlabs = new Int32Array(slabs);

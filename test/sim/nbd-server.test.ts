@@ -25,3 +25,10 @@ for (const [hasOperators, storms] of [
     for (const [name, count] of Object.entries(total)) assert.ok(count > 0, name);
   });
 }
+
+test('a storm follows from its seed alone, whatever ran before it', async () => {
+  const seed = SEED + 1;
+  const alone = await runNbdStorm({ seed });
+  for (let i = 2; i < 12; i++) await runNbdStorm({ seed: SEED + i });
+  assert.deepEqual(await runNbdStorm({ seed }), alone);
+});

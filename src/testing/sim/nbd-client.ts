@@ -115,10 +115,11 @@ export class NbdSimClient implements SocketClient {
   }
 
   ended(): void {
+    if (this.#isOver) return;
     const isExpected = this.#farewell !== 'none' || this.#world.isEnding();
     // A simple reply that was begun cannot become an error.
     const mayBreak = !this.#options.isStructured && this.#world.mayFail();
-    if (!isExpected && !mayBreak && !this.#isOver) this.#wrong('the server ended the connection');
+    if (!isExpected && !mayBreak) this.#wrong('the server ended the connection');
     if (this.#farewell === 'asked' && this.#options.ends === 'leaves' && this.#asked.size > 0) {
       if (!mayBreak && !this.#world.isEnding()) {
         this.#wrong(

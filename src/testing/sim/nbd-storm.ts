@@ -7,6 +7,7 @@ import { DmError, errorText } from '../../base/errors.ts';
 import { Prng } from '../../base/prng.ts';
 import { Status } from '../../base/status.ts';
 import { MIB } from '../../base/units.ts';
+import type { SharedMemory } from '../../base/wasm.ts';
 import { Op } from '../../bio/bio.ts';
 import { PlaneCore } from '../../daemon/plane-core.ts';
 import { NBD_FRONT_END } from '../../frontends/nbd/negotiated.ts';
@@ -55,14 +56,15 @@ export async function runNbdStorm(options: NbdStormOptions): Promise<NbdStormCou
   }
 }
 
-/** The larger ones are kept: making one costs more than a storm. */
-const arenas = new Map<number, Arena>();
+/** Memory of storms that are over, by its size in MiB: getting some costs more than a storm. */
+const memories = new Map<number, SharedMemory>();
 
+/** An arena as new: what the storm before did with its memory changes nothing in this one. */
 function takeArena(mib: number): Arena {
-  const arena = arenas.get(mib) ?? new Arena(mib * MIB);
-  // Given back when nothing is left of it.
-  arenas.delete(mib);
-  return arena;
+  const memory = memories.get(mib);
+  // Given back when nobody uses any of it.
+  memories.delete(mib);
+  return new Arena(mib * MIB, memory);
 }
 
 class NbdStorm {
@@ -161,7 +163,7 @@ class NbdStorm {
     if (this.#isWhole) this.#checkNothingRead();
     this.#failures.push(...this.#lab.violations);
     this.#throwFirst();
-    if (arena.usedBytes === 0) arenas.set(this.#arenaMib, arena);
+    if (arena.usedBytes === 0) memories.set(this.#arenaMib, arena.memory);
     const none = { verbs: 0, refusedVerbs: 0, givenUpVerbs: 0, tables: 0, forced: 0 };
     return { ...this.counts, ...(this.#verbs?.counts ?? none) };
   }

@@ -111,8 +111,9 @@ export class SimSocket implements IoStream {
 
   /** The connection is gone, in both directions, with all that is on its way. */
   reset(): void {
-    if (this.isGone) return;
+    if (this.#isReset) return;
     this.#isReset = true;
+    // Also what was sent before the server closed its end.
     this.#drop();
     this.#wakeRecv();
     this.#wakeSend();
