@@ -397,7 +397,11 @@ export class DeviceMapper implements DmControl {
     const note = (error: unknown): void => void (failure ??= error);
     await node.slots.setInactive(table).catch(note);
     try {
-      note(await node.slots.halt({ isForced: true, signal }));
+      const lost = await node.slots.halt({ isForced: true, signal });
+      note(lost);
+      // Clients that wrote have not heard of that: their flushes tell them.
+      if (lost !== undefined)
+        table.flushFailure = lost instanceof DmError ? lost.status : Status.Io;
     } catch (error) {
       await node.slots.setInactive(null);
       throw error;

@@ -117,6 +117,28 @@ test('a flush that failed fails again: for a retry, a resume with a new table, a
   await assertNothingOpen(rig);
 });
 
+test('what a forced remove could not flush is told by the flushes of those who wrote it', async () => {
+  const rig = makeRig();
+  await rig.settle(rig.dm.create({ name: 'd', table: OTHER }));
+  const open = await rig.dm.openDevice('d');
+  const driver = new BioDriver(open.device, rig.arena);
+  assert.equal(await rig.settle(driver.write(0, new Uint8Array(512))), Status.Ok);
+  failOnce(rig, 'flush');
+  await assert.rejects(rig.settle(rig.dm.remove('d', { force: true })), /flush of mem:c: EIO/);
+  assert.equal((await rig.dm.table('d'))[0]?.type, 'error');
+  for (let i = 0; i < 2; i++) assert.equal(await rig.settle(driver.flush()), Status.Io);
+  // Another table has nothing to make up for.
+  await rig.settle(rig.dm.load('d', '0 64 rig mem:e'));
+  await rig.settle(rig.dm.resume('d'));
+  assert.equal(await rig.settle(driver.flush()), Status.Ok);
+  // Nothing was lost here: the device is in order when its table is gone.
+  await assert.rejects(rig.settle(rig.dm.remove('d', { force: true })), /replaced by errors/);
+  assert.equal(await rig.settle(driver.flush()), Status.Ok);
+  await rig.settle(open.close());
+  await rig.settle(rig.dm.remove('d'));
+  await assertNothingOpen(rig);
+});
+
 test('a device suspended without flush is flushed by the next suspend', async () => {
   const rig = makeRig();
   await rig.settle(rig.dm.create({ name: 'd', table: OTHER }));

@@ -409,6 +409,10 @@ export class MappedDevice implements BlockDevice, FrameHook {
 
   /** One flush to every lower device, and to every target that does its own. */
   #mapFlush(bio: Bio, frame: Frame, table: Table): void {
+    if (table.flushFailure !== Status.Ok) {
+      endBio(bio, table.flushFailure);
+      return;
+    }
     const devices = table.flushDevices;
     const ownFlushers = table.ownFlushers;
     const total = devices.length + ownFlushers.length;

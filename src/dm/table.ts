@@ -1,5 +1,6 @@
 // A table: targets in order, covering a device from sector 0 to its end.
 
+import { Status } from '../base/status.ts';
 import { closeAll } from '../base/close-all.ts';
 import { errorText, DmError, invalid } from '../base/errors.ts';
 import { statusOfError } from '../base/status.ts';
@@ -39,6 +40,8 @@ export class Table {
   readonly flushDevices: readonly BlockDevice[];
   /** Targets that get the flush themselves. */
   readonly ownFlushers: readonly TableEntry[];
+  /** Not Ok: what stood here before was lost for want of a flush, and each flush has to say so. */
+  flushFailure: Status = Status.Ok;
   readonly isReadOnly: boolean;
   readonly holdings: Holdings;
 

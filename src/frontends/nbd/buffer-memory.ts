@@ -124,6 +124,10 @@ export class BufferMemory implements BatchTask {
 
   #freed(): void {
     this.#isListening = false;
+    this.#retrySoon();
+  }
+
+  #retrySoon(): void {
     if (this.#isBatchQueued) return;
     this.#isBatchQueued = true;
     this.#engine.atBatchEnd(this);
@@ -148,6 +152,8 @@ export class BufferMemory implements BatchTask {
       seen.progress = user.progress;
       if (seen.looks >= LOOKS) overdue.push(user);
     }
+    // Who was passed over while the client owed something may go on now, though nothing is freed any more.
+    if ([...this.#waiting].some((user) => this.#users.get(user)?.looks === 0)) this.#retrySoon();
     if (overdue.length > 0) this.#drop(overdue);
   }
 
