@@ -24,6 +24,7 @@ import {
   type Mapping,
   mappingValue,
   METADATA_BLOCK_SECTORS,
+  SNAPSHOT_OWNER,
   THIN_MAGIC,
   THIN_SUPERBLOCK,
   THIN_SUPERBLOCK_LOCATION,
@@ -207,7 +208,7 @@ export class ThinMetadataStore {
    * Keeps the trees as they are for readers of the metadata: a copy of the superblock, without
    * space maps, with its own references to the roots. To be called right after a commit.
    */
-  async reserveSnapshot(): Promise<void> {
+  async reserveSnapshot(isOwn: boolean): Promise<void> {
     const { state, tm } = this;
     if (state.heldRoot !== 0) {
       const text = `thin metadata: block ${state.heldRoot} holds a metadata snapshot already`;
@@ -215,9 +216,16 @@ export class ThinMetadataStore {
     }
     const copy = await tm.newBlock(THIN_SUPERBLOCK);
     encodeState(copy.view, state);
+    if (isOwn) ThinSuperblock.snapshotOwner.set(copy.view, 0, SNAPSHOT_OWNER);
     await tm.inc(state.mappingRoot);
     await tm.inc(state.detailsRoot);
     state.heldRoot = copy.number;
+  }
+
+  /** Whether a message of lamina's has reserved the snapshot that there is. */
+  async isSnapshotOwn(): Promise<boolean> {
+    const { view } = await this.tm.read(this.state.heldRoot, THIN_SUPERBLOCK);
+    return SNAPSHOT_OWNER.equals(ThinSuperblock.snapshotOwner.get(view, 0));
   }
 
   async releaseSnapshot(): Promise<void> {

@@ -55,8 +55,13 @@ export const ThinSuperblock = struct('thin superblock', METADATA_BLOCK_BYTES, {
   compatFlags: u32(352),
   compatRoFlags: u32(356),
   incompatFlags: u32(360),
-  padding: bytes(364, METADATA_BLOCK_BYTES - 364),
+  padding: bytes(364, METADATA_BLOCK_BYTES - 16 - 364),
+  // Zero but in a held copy that lamina has made for a message of its own.
+  snapshotOwner: bytes(METADATA_BLOCK_BYTES - 16, 16),
 });
+
+/** What `snapshotOwner` says then. */
+export const SNAPSHOT_OWNER = Buffer.from('lamina: message\0');
 
 export const THIN_SUPERBLOCK: BlockKind = {
   name: 'thin superblock',

@@ -363,11 +363,12 @@ export class ThinMetadata {
   }
 
   /** Commits, then keeps the trees for readers of the metadata; durable with the next commit. */
-  async reserveSnapshot(): Promise<void> {
+  /** `isOwn`: for a message of lamina's; see OwnSnapshot. */
+  async reserveSnapshot({ isOwn = false } = {}): Promise<void> {
     if (this.heldRoot === 0) await this.commit();
     await this.#change(async (touch) => {
       if (this.heldRoot === 0) touch();
-      await this.#store.reserveSnapshot();
+      await this.#store.reserveSnapshot(isOwn);
     });
   }
 

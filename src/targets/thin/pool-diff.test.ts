@@ -15,6 +15,8 @@ interface Pool {
   write(name: string, block: number): Promise<void>;
   /** What the pool's status says of its metadata snapshot. */
   held(): Promise<string | undefined>;
+  /** Puts a table with these features in place of the pool's. */
+  reload(features?: string): Promise<void>;
   end(): Promise<void>;
 }
 
@@ -39,6 +41,13 @@ async function makePool(): Promise<Pool> {
   return {
     tell,
     write,
+    reload: async (features) => {
+      await core.dm.load(
+        'pool',
+        table.replace(/0$/, features === undefined ? '0 0' : `0 ${features}`),
+      );
+      await core.dm.resume('pool');
+    },
     held: async () => (await core.dm.status('pool'))[0]?.params.split(' ')[3],
     end: async () => {
       await core.dm.close();
@@ -83,6 +92,36 @@ test('a metadata snapshot that an operator has reserved is left alone', async ()
   assert.equal(await pool.held(), held);
   await pool.tell('release_metadata_snap');
   assert.equal(await pool.tell('diff 2 1'), '128');
+  await pool.end();
+});
+
+test('nobody takes the snapshot of a diff under way', async () => {
+  const pool = await makePool();
+  await pool.write('vol', 7);
+  const answer = '128\nright-only 7 1';
+  const first = pool.tell('diff 2 1');
+  await assert.rejects(pool.tell('release_metadata_snap'), /there is no metadata snapshot/);
+  assert.equal(await first, answer);
+  const [second] = await Promise.all([pool.tell('diff 2 1'), pool.reload()]);
+  assert.equal(second, answer);
+  // Of messages at once each has its turn: what is reserved stays.
+  const [third] = await Promise.all([pool.tell('diff 2 1'), pool.tell('reserve_metadata_snap')]);
+  assert.equal(third, answer);
+  const held = await pool.held();
+  assert.notEqual(held, '-');
+  await pool.reload();
+  assert.equal(await pool.held(), held);
+  await pool.end();
+});
+
+test('in a read-only pool the volumes of now are compared, not those of a metadata snapshot', async () => {
+  const pool = await makePool();
+  await pool.tell('reserve_metadata_snap');
+  const held = await pool.held();
+  await pool.write('vol', 9);
+  await pool.reload('1 read_only');
+  assert.equal(await pool.tell('diff 2 1'), '128\nright-only 9 1');
+  assert.equal(await pool.held(), held);
   await pool.end();
 });
 

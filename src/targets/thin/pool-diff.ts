@@ -31,11 +31,18 @@ export interface DiffRequest {
   readonly withSame: boolean;
 }
 
-/** Nodes of mapping trees that nothing changes while they are read. */
-export function nodesOf(metadata: ThinMetadata): MappingNodes {
+/** Nodes of mapping trees that nothing changes while they are read, until it is given up. */
+function nodesOf(metadata: ThinMetadata, signal: AbortSignal | undefined): MappingNodes {
   return {
-    read: async (number) => await metadata.look(async ({ tm }) => await readNode(tm, number)),
+    read: async (number) => {
+      refuseGivenUp(signal);
+      return await metadata.look(async ({ tm }) => await readNode(tm, number));
+    },
   };
+}
+
+function refuseGivenUp(signal: AbortSignal | undefined): void {
+  if (signal?.aborted === true) throw new DmError(Status.Canceled, 'diff: given up');
 }
 
 async function readNode(tm: TransactionManager, number: number): Promise<Block> {
@@ -51,22 +58,21 @@ export async function poolDiff(
   request: DiffRequest,
   signal?: AbortSignal,
 ): Promise<string> {
-  return await pool.snapshotTurn(async () => {
-    const { metadata } = pool;
+  return await pool.snapshot.turn(async () => {
     // Nothing changes in such a pool, and no snapshot can be taken.
-    if (!pool.mayChange) return await compare(metadata, request, signal);
-    await reserve(pool);
-    try {
-      return await compare(metadata, request, signal);
-    } finally {
-      await change(pool, async () => await metadata.releaseSnapshot());
-    }
+    if (!pool.mayChange) return await compare(pool.metadata, request, { block: 0, signal });
+    refuseGivenUp(signal);
+    const commit = async (work: () => Promise<void>): Promise<void> => await reserving(pool, work);
+    return await pool.snapshot.with(
+      commit,
+      async (block) => await compare(pool.metadata, request, { block, signal }),
+    );
   });
 }
 
-async function reserve(pool: Pool): Promise<void> {
+async function reserving(pool: Pool, work: () => Promise<void>): Promise<void> {
   try {
-    await change(pool, async () => await pool.metadata.reserveSnapshot());
+    await change(pool, work);
   } catch (error) {
     if (!(error instanceof DmError && error.status === Status.Busy)) throw error;
     throw new DmError(
@@ -85,23 +91,27 @@ async function change(pool: Pool, work: () => Promise<void>): Promise<void> {
   });
 }
 
+interface Comparing {
+  /** Of the metadata snapshot to compare in; 0: what the metadata has now. */
+  readonly block: number;
+  readonly signal: AbortSignal | undefined;
+}
+
 async function compare(
   metadata: ThinMetadata,
   { left, right, begin, withSame }: DiffRequest,
-  signal: AbortSignal | undefined,
+  { block, signal }: Comparing,
 ): Promise<string> {
   const roots = await metadata.look(async (store) => {
-    const { heldRoot, mappingRoot } = store.state;
-    let top = mappingRoot;
-    if (heldRoot !== 0) {
-      const { view } = await store.tm.read(heldRoot, THIN_SUPERBLOCK);
-      top = fieldOf(THIN_SUPERBLOCK, heldRoot, view, ThinSuperblock.dataMappingRoot);
+    let top = store.state.mappingRoot;
+    if (block !== 0) {
+      const { view } = await store.tm.read(block, THIN_SUPERBLOCK);
+      top = fieldOf(THIN_SUPERBLOCK, block, view, ThinSuperblock.dataMappingRoot);
     }
     return { left: await rootOf(store, top, left), right: await rootOf(store, top, right) };
   });
   const lines = [`${metadata.dataBlockSectors}`];
-  for await (const range of diffNodes(nodesOf(metadata), roots, { withSame, begin })) {
-    if (signal?.aborted === true) throw new DmError(Status.Canceled, 'diff: given up');
+  for await (const range of diffNodes(nodesOf(metadata, signal), roots, { withSame, begin })) {
     if (lines.length > RANGES_MAX) {
       lines.push(`next ${range.begin}`);
       break;

@@ -25,6 +25,7 @@ import { ThinMetadata } from './metadata.ts';
 import { NoSpaceQueue, type PoolUser } from './no-space-queue.ts';
 import { checkBlockSize, type PoolBinding, type PoolHost } from './pool-binding.ts';
 import { type PoolMode, PoolModes } from './pool-modes.ts';
+import { OwnSnapshot } from './own-snapshot.ts';
 import type { PoolOptions } from './pool-options.ts';
 import { PoolWorker } from './pool-worker.ts';
 import { Transactions } from './transactions.ts';
@@ -41,6 +42,7 @@ export class Pool implements Shared {
   readonly worker: PoolWorker;
   readonly allocator: DataAllocator;
   readonly givingBack: GivingBack;
+  readonly snapshot: OwnSnapshot;
   /** Cells over data blocks that are being passed down. */
   readonly dataPrison = new Prison<never>();
   /** All I/O below the thin devices, and of it the reads of shared blocks. */
@@ -51,7 +53,6 @@ export class Pool implements Shared {
   readonly #noSpace: NoSpaceQueue;
   #binding: PoolBinding;
   #isFreed = false;
-  #snapshotTurns: Promise<void> = Promise.resolve();
 
   private constructor(
     metadata: ThinMetadata,
@@ -86,6 +87,7 @@ export class Pool implements Shared {
       spaceAppeared: () => this.#spaceAppeared(),
     });
     this.givingBack = new GivingBack(this);
+    this.snapshot = new OwnSnapshot(metadata);
   }
 
   #makeTransactions(gate: AllocationGate, clock: Clock): Transactions {
@@ -175,6 +177,10 @@ export class Pool implements Shared {
     const dataBlocks = Math.floor(binding.lenSectors / binding.options.dataBlockSectors);
     await transactions.change(async () => await metadata.resizeData(dataBlocks));
     await transactions.change(async () => await metadata.resizeMetadata(this.#io.blockCount));
+    await transactions.change(async () => {
+      if (!(await this.snapshot.releaseLeft())) return;
+      binding.log('the metadata snapshot of a message that was killed is released');
+    });
     if (metadata.hasChanged) await transactions.commit();
   }
 
@@ -207,16 +213,6 @@ export class Pool implements Shared {
     } finally {
       if (!wasStopped) this.start();
     }
-  }
-
-  /** Runs `work`, which takes and releases the metadata snapshot, after those that came before. */
-  async snapshotTurn<T>(work: () => Promise<T>): Promise<T> {
-    const mine = this.#snapshotTurns.then(work);
-    this.#snapshotTurns = mine.then(
-      () => undefined,
-      () => undefined,
-    );
-    return await mine;
   }
 
   /** The pool's tables have gone, thin devices are left: all they ask for fails from now on. */

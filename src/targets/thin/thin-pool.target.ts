@@ -119,13 +119,9 @@ class ThinPool implements Target {
     const [id = 0] = numbers;
     const freed =
       handler === MESSAGES['delete'] && pool.passesDiscards ? await dataRunsOf(pool, id) : [];
-    await pool.quiesced(async () => {
-      await pool.transactions.change(async () => await handler.run(pool, numbers));
-      const status = await pool.transactions.commit();
-      if (status !== Status.Ok) {
-        throw new DmError(status, `${verb}: could not be committed; the pool is ${pool.mode}`);
-      }
-    });
+    const work = async (): Promise<void> =>
+      await changed(pool, verb, () => handler.run(pool, numbers));
+    await (handler.takesTurn === true ? pool.snapshot.turn(work) : work());
     pool.givingBack.add(freed);
     return '';
   }
@@ -151,10 +147,15 @@ class ThinPool implements Target {
 /** Messages that change nothing, or take care of it themselves. */
 const LOOKING = ['usage', 'diff', 'backup_state', 'devices', 'giving_back'];
 
+interface Message {
+  readonly args: number;
+  /** After every message before it that has the metadata snapshot. */
+  readonly takesTurn?: true;
+  run(pool: Pool, args: readonly number[]): Promise<void>;
+}
+
 /** Messages change the pool with nothing under way, and are durable when they are answered. */
-const MESSAGES: Readonly<
-  Record<string, { args: number; run(pool: Pool, args: readonly number[]): Promise<void> }>
-> = {
+const MESSAGES: Readonly<Record<string, Message>> = {
   create_thin: { args: 1, run: async ({ metadata }, [id = 0]) => await metadata.createThin(id) },
   create_snap: {
     args: 2,
@@ -167,13 +168,27 @@ const MESSAGES: Readonly<
   },
   reserve_metadata_snap: {
     args: 0,
-    run: async ({ metadata }) => await metadata.reserveSnapshot(),
+    takesTurn: true,
+    run: async ({ metadata, snapshot }) => {
+      await snapshot.releaseLeft();
+      await metadata.reserveSnapshot();
+    },
   },
   release_metadata_snap: {
     args: 0,
+    takesTurn: true,
     run: async ({ metadata }) => await metadata.releaseSnapshot(),
   },
 };
+
+async function changed(pool: Pool, verb: string, run: () => Promise<void>): Promise<void> {
+  await pool.quiesced(async () => {
+    await pool.transactions.change(run);
+    const status = await pool.transactions.commit();
+    if (status === Status.Ok) return;
+    throw new DmError(status, `${verb}: could not be committed; the pool is ${pool.mode}`);
+  });
+}
 
 function number(text: string, verb: string): number {
   const value = Number(text);
