@@ -4,8 +4,8 @@
 // XTS with sectors below 4 KiB is done in batches, as ECB between two XORs (xts-wasm.ts): a call into
 // OpenSSL a sector costs as much as the encryption of 512 bytes.
 
-import koffi from 'koffi';
 import { assert, bug } from '../../base/assert.ts';
+import { addressOf } from '../../base/memory-address.ts';
 import { SECTOR_BYTES } from '../../base/units.ts';
 import type { SharedMemory } from '../../base/wasm.ts';
 import type { ComputeHandler } from '../../io/compute.ts';
@@ -52,17 +52,6 @@ const IVS_AT = 0;
 const LENGTH_AT = (PASS_BYTES / SECTOR_BYTES) * IV_BYTES;
 const BOUNCE_AT = 4096;
 const TWEAKS_AT = 8192;
-
-const addresses = new WeakMap<SharedMemory, number>();
-
-function addressOf(memory: SharedMemory): number {
-  let address = addresses.get(memory);
-  if (address === undefined) {
-    address = Number(koffi.address(new Uint8Array(memory.buffer)));
-    addresses.set(memory, address);
-  }
-  return address;
-}
 
 export class Cryptor implements ComputeHandler {
   /** Room for one sector, for whoever has one in pieces. */
