@@ -4,25 +4,24 @@ import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { existsSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
 import { delimiter, join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { LuksFile } from '../tools/luks/luks-io.ts';
 import { openLuks } from '../tools/luks/open-luks.ts';
 import { makeTestFolder } from './lamina-server.ts';
+import { type Ran, WarmLamina } from './warm-lamina.ts';
 
-const LAMINA = fileURLToPath(new URL('../../../bin/lamina', import.meta.url));
+export type { Ran } from './warm-lamina.ts';
+
 const PATHS = ['/usr/sbin', '/usr/bin', ...(process.env['PATH'] ?? '').split(delimiter)];
+const ENV = { ...process.env, PATH: PATHS.join(delimiter) };
 const MIB = 1024 * 1024;
+
+/** One for all desks of a test file: starting it takes as long as many calls. */
+let warm: WarmLamina | undefined;
 
 /** Why tests that need these programs are skipped, or false. */
 export function without(...tools: readonly string[]): string | false {
   const absent = tools.filter((tool) => !PATHS.some((folder) => existsSync(join(folder, tool))));
   return absent.length > 0 && `not installed: ${absent.join(', ')}`;
-}
-
-export interface Ran {
-  readonly status: number | null;
-  readonly stdout: string;
-  readonly stderr: string;
 }
 
 export class LuksDesk implements Disposable {
@@ -58,7 +57,7 @@ export class LuksDesk implements Disposable {
     env: Readonly<Record<string, string>> = {},
   ): Ran {
     const done = spawnSync(command, args, {
-      env: { ...process.env, PATH: PATHS.join(delimiter), ...env },
+      env: { ...ENV, ...env },
       input,
       maxBuffer: 2 ** 28,
       timeout: 120_000,
@@ -79,11 +78,14 @@ export class LuksDesk implements Disposable {
 
   /** `lamina luks`, which ends well. */
   lamina(...args: readonly string[]): string {
-    return this.good(process.execPath, LAMINA, 'luks', ...args);
+    const { status, stdout, stderr } = this.runLamina(args);
+    assert.equal(status, 0, `lamina luks ${args.join(' ')}: ${stdout}${stderr}`);
+    return stdout;
   }
 
   runLamina(args: readonly string[], input: string | Buffer = ''): Ran {
-    return this.run(process.execPath, [LAMINA, 'luks', ...args], input);
+    warm ??= new WarmLamina(ENV);
+    return warm.run(['luks', ...args], input);
   }
 
   /** The JSON text of the first copy of a LUKS2 header of 16 KiB. */

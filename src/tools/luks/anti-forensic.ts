@@ -7,6 +7,8 @@
 import { randomFillSync } from 'node:crypto';
 import type { Digest } from './hashes.ts';
 
+const NUMBER_BYTES = 4;
+
 /** `stripes` times `key.length` bytes. */
 export function splitKey(key: Uint8Array, stripes: number, hash: Digest): Buffer {
   const size = key.length;
@@ -33,11 +35,13 @@ export function mergeKey(
 
 function sumOfStripes(split: Uint8Array, size: number, count: number, hash: Digest): Buffer {
   const sum = Buffer.alloc(size);
-  const hashBytes = hash().length;
+  const hashBytes = hash(new Uint8Array()).length;
+  const numbered = Buffer.alloc(NUMBER_BYTES + hashBytes);
   for (let i = 0; i < count; i++) {
     xorInto(sum, split.subarray(i * size, (i + 1) * size));
-    diffuse(sum, hash, hashBytes);
+    diffuse(sum, hash, numbered);
   }
+  numbered.fill(0);
   return sum;
 }
 
@@ -47,16 +51,16 @@ function xorInto(sum: Uint8Array, stripe: Uint8Array): void {
 
 /**
  * Every piece of the hash's size becomes the hash of its number and itself; the last may be
- * shorter.
+ * shorter. `numbered` has room for a number and such a piece.
  */
-function diffuse(sum: Buffer, hash: Digest, hashBytes: number): void {
-  const number = Buffer.alloc(4);
-  for (let at = 0, i = 0; at < sum.length; i++) {
-    number.writeUInt32BE(i);
+function diffuse(sum: Buffer, hash: Digest, numbered: Buffer): void {
+  const hashBytes = numbered.length - NUMBER_BYTES;
+  for (let at = 0, i = 0; at < sum.length; at += hashBytes, i++) {
     const piece = sum.subarray(at, at + hashBytes);
-    const digest = hash(number, piece);
+    numbered.writeUInt32BE(i);
+    numbered.set(piece, NUMBER_BYTES);
+    const digest = hash(numbered.subarray(0, NUMBER_BYTES + piece.length));
     digest.copy(piece, 0, 0, piece.length);
     digest.fill(0);
-    at += hashBytes;
   }
 }

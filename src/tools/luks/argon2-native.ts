@@ -3,7 +3,7 @@
 
 import crypto from 'node:crypto';
 import koffi from 'koffi';
-import type { Argon2Task } from './kdf-worker.ts';
+import type { Argon2Task } from './wasm-kdf.ts';
 
 type Compute = (task: Argon2Task) => Promise<Buffer>;
 

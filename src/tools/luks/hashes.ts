@@ -1,6 +1,6 @@
 // Hashes by the names that LUKS headers use: OpenSSL's through Node, and from WebAssembly what OpenSSL lacks.
 
-import { createHash, getHashes } from 'node:crypto';
+import { createHash, getHashes, hash as hashOnce } from 'node:crypto';
 import type { IHasher } from 'hash-wasm';
 import { unsupported } from './luks-error.ts';
 
@@ -12,8 +12,8 @@ export interface HashSpec {
   readonly sizeBytes: number;
 }
 
-/** The hash of some pieces, one after the other. */
-export type Digest = (...pieces: readonly Uint8Array[]) => Buffer;
+/** The hash of something at once: for short things that is several times as fast as by pieces. */
+export type Digest = (piece: Uint8Array) => Buffer;
 
 /** LUKS names that OpenSSL writes in another way. */
 const NODE_NAMES: Readonly<Record<string, string>> = {
@@ -98,16 +98,8 @@ export async function wasmHasher({ name }: Pick<HashSpec, 'name'>): Promise<IHas
 export async function digestOf(hash: HashSpec): Promise<Digest> {
   const { node } = hash;
   if (node !== undefined) {
-    return (...pieces) => {
-      const one = createHash(node);
-      for (const piece of pieces) one.update(piece);
-      return one.digest();
-    };
+    return (piece) => hashOnce(node, piece, 'buffer');
   }
   const hasher = await wasmHasher(hash);
-  return (...pieces) => {
-    hasher.init();
-    for (const piece of pieces) hasher.update(piece);
-    return Buffer.from(hasher.digest('binary'));
-  };
+  return (piece) => Buffer.from(hasher.init().update(piece).digest('binary'));
 }

@@ -12,7 +12,8 @@ import { DmError, errorText } from '../../base/errors.ts';
 import { Status } from '../../base/status.ts';
 import { formatSize, KIB } from '../../base/units.ts';
 import { nativeArgon2 } from './argon2-native.ts';
-import type { Argon2Task, KdfAnswer, KdfTask, Pbkdf2Task } from './kdf-worker.ts';
+import type { KdfAnswer } from './kdf-worker.ts';
+import type { Argon2Task, KdfTask, Pbkdf2Task } from './wasm-kdf.ts';
 import { type HashSpec, hashSpec } from './hashes.ts';
 import { damaged, unsupported } from './luks-error.ts';
 
@@ -235,8 +236,17 @@ async function computePbkdf2(
     passphrase: own(passphrase),
     salt: own(salt),
   };
-  return await inThread(threaded, timeMs, where);
+  if (iterations > SHORT_ITERATIONS) return await inThread(threaded, timeMs, where);
+  const { computeByWasm } = await import('./wasm-kdf.ts');
+  try {
+    return Buffer.from(await computeByWasm(threaded));
+  } finally {
+    threaded.passphrase.fill(0);
+  }
 }
+
+/** So many take less time in WebAssembly than it takes to start a thread. */
+const SHORT_ITERATIONS = 4000;
 
 /** So many take no notable time anywhere. */
 const TRUSTED_ITERATIONS = 100_000;
