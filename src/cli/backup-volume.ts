@@ -18,7 +18,7 @@ import {
   wholeVolume,
 } from '../tools/backup/take.ts';
 import { call } from './daemon-call.ts';
-import { isLeftBehind, openDaemonDisk, ownName } from './daemon-disk.ts';
+import { isLeftBehind, openDaemonDisk, ownName, removeLeftExports } from './daemon-disk.ts';
 import { WrongCall } from './errors.ts';
 import { OutputGone, tell } from './output.ts';
 import { Progress } from './progress.ts';
@@ -226,9 +226,7 @@ async function written(sink: StreamSink, bytes: Uint8Array): Promise<void> {
 
 /** What backups of this pool that were killed have left. */
 async function removeLeftBehind(pool: string): Promise<void> {
-  for (const { name } of await call('listExports')) {
-    if (isLeftBehind(name)) await call('removeExport', name, { force: true });
-  }
+  await removeLeftExports();
   for (const { name } of await call('list')) {
     if (!isLeftBehind(name)) continue;
     const left = await findVolume(name);

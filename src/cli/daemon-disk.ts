@@ -22,15 +22,26 @@ export interface OpenedDisk {
   close(): Promise<void>;
 }
 
+/** What a command has something in the daemon for. One command may have one of each. */
+type Purpose = 'backup' | 'restore' | 'luks' | 'verity-data' | 'verity-hash';
+
 /** A name for what this process makes in the daemon and takes away again. */
-export function ownName(what: 'backup' | 'restore' | 'luks'): string {
+export function ownName(what: Purpose): string {
   return `lamina-${what}-${process.pid}-${startOf(process.pid)}`;
 }
 
 /** Whether a name is that of a process which is gone. */
 export function isLeftBehind(name: string): boolean {
-  const [, pid, start] = /^lamina-(?:backup|restore|luks)-(\d+)-(\d+)$/.exec(name) ?? [];
+  const [, pid, start] =
+    /^lamina-(?:backup|restore|luks|verity-data|verity-hash)-(\d+)-(\d+)$/.exec(name) ?? [];
   return pid !== undefined && String(startOf(Number(pid))) !== start;
+}
+
+/** Takes away the exports that commands which were killed have left. */
+export async function removeLeftExports(): Promise<void> {
+  for (const { name } of await call('listExports')) {
+    if (isLeftBehind(name)) await call('removeExport', name, { force: true });
+  }
 }
 
 /** When a process began, in ticks since the boot; 0: there is none. */

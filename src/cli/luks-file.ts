@@ -15,8 +15,10 @@ import { luksDeviceUuid } from '../tools/luks/luks-table.ts';
 import type { LuksVolume } from '../tools/luks/luks-volume.ts';
 import { openLuks } from '../tools/luks/open-luks.ts';
 import { makeFolders } from '../io/make-folders.ts';
-import { type OpenedIo, openRemote, type Place, placeOf } from './luks-place.ts';
+import { type OpenedIo, openRemote } from './luks-place.ts';
+import { type Place, placeOf } from './place.ts';
 import { call } from './daemon-call.ts';
+import { removeLeftExports } from './daemon-disk.ts';
 import type { HeaderFlags } from './luks-options.ts';
 import { tell } from './output.ts';
 
@@ -110,6 +112,7 @@ async function isOpenVolume(
   path: string,
   place: { readonly kind: 'mapped'; readonly name: string },
 ): Promise<boolean> {
+  await removeLeftExports();
   if ((await call('info', place.name)).openCount !== 1) return false;
   const opened = await openRemote(path, place, { isReadOnly: true, isAlone: false });
   try {

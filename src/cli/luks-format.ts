@@ -12,20 +12,20 @@ import { openLuks } from '../tools/luks/open-luks.ts';
 import { closeAll } from '../base/close-all.ts';
 import { WrongCall } from './errors.ts';
 import { openPlace } from './luks-file.ts';
-import { type OpenedIo, placeOf } from './luks-place.ts';
+import type { OpenedIo } from './luks-place.ts';
+import { placeOf } from './place.ts';
 import { readVolumeKey } from './luks-key-files.ts';
 import {
   checkKdf,
   chooseKdf,
   type HeaderFlags,
   type KdfFlags,
-  size,
   withHeader,
   withKdf,
   withKeySlot,
 } from './luks-options.ts';
 import { confirm, readSecret, type SecretFlags, withSecret } from './luks-secret.ts';
-import { notNegative, positive } from './option-values.ts';
+import { notNegative, positive, size } from './option-values.ts';
 import { printDone } from './output.ts';
 
 interface FormatFlags extends SecretFlags, HeaderFlags, KdfFlags {

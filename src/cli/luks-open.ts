@@ -11,9 +11,8 @@ import { resizeSegment } from '../tools/luks/resize.ts';
 import { call } from './daemon-call.ts';
 import { WrongCall } from './errors.ts';
 import { devicesOf, withVolume } from './luks-file.ts';
-import { bytesAt, placeOf, referenceOf } from './luks-place.ts';
+import { bytesAt, placeOf, referenceOf } from './place.ts';
 import {
-  size,
   type UnlockFlags,
   unlockVolume,
   withHeader,
@@ -23,7 +22,7 @@ import {
 } from './luks-options.ts';
 import { withSecret } from './luks-secret.ts';
 import { withTokenUnlock } from './luks-token-unlock.ts';
-import { positive } from './option-values.ts';
+import { positive, size } from './option-values.ts';
 import { type JsonFlag, print, printDone } from './output.ts';
 
 /** Of mapped devices that this command makes. */

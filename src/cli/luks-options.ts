@@ -1,8 +1,8 @@
 // Options that several commands of `lamina luks` have, and what follows from them.
 
 import { totalmem } from 'node:os';
-import { type Command, InvalidArgumentError, Option } from 'commander';
-import { GIB, KIB, parseSize } from '../base/units.ts';
+import { type Command, Option } from 'commander';
+import { GIB, KIB } from '../base/units.ts';
 import {
   ARGON2_CPUS_MAX,
   ARGON2_MEMORY_KIB_MIN,
@@ -19,7 +19,7 @@ import {
 import { WrongPassphrase } from '../tools/luks/luks-error.ts';
 import type { LuksVolume, Unlocked, UnlockOptions } from '../tools/luks/luks-volume.ts';
 import { WrongCall } from './errors.ts';
-import { notNegative, positive } from './option-values.ts';
+import { notNegative, positive, size } from './option-values.ts';
 import { type JsonFlag, tell } from './output.ts';
 import { Progress } from './progress.ts';
 import { isTyped, readSecret, type SecretFlags } from './luks-secret.ts';
@@ -50,12 +50,6 @@ export interface UnlockFlags extends SecretFlags, HeaderFlags, LimitFlags, Token
 
 export function withHeader(command: Command): Command {
   return command.option('--header <file>', 'where the header is, when it is not in IMAGE');
-}
-
-export function size(text: string): number {
-  const bytes = parseSize(text);
-  if (bytes === undefined) throw new InvalidArgumentError('expected a size, such as 16M');
-  return bytes;
 }
 
 export function withLimits(command: Command): Command {

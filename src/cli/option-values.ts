@@ -17,6 +17,12 @@ export function bufferSize(text: string): number {
   return bytes;
 }
 
+export function size(text: string): number {
+  const bytes = parseSize(text);
+  if (bytes === undefined) throw new InvalidArgumentError('expected a size, such as 16M');
+  return bytes;
+}
+
 export function positive(text: string): number {
   const value = Number(text);
   if (!Number.isSafeInteger(value) || value < 1) {

@@ -16,11 +16,11 @@ import type { BackupInfo } from '../tools/backup/stream-writer.ts';
 import { refuseAborted } from '../tools/backup/take.ts';
 import { call } from './daemon-call.ts';
 import {
-  isLeftBehind,
   openDaemonDisk,
   type OpenedDisk,
   openFileDisk,
   ownName,
+  removeLeftExports,
 } from './daemon-disk.ts';
 import { WrongCall } from './errors.ts';
 import { Progress } from './progress.ts';
@@ -177,11 +177,8 @@ async function isDevice(to: string): Promise<boolean> {
 }
 
 async function openDevice(name: string, sizeBytes: number): Promise<OpenedDisk> {
-  const exports = await call('listExports');
-  for (const { name: left } of exports) {
-    if (isLeftBehind(left)) await call('removeExport', left, { force: true });
-  }
-  const own = exports.filter((e) => e.device === name && !isLeftBehind(e.name));
+  await removeLeftExports();
+  const own = (await call('listExports')).filter((e) => e.device === name);
   const clients = own.reduce((sum, e) => sum + e.connections, 0);
   const { openCount, lenSectors } = await call('info', name);
   if (clients > 0 || openCount > own.length) {

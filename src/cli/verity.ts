@@ -1,35 +1,21 @@
 // lamina verity: read-only volumes that are checked against a tree of hashes.
 
-import { randomBytes, randomUUID } from 'node:crypto';
-import { existsSync, readFileSync, statSync, writeFileSync } from 'node:fs';
-import { resolve } from 'node:path';
-import { type Command, InvalidArgumentError } from 'commander';
-import { invalid } from '../base/errors.ts';
-import { SECTOR_BYTES } from '../base/units.ts';
-import { escapeArg } from '../dm/table-text.ts';
-import { createDurably } from '../io/durable-file.ts';
-import { findHash, type TreeFormat, VerityTree } from '../targets/verity/tree.ts';
-import { formatVolume, readSuper, treeStart, verifyVolume } from '../tools/verity/volume.ts';
-import { call } from './daemon-call.ts';
+import { randomUUID } from 'node:crypto';
+import { writeFileSync } from 'node:fs';
+import type { Command } from 'commander';
+import { DmError, errorText, invalid } from '../base/errors.ts';
+import { statusOfError } from '../base/status.ts';
+import { type TreeFormat, VerityTree } from '../targets/verity/tree.ts';
+import { type Corruption, formatVolume, readSuper, verifyVolume } from '../tools/verity/volume.ts';
 import { EXIT_FAILED, WrongCall } from './errors.ts';
-import { notNegative, positive, repeated } from './option-values.ts';
-import { JSON_DONE, type JsonFlag, print, printDone } from './output.ts';
+import { notNegative, repeated } from './option-values.ts';
+import { JSON_DONE, print, printJson } from './output.ts';
+import { placeOf } from './place.ts';
 import { Progress } from './progress.ts';
-
-interface Flags {
-  readonly hash: string;
-  readonly format: string;
-  readonly dataBlockSize: number;
-  readonly hashBlockSize: number;
-  readonly dataBlocks?: number;
-  readonly hashOffset: number;
-  readonly salt?: string;
-  readonly uuid?: string;
-  readonly superblock: boolean;
-  readonly rootHashFile?: string;
-  readonly option?: string[];
-  readonly json?: true;
-}
+import { regionOf, withRegion } from './region.ts';
+import { closeVerity, openVerity, saltWord } from './verity-open.ts';
+import { formatOf, givenFormat, rootOf, type VerityFlags, withVolume } from './verity-options.ts';
+import { bytesOf, openSpot, openSpots, spotsOf, type VolumeSpots } from './verity-place.ts';
 
 const EXAMPLES = `
 Examples:
@@ -53,10 +39,11 @@ export function addVerity(program: Command): void {
     .summary('read-only volumes that are checked against a tree of hashes')
     .description(
       "Makes, checks and opens dm-verity volumes. The format is the kernel's and veritysetup's. Whoever\n" +
-        'has the root hash notices every change of the data and of the tree.',
+        'has the root hash notices every change of the data and of the tree. DATA and HASH are files, block\n' +
+        'devices, mapped devices of the daemon or NBD URIs.',
     )
     .addHelpText('after', EXAMPLES);
-  common(verity.command('format'))
+  withVolume(verity.command('format'))
     .summary('make the tree of a data device')
     .description('Hashes DATA into HASH, which may be the same file, and prints the root hash.')
     .argument('<data>', 'what is to be protected')
@@ -64,7 +51,7 @@ export function addVerity(program: Command): void {
     .option('--root-hash-file <path>', 'write the root hash there, too')
     .option('--uuid <uuid>', 'of the superblock; a random one if not given')
     .action(format);
-  common(verity.command('verify'))
+  withVolume(verity.command('verify'))
     .summary('check a whole data device')
     .description(
       'Reads all of DATA and HASH. Exit status 1 when anything is not what the root says.',
@@ -74,17 +61,13 @@ export function addVerity(program: Command): void {
     .argument('[root]', 'the root hash, hexadecimal')
     .option('--root-hash-file <path>', 'read the root hash from there')
     .action(verify);
-  verity
-    .command('dump')
+  withRegion(verity.command('dump'), 'HASH')
     .summary('print a superblock')
     .argument('<hash>', 'where the tree is')
     .option('--hash-offset <bytes>', 'where the superblock is', notNegative, 0)
     .option('--json', 'print JSON')
-    .action((hash: string, flags: Flags) => {
-      const found = readSuper(hash, flags.hashOffset);
-      printVolume(found.format, { uuid: found.uuid }, flags.json === true);
-    });
-  common(verity.command('open'))
+    .action(dump);
+  withVolume(verity.command('open'))
     .summary('make a mapped device of a volume')
     .description('Makes the device NAME in the daemon. Every block is checked when it is read.')
     .argument('<data>', 'what is protected')
@@ -98,185 +81,113 @@ export function addVerity(program: Command): void {
       repeated,
       [],
     )
-    .action(open);
+    .action(openVerity);
   verity
     .command('close')
     .summary('remove a mapped device')
     .argument('<name>', 'of the mapped device')
     .option('--json', JSON_DONE)
-    .action(async (name: string, flags: JsonFlag) => {
-      await call('remove', name);
-      printDone(flags, { closed: name });
-    });
+    .action(closeVerity);
 }
 
-/** What a superblock says, for volumes that have none. */
-function common(command: Command): Command {
-  return command
-    .option('--hash <name>', 'hash algorithm', 'sha256')
-    .option('--format <0|1>', 'hash type: 1, or 0 as Chromium OS had it', '1')
-    .option('--data-block-size <bytes>', 'of the data', positive, 4096)
-    .option('--hash-block-size <bytes>', 'of the tree', positive, 4096)
-    .option('--data-blocks <n>', 'how many there are; all of DATA if not given', notNegative)
-    .option('--hash-offset <bytes>', 'where in HASH the superblock or the tree is', notNegative, 0)
-    .option('--salt <hex>', 'random if not given; - for none', salt)
-    .option('--no-superblock', 'there is none: all is said by options')
-    .option('--json', 'print JSON');
+async function dump(hash: string, flags: VerityFlags): Promise<void> {
+  const spot = { image: hash, place: await placeOf(hash), region: regionOf(flags) };
+  const opened = await openSpot(spot, 'hash');
+  try {
+    const { format: found, uuid } = await readSuper(opened.io, flags.hashOffset);
+    printVolume(found, { uuid }, flags.json === true);
+  } finally {
+    await opened.close();
+  }
 }
 
-function salt(text: string): string {
-  if (text !== '-' && !/^(?:[0-9a-fA-F]{2}){1,256}$/.test(text)) {
-    throw new InvalidArgumentError('expected 1 to 256 bytes, hexadecimal, or -');
-  }
-  return text;
-}
-
-function givenFormat(data: string, flags: Flags, hashStart: number): TreeFormat {
-  const { dataBlockSize: dataBlockBytes, hashBlockSize: hashBlockBytes } = flags;
-  if (flags.format !== '0' && flags.format !== '1') {
-    throw new WrongCall(`--format ${flags.format}: expected 0 or 1`);
-  }
-  for (const [name, bytes] of [
-    ['--data-block-size', dataBlockBytes],
-    ['--hash-block-size', hashBlockBytes],
-  ] as const) {
-    if (bytes < 512 || bytes > 4096 || (bytes & (bytes - 1)) !== 0) {
-      throw new WrongCall(`${name} ${bytes}: expected 512, 1024, 2048 or 4096`);
-    }
-  }
-  const text = flags.salt ?? randomBytes(32).toString('hex');
-  const dataBlocks = flags.dataBlocks ?? Math.floor(statSync(data).size / dataBlockBytes);
-  if (dataBlocks === 0) throw invalid(`${data}: has no whole block of ${dataBlockBytes} bytes`);
-  return {
-    hashType: flags.format === '0' ? 0 : 1,
-    algorithm: findHash(flags.hash),
-    salt: text === '-' ? new Uint8Array(0) : Buffer.from(text, 'hex'),
-    dataBlockBytes,
-    hashBlockBytes,
-    dataBlocks,
-    hashStart,
-  };
-}
-
-/** Where the tree begins; without a superblock it is right at the offset. */
-function startOf(flags: Flags): number {
-  const { hashOffset, hashBlockSize } = flags;
-  if (flags.superblock) {
-    if (hashOffset % SECTOR_BYTES !== 0) {
-      throw new WrongCall(`--hash-offset ${hashOffset}: expected a multiple of ${SECTOR_BYTES}`);
-    }
-    return treeStart(hashOffset, hashBlockSize);
-  }
-  if (hashOffset % hashBlockSize !== 0) {
-    throw new WrongCall(`--hash-offset ${hashOffset}: expected a multiple of ${hashBlockSize}`);
-  }
-  return hashOffset / hashBlockSize;
-}
-
-async function format(data: string, hash: string, flags: Flags): Promise<void> {
-  const tree = givenFormat(data, flags, startOf(flags));
-  checkOverlap(data, hash, tree, flags);
+async function format(data: string, hash: string, flags: VerityFlags): Promise<void> {
   const uuid = flags.uuid ?? randomUUID();
   if (!/^[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}$/i.test(uuid)) {
     throw new WrongCall(`--uuid ${uuid}: expected 8-4-4-4-12 hexadecimal digits`);
   }
-  if (!existsSync(hash)) await createDurably(hash, 0);
+  const spots = await spotsOf(data, hash, flags);
+  const tree = givenFormat(data, await bytesOf(spots.data), flags);
+  checkOverlap(spots, tree, flags);
   const superblock = flags.superblock ? { uuid, offsetBytes: flags.hashOffset } : null;
+  const opened = await openSpots(spots, true);
   const progress = new Progress();
-  const root = await formatVolume(data, hash, tree, superblock, (done, total) =>
-    progress.show(done, total, `hashing ${data}`),
-  );
-  progress.clear();
+  let root: Uint8Array;
+  try {
+    root = await formatVolume(opened.data, opened.hash, tree, superblock, (done, total) =>
+      progress.show(done, total, `hashing ${data}`),
+    );
+  } finally {
+    progress.clear();
+    await opened.close();
+  }
   const text = Buffer.from(root).toString('hex');
-  if (flags.rootHashFile !== undefined) writeFileSync(flags.rootHashFile, text);
+  if (flags.rootHashFile !== undefined) writeRoot(flags.rootHashFile, text);
   printVolume(tree, { ...(superblock === null ? {} : { uuid }), root: text }, flags.json === true);
 }
 
-function checkOverlap(data: string, hash: string, format: TreeFormat, flags: Flags): void {
-  if (!existsSync(hash)) return;
-  const [a, b] = [statSync(data), statSync(hash)];
-  if (a.ino !== b.ino || a.dev !== b.dev || a.rdev !== b.rdev) return;
-  const end = format.dataBlocks * format.dataBlockBytes;
-  if (flags.hashOffset < end) {
-    throw invalid(
-      `${hash}: is the data as well, which ends at byte ${end}: --hash-offset ${flags.hashOffset} would ` +
-        'write over it',
-    );
+function writeRoot(path: string, text: string): void {
+  try {
+    writeFileSync(path, text);
+  } catch (error) {
+    throw new DmError(statusOfError(error), `${path}: cannot write: ${errorText(error)}`);
   }
 }
 
-function volumeOf(data: string, hash: string, flags: Flags): TreeFormat {
-  if (flags.superblock) return readSuper(hash, flags.hashOffset).format;
-  if (flags.salt === undefined)
-    throw new WrongCall('--salt: without a superblock it has to be given');
-  return givenFormat(data, flags, startOf(flags));
-}
-
-function rootOf(word: string | undefined, flags: Flags, tree: VerityTree): Uint8Array {
-  if ((word === undefined) === (flags.rootHashFile === undefined)) {
-    throw new WrongCall('root hash: expected either an argument or --root-hash-file');
-  }
-  const text = word ?? readFileSync(flags.rootHashFile as string, 'latin1').trim();
-  if (!/^(?:[0-9a-fA-F]{2})+$/.test(text) || text.length !== tree.digestBytes * 2) {
-    throw invalid(
-      `root hash: ${text.length} characters: expected ${tree.digestBytes * 2} hexadecimal digits`,
-    );
-  }
-  return Buffer.from(text, 'hex');
+/** Superblock and tree must not be where the data is. Throws DmError. */
+function checkOverlap(spots: VolumeSpots, format: TreeFormat, flags: VerityFlags): void {
+  const { data, hash, isOnePlace } = spots;
+  if (!isOnePlace) return;
+  const begin = data.region.offsetBytes;
+  const end = begin + format.dataBlocks * format.dataBlockBytes;
+  const hashBegin = hash.region.offsetBytes + flags.hashOffset;
+  const hashEnd = hash.region.offsetBytes + new VerityTree(format).end * format.hashBlockBytes;
+  if (hashBegin >= end || hashEnd <= begin) return;
+  throw invalid(
+    `${hash.image}: is the data as well, which is at bytes ${begin} to ${end}: --hash-offset ` +
+      `${flags.hashOffset}: superblock and tree, at bytes ${hashBegin} to ${hashEnd}, would write over it`,
+  );
 }
 
 async function verify(
   data: string,
   hash: string,
   word: string | undefined,
-  flags: Flags,
+  flags: VerityFlags,
 ): Promise<void> {
-  const volume = volumeOf(data, hash, flags);
-  const root = rootOf(word, flags, new VerityTree(volume));
+  const spots = await spotsOf(data, hash, flags);
+  const opened = await openSpots(spots, false);
   const progress = new Progress();
-  const found = await verifyVolume(data, hash, volume, root, (done, total) =>
-    progress.show(done, total, `checking ${data}`),
-  );
-  progress.clear();
-  if (flags.json === true) {
+  try {
+    const volume = await formatOf(data, opened.data.sizeBytes, opened.hash, flags);
+    const root = rootOf(word, flags, new VerityTree(volume));
+    const found = await verifyVolume(opened.data, opened.hash, volume, root, (done, total) =>
+      progress.show(done, total, `checking ${data}`),
+    );
+    progress.clear();
+    printFound(found, volume, flags.json === true);
+  } finally {
+    progress.clear();
+    await opened.close();
+  }
+}
+
+function printFound(found: readonly Corruption[], volume: TreeFormat, isJson: boolean): void {
+  if (found.length > 0) process.exitCode = EXIT_FAILED;
+  if (isJson) {
     const corruptions = found.map(({ level, block }) => ({
       where: level < 0 ? 'data' : 'hash',
       ...(level < 0 ? {} : { level }),
       block,
     }));
-    print(`${JSON.stringify({ isGood: found.length === 0, corruptions })}\n`);
-  } else {
-    for (const { level, block } of found) {
-      const where = level < 0 ? `data block ${block}` : `hash block ${block} of level ${level}`;
-      print(`${where} is corrupted\n`);
-    }
-    if (found.length === 0) print(`${volume.dataBlocks} data blocks are good\n`);
+    printJson({ isGood: found.length === 0, corruptions });
+    return;
   }
-  if (found.length > 0) process.exitCode = EXIT_FAILED;
-}
-
-async function open(
-  data: string,
-  name: string,
-  hash: string,
-  word: string | undefined,
-  flags: Flags,
-): Promise<void> {
-  const volume = volumeOf(data, hash, flags);
-  const root = rootOf(word, flags, new VerityTree(volume));
-  const { dataBlocks, dataBlockBytes, hashBlockBytes, hashStart } = volume;
-  const options = flags.option ?? [];
-  const places = `${escapeArg(resolve(data))} ${escapeArg(resolve(hash))}`;
-  const sizes = `${dataBlockBytes} ${hashBlockBytes} ${dataBlocks} ${hashStart}`;
-  const digests = `${volume.algorithm} ${Buffer.from(root).toString('hex')} ${saltWord(volume)}`;
-  const more = options.length === 0 ? '' : ` ${options.length} ${options.join(' ')}`;
-  const sectors = (dataBlocks * dataBlockBytes) / SECTOR_BYTES;
-  const table = `0 ${sectors} verity ${volume.hashType} ${places} ${sizes} ${digests}${more}`;
-  await call('create', { name, table, isReadOnly: true });
-}
-
-function saltWord(format: TreeFormat): string {
-  return format.salt.length === 0 ? '-' : Buffer.from(format.salt).toString('hex');
+  for (const { level, block } of found) {
+    const where = level < 0 ? `data block ${block}` : `hash block ${block} of level ${level}`;
+    print(`${where} is corrupted\n`);
+  }
+  if (found.length === 0) print(`${volume.dataBlocks} data blocks are good\n`);
 }
 
 function printVolume(
@@ -287,7 +198,7 @@ function printVolume(
   const saltText = saltWord(format);
   if (isJson) {
     const { salt: _, ...rest } = format;
-    print(`${JSON.stringify({ ...more, ...rest, salt: saltText })}\n`);
+    printJson({ ...more, ...rest, salt: saltText });
     return;
   }
   const lines: [string, string | number | undefined][] = [

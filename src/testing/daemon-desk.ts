@@ -30,8 +30,8 @@ export interface Desk {
   begin(args: readonly string[]): ChildProcessWithoutNullStreams;
   /** Standard output of a command that must succeed, or end with the status given. */
   ok(args: readonly string[], input?: string, status?: number, env?: Env): string;
-  /** Standard error of a command that must fail. */
-  refused(args: readonly string[], input?: string, env?: Env): string;
+  /** Standard error of a command that must fail, with status 1 or the one given. */
+  refused(args: readonly string[], input?: string, env?: Env, status?: number): string;
   end(): Promise<void>;
 }
 
@@ -82,9 +82,9 @@ export function desk(): Desk {
       assert.equal(done.status, status, `${args.join(' ')}: ${String(done.stderr)}`);
       return String(done.stdout);
     },
-    refused(args, input, more = {}) {
+    refused(args, input, more = {}, status = 1) {
       const done = call(args, input, more);
-      assert.equal(done.status, 1, `${args.join(' ')}: ${String(done.stdout)}`);
+      assert.equal(done.status, status, `${args.join(' ')}: ${String(done.stdout)}`);
       return String(done.stderr);
     },
     async end() {

@@ -8,9 +8,9 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { Prng } from '../../src/base/prng.ts';
 import type { TreeFormat } from '../../src/targets/verity/tree.ts';
-import { formatVolume } from '../../src/tools/verity/volume.ts';
 import { makeLab } from '../../src/testing/index.ts';
 import { inKernel } from './vm.ts';
+import { formatFiles } from '../../src/testing/verity-files.ts';
 import { SEED } from '../../src/testing/seed.ts';
 
 const BLOCKS = 300;
@@ -52,7 +52,7 @@ test(`the kernel reads volumes made here, LAMINA_SEED=${SEED}`, async () => {
       const [dataPath, hashPath] = [join(folder, `data${i}`), join(folder, `hash${i}`)];
       writeFileSync(dataPath, data);
       writeFileSync(hashPath, '');
-      const root = await formatVolume(dataPath, hashPath, format, null, () => undefined);
+      const root = await formatFiles(dataPath, hashPath, format);
       // Disks are whole sectors.
       const hash = readFileSync(hashPath);
       writeFileSync(hashPath, Buffer.concat([hash, Buffer.alloc(4096 - (hash.length % 4096))]));

@@ -9,9 +9,9 @@ import { test } from 'node:test';
 import { Prng } from '../../src/base/prng.ts';
 import { Status } from '../../src/base/status.ts';
 import { type TreeFormat, VerityTree } from '../../src/targets/verity/tree.ts';
-import { formatVolume } from '../../src/tools/verity/volume.ts';
 import { BioDriver } from '../../src/testing/bio-driver.ts';
 import { makeLab } from '../../src/testing/sim/lab.ts';
+import { formatFiles } from '../../src/testing/verity-files.ts';
 import { SEED } from '../../src/testing/seed.ts';
 
 function bytes(rng: Prng, count: number): Buffer {
@@ -43,7 +43,7 @@ async function makeVolume(rng: Prng): Promise<Volume> {
     const paths = [join(folder, 'data'), join(folder, 'hash')] as const;
     writeFileSync(paths[0], data);
     writeFileSync(paths[1], '');
-    const root = await formatVolume(...paths, format, null, () => undefined);
+    const root = await formatFiles(...paths, format);
     const hash = readFileSync(paths[1]);
     return { format, data, hash, root: Buffer.from(root).toString('hex') };
   } finally {

@@ -1,12 +1,11 @@
-// Verity volumes on files and block devices: makes the hash tree of a data file, checks a data file against
-// one, reads and writes the superblock. Memory is a few blocks, whatever the size.
+// Verity volumes: makes the hash tree of a data device, checks a data device against one, reads and writes the
+// superblock. Memory is a few blocks, whatever the size.
 
-import { closeSync, fdatasyncSync, openSync, readSync, writeSync } from 'node:fs';
-import { DmError, errorText, invalid } from '../../base/errors.ts';
-import { Status } from '../../base/status.ts';
+import { errorText, invalid } from '../../base/errors.ts';
 import { MIB } from '../../base/units.ts';
 import { VERITY_MAGIC, VERITY_SALT_BYTES_MAX, VeritySuper } from '../../format/verity.ts';
 import { findHash, isSameDigest, type TreeFormat, VerityTree } from '../../targets/verity/tree.ts';
+import { tooShort, type VolumeIo } from './volume-io.ts';
 
 /** Told how far it is: blocks of `total`. */
 export type OnProgress = (done: number, total: number) => void;
@@ -27,19 +26,13 @@ export function treeStart(hashOffsetBytes: number, hashBlockBytes: number): numb
 }
 
 /** Throws DmError that names the field. */
-export function readSuper(path: string, offsetBytes: number): VolumeSuper {
-  const file = new VolumeFile(path, 'r');
-  try {
-    const raw = new Uint8Array(SUPER_BYTES);
-    if (file.read(raw, offsetBytes) < SUPER_BYTES) {
-      throw invalid(
-        `${path}: no verity superblock at byte ${offsetBytes}: the file ends before it`,
-      );
-    }
-    return decodeSuper(raw, `${path}: verity superblock at byte ${offsetBytes}`, offsetBytes);
-  } finally {
-    file.close();
+export async function readSuper(from: VolumeIo, offsetBytes: number): Promise<VolumeSuper> {
+  const raw = new Uint8Array(SUPER_BYTES);
+  const where = `verity superblock at byte ${offsetBytes}`;
+  if ((await from.read(raw, offsetBytes)) < SUPER_BYTES) {
+    throw invalid(`${from.path}: no ${where}: the file ends before it`);
   }
+  return decodeSuper(raw, `${from.path}: ${where}`, offsetBytes);
 }
 
 function decodeSuper(raw: Uint8Array, where: string, offsetBytes: number): VolumeSuper {
@@ -117,40 +110,34 @@ function printUuid(bytes: Uint8Array): string {
 }
 
 /**
- * Writes the tree over `data` to `hash`, durable when it returns; the root digest. With `volume` the
- * superblock comes last, at `superOffset`: a volume that is only half made has none.
+ * Writes the tree over `data` to `hash`, durable when this resolves, with the root digest. A
+ * superblock comes last: a volume that is only half made has none. Throws DmError, having written
+ * nothing, when there is no room.
  */
 export async function formatVolume(
-  dataPath: string,
-  hashPath: string,
+  data: VolumeIo,
+  hash: VolumeIo,
   format: TreeFormat,
   superblock: { readonly uuid: string; readonly offsetBytes: number } | null,
   onProgress: OnProgress,
 ): Promise<Uint8Array> {
   const tree = new VerityTree(format);
-  const data = new VolumeFile(dataPath, 'r');
-  const hash = new VolumeFile(hashPath, 'r+');
-  try {
-    const total = totalBlocks(tree);
-    const progress = new Steps(total, onProgress);
-    const root = await buildLevels(tree, data, hash, progress);
-    hash.sync();
-    if (superblock !== null) {
-      const raw = encodeSuper({ format, uuid: superblock.uuid });
-      hash.write(raw, superblock.offsetBytes);
-      hash.sync();
-    }
-    return root;
-  } finally {
-    data.close();
-    hash.close();
+  const superEnd = superblock === null ? 0 : superblock.offsetBytes + SUPER_BYTES;
+  const end = Math.max(superEnd, tree.levels === 0 ? 0 : tree.end * format.hashBlockBytes);
+  if (end > (hash.limitBytes ?? end)) throw tooShort(hash, end);
+  const root = await buildLevels(tree, data, hash, new Steps(totalBlocks(tree), onProgress));
+  await hash.sync();
+  if (superblock !== null) {
+    await hash.write(encodeSuper({ format, uuid: superblock.uuid }), superblock.offsetBytes);
+    await hash.sync();
   }
+  return root;
 }
 
 async function buildLevels(
   tree: VerityTree,
-  data: VolumeFile,
-  hash: VolumeFile,
+  data: VolumeIo,
+  hash: VolumeIo,
   progress: Steps,
 ): Promise<Uint8Array> {
   const { format } = tree;
@@ -162,16 +149,16 @@ async function buildLevels(
     for (let index = 0; index < blocks; index++) {
       const block = new Uint8Array(hashBlockBytes);
       for (let i = 0; i < tree.digestsPerBlock; i++) {
-        const next = below.next();
+        const next = below.next() ?? (await below.fill());
         if (next === null) break;
         block.set(tree.digest([next]), i * tree.slotBytes);
         await progress.step();
       }
-      hash.write(block, (start + index) * hashBlockBytes);
+      await hash.write(block, (start + index) * hashBlockBytes);
     }
     below = new BlockReader(hash, start * hashBlockBytes, hashBlockBytes, blocks);
   }
-  return tree.digest([below.next() ?? new Uint8Array(0)]);
+  return tree.digest([(await below.fill()) ?? new Uint8Array(0)]);
 }
 
 /** A place where a volume is not what its root says. */
@@ -183,48 +170,43 @@ export interface Corruption {
 
 /** Checks all of a volume against its root; every corruption found, up to `max` of them. */
 export async function verifyVolume(
-  dataPath: string,
-  hashPath: string,
+  data: VolumeIo,
+  hash: VolumeIo,
   format: TreeFormat,
   root: Uint8Array,
   onProgress: OnProgress,
   max = 100,
 ): Promise<Corruption[]> {
   const tree = new VerityTree(format);
-  const data = new VolumeFile(dataPath, 'r');
-  const hash = new VolumeFile(hashPath, 'r');
   const found: Corruption[] = [];
-  try {
-    const progress = new Steps(totalBlocks(tree), onProgress);
-    for (let level = tree.levels - 1; level >= -1; level--) {
-      const isData = level === -1;
-      const blockBytes = isData ? format.dataBlockBytes : format.hashBlockBytes;
-      const blocks = isData ? format.dataBlocks : (tree.levelBlocks[level] as number);
-      const start = isData ? 0 : (tree.levelStart[level] as number);
-      const reader = new BlockReader(isData ? data : hash, start * blockBytes, blockBytes, blocks);
-      const parents =
-        level + 1 < tree.levels
-          ? new BlockReader(
-              hash,
-              (tree.levelStart[level + 1] as number) * format.hashBlockBytes,
-              format.hashBlockBytes,
-              tree.levelBlocks[level + 1] as number,
-            )
-          : null;
-      let parent: Uint8Array | null = null;
-      for (let index = 0; index < blocks && found.length < max; index++) {
-        if (parents !== null && index % tree.digestsPerBlock === 0) parent = parents.next();
-        const expected = parent === null ? root : tree.digestIn(parent, index);
-        const block = reader.next() ?? new Uint8Array(0);
-        if (!isSameDigest(tree.digest([block]), expected)) found.push({ level, block: index });
-        await progress.step();
+  const progress = new Steps(totalBlocks(tree), onProgress);
+  for (let level = tree.levels - 1; level >= -1; level--) {
+    const isData = level === -1;
+    const blockBytes = isData ? format.dataBlockBytes : format.hashBlockBytes;
+    const blocks = isData ? format.dataBlocks : (tree.levelBlocks[level] as number);
+    const start = isData ? 0 : (tree.levelStart[level] as number);
+    const reader = new BlockReader(isData ? data : hash, start * blockBytes, blockBytes, blocks);
+    const parents = readerOfLevel(tree, hash, level + 1);
+    let parent: Uint8Array | null = null;
+    for (let index = 0; index < blocks && found.length < max; index++) {
+      if (parents !== null && index % tree.digestsPerBlock === 0) {
+        parent = parents.next() ?? (await parents.fill());
       }
+      const expected = parent === null ? root : tree.digestIn(parent, index);
+      const block = reader.next() ?? (await reader.fill()) ?? new Uint8Array(0);
+      if (!isSameDigest(tree.digest([block]), expected)) found.push({ level, block: index });
+      await progress.step();
     }
-    return found;
-  } finally {
-    data.close();
-    hash.close();
   }
+  return found;
+}
+
+/** Null behind the last level. */
+function readerOfLevel(tree: VerityTree, hash: VolumeIo, level: number): BlockReader | null {
+  if (level >= tree.levels) return null;
+  const { hashBlockBytes } = tree.format;
+  const at = (tree.levelStart[level] as number) * hashBlockBytes;
+  return new BlockReader(hash, at, hashBlockBytes, tree.levelBlocks[level] as number);
 }
 
 function totalBlocks(tree: VerityTree): number {
@@ -250,9 +232,9 @@ class Steps {
   }
 }
 
-/** Reads blocks one behind the other. */
+/** Reads blocks one behind the other. What is given is good until the next call. */
 class BlockReader {
-  readonly #file: VolumeFile;
+  readonly #from: VolumeIo;
   readonly #blockBytes: number;
   readonly #end: number;
   readonly #chunk: Uint8Array;
@@ -260,76 +242,32 @@ class BlockReader {
   #chunkAt = 0;
   #chunkLen = 0;
 
-  constructor(file: VolumeFile, at: number, blockBytes: number, blocks: number) {
-    this.#file = file;
+  constructor(from: VolumeIo, at: number, blockBytes: number, blocks: number) {
+    this.#from = from;
     this.#at = at;
     this.#blockBytes = blockBytes;
     this.#end = at + blocks * blockBytes;
     this.#chunk = new Uint8Array(Math.max(CHUNK_BYTES, blockBytes));
   }
 
-  /** Null behind the last; good until the next call. Throws DmError when the file ends before it. */
+  /** The next block, if it has been read; null: `fill` may have one. */
   next(): Uint8Array | null {
-    if (this.#at >= this.#end) return null;
-    if (this.#at >= this.#chunkAt + this.#chunkLen) {
-      const len = Math.min(this.#chunk.length, this.#end - this.#at);
-      const got = this.#file.read(this.#chunk.subarray(0, len), this.#at);
-      if (got < this.#blockBytes) {
-        throw invalid(`${this.#file.path}: ends at byte ${this.#at + got}, expected ${this.#end}`);
-      }
-      this.#chunkAt = this.#at;
-      this.#chunkLen = Math.floor(got / this.#blockBytes) * this.#blockBytes;
-    }
+    if (this.#at >= this.#chunkAt + this.#chunkLen) return null;
     const from = this.#at - this.#chunkAt;
     this.#at += this.#blockBytes;
     return this.#chunk.subarray(from, from + this.#blockBytes);
   }
-}
 
-/** A file by whole reads and writes; errors are DmErrors with its path. */
-class VolumeFile {
-  readonly path: string;
-  readonly #fd: number;
-
-  constructor(path: string, flags: 'r' | 'r+') {
-    this.path = path;
-    this.#fd = this.#named(() => openSync(path, flags));
-  }
-
-  /** Bytes read; less only at the end of the file. */
-  read(into: Uint8Array, offsetBytes: number): number {
-    return this.#named(() => {
-      let got = 0;
-      while (got < into.length) {
-        const n = readSync(this.#fd, into, got, into.length - got, offsetBytes + got);
-        if (n === 0) break;
-        got += n;
-      }
-      return got;
-    });
-  }
-
-  write(from: Uint8Array, offsetBytes: number): void {
-    this.#named(() => {
-      for (let put = 0; put < from.length; ) {
-        put += writeSync(this.#fd, from, put, from.length - put, offsetBytes + put);
-      }
-    });
-  }
-
-  sync(): void {
-    this.#named(() => fdatasyncSync(this.#fd));
-  }
-
-  close(): void {
-    closeSync(this.#fd);
-  }
-
-  #named<T>(work: () => T): T {
-    try {
-      return work();
-    } catch (error) {
-      throw new DmError(Status.Io, `${this.path}: ${errorText(error)}`);
+  /** Reads on, and gives the next block; null behind the last. Throws DmError when the device ends before it. */
+  async fill(): Promise<Uint8Array | null> {
+    if (this.#at >= this.#end) return null;
+    const len = Math.min(this.#chunk.length, this.#end - this.#at);
+    const got = await this.#from.read(this.#chunk.subarray(0, len), this.#at);
+    if (got < this.#blockBytes) {
+      throw invalid(`${this.#from.path}: ends at byte ${this.#at + got}, expected ${this.#end}`);
     }
+    this.#chunkAt = this.#at;
+    this.#chunkLen = Math.floor(got / this.#blockBytes) * this.#blockBytes;
+    return this.next();
   }
 }
