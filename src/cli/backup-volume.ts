@@ -1,5 +1,6 @@
 // lamina thin backup: a snapshot is taken, read through the daemon, and deleted again; or kept, read-only, as what the
-// next increment begins with.
+// next increment begins with. It gets the name that it is kept under when the backup is whole: until then its name says
+// whose it is, so that nothing half done is ever taken for a base.
 
 import { randomBytes } from 'node:crypto';
 import { isatty } from 'node:tty';
@@ -121,6 +122,7 @@ async function backup(volume: Volume, base: Base | undefined, how: How): Promise
   let isDone = false;
   try {
     const done = await copy(volume, base, snapshot, how);
+    if (how.keep !== undefined) await call('rename', snapshot.name, how.keep);
     isDone = true;
     return done;
   } finally {
@@ -130,10 +132,10 @@ async function backup(volume: Volume, base: Base | undefined, how: How): Promise
 
 async function takeSnapshot(volume: Volume, keep: string | undefined): Promise<Volume> {
   const { pool, origin, lenSectors } = volume;
-  const name = keep ?? ownName('backup');
-  if ((await call('list')).some((device) => device.name === name)) {
-    throw new DmError(Status.Exists, `device ${name}: name already exists`);
+  if (keep !== undefined && (await call('list')).some((device) => device.name === keep)) {
+    throw new DmError(Status.Exists, `device ${keep}: name already exists`);
   }
+  const name = ownName('backup');
   const id = await newId(pool, 'create_snap', String(volume.id));
   const snapshot = { ...volume, name, id };
   const words = [escapeArg(pool), id, ...(origin === undefined ? [] : [escapeArg(origin)])];

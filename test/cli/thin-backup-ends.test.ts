@@ -6,21 +6,21 @@ import { once } from 'node:events';
 import { existsSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import { type Desk, desk } from '../../src/testing/daemon-desk.ts';
+import { type Desk, desk, type RunningDaemon } from '../../src/testing/daemon-desk.ts';
 
 const MIB = 1024 * 1024;
 
-async function withVolume(work: (d: Desk) => Promise<void>): Promise<void> {
+async function withVolume(work: (d: Desk, daemon: RunningDaemon) => Promise<void>): Promise<void> {
   const d = desk();
   try {
-    await d.start();
+    const daemon = await d.start();
     d.ok(['pool', 'create', 'p', '--data', 'data', '--metadata', 'meta', '--size', '64M']);
     d.ok(['thin', 'create', 'p', 'vol', '--size', '16M']);
     d.ok(['export', 'add', 'vol']);
     const socket = join(d.path, 'lamina', 'nbd.sock');
     const uri = `nbd+unix:///vol?socket=${socket}`;
     execFileSync('qemu-io', ['-f', 'raw', '-c', 'write -P 7 0 12M', '-c', 'flush', uri]);
-    await work(d);
+    await work(d, daemon);
     await d.end();
   } catch (error) {
     await d.end().catch(() => undefined);
@@ -65,6 +65,43 @@ test('a backup that is killed leaves a snapshot, which the next one deletes', as
       volumes: unknown[];
     }[];
     assert.equal(report?.volumes.length, 1);
+  });
+});
+
+test('a backup with --keep that is killed keeps nothing', async () => {
+  await withVolume(async (d) => {
+    const killed = d.begin(['thin', 'backup', 'vol', '-', '--keep', 'mon']);
+    await once(killed.stdout, 'readable');
+    killed.kill('SIGKILL');
+    await once(killed, 'exit');
+    assert.ok(!devices(d).includes('mon'), 'what is not whole is no base');
+    d.ok(['thin', 'backup', 'vol', 'full', '--keep', 'mon']);
+    assert.deepEqual(devices(d), ['mon', 'p', 'vol']);
+    d.ok(['thin', 'backup', 'vol', 'inc', '--since', 'mon']);
+    d.ok(['thin', 'verify', 'full', 'inc']);
+  });
+});
+
+test('a backup whose daemon is killed fails, and what it has left is deleted later', async () => {
+  await withVolume(async (d, daemon) => {
+    const backup = d.begin(['thin', 'backup', 'vol', '-', '--keep', 'mon']);
+    await once(backup.stdout, 'readable');
+    daemon.kill('SIGKILL');
+    await once(daemon, 'exit');
+    let said = '';
+    backup.stderr.on('data', (chunk: Buffer) => {
+      said += chunk.toString();
+    });
+    backup.stdout.resume();
+    const [status] = (await once(backup, 'close')) as [number];
+    assert.equal(status, 1, said);
+    assert.match(said, /^lamina: .+\n$/);
+    await d.start();
+    assert.ok(!devices(d).includes('mon'));
+    d.ok(['thin', 'backup', 'vol', 'good']);
+    assert.deepEqual(devices(d), ['p', 'vol']);
+    assert.equal(d.ok(['thin', 'list', 'p']).trim().split('\n').length, 1);
+    d.ok(['thin', 'verify', 'good']);
   });
 });
 

@@ -108,6 +108,7 @@ export class StreamFile {
 export class StreamSink {
   readonly #path: string;
   readonly #fd: number;
+  #isFinished = false;
 
   private constructor(path: string, fd: number) {
     this.#path = path;
@@ -146,13 +147,14 @@ export class StreamSink {
       await syncFd(this.#fd);
       await closeFd(this.#fd);
       renameSync(partial(path), path);
+      this.#isFinished = true;
     });
     await syncFolder(dirname(path));
   }
 
-  /** Leaves nothing. */
+  /** Leaves nothing but what is finished. */
   async abandon(): Promise<void> {
-    if (this.#fd === STDOUT_FD) return;
+    if (this.#fd === STDOUT_FD || this.#isFinished) return;
     await closeFd(this.#fd).catch(() => undefined);
     unlinkSync(partial(this.#path));
   }
