@@ -7,9 +7,10 @@ import { formatSize } from '../base/units.ts';
 import { DataFile } from '../tools/thin/data-file.ts';
 import type { MetadataFile } from '../tools/thin/metadata-file.ts';
 import { shrinkPool } from '../tools/thin/shrink.ts';
-import { trimPool } from '../tools/thin/trim.ts';
+import { type TrimPlan, trimPool } from '../tools/thin/trim.ts';
+import { confirm } from './confirm.ts';
 import { positive } from './option-values.ts';
-import { print, printJson } from './output.ts';
+import { print, printJson, tell } from './output.ts';
 import { refuseUsed, withMetadata } from './pool-tools.ts';
 import { Progress } from './progress.ts';
 
@@ -35,8 +36,9 @@ function addShrink(pool: Command): void {
     .summary('make new metadata for a smaller pool, and move its data')
     .description(
       'Copies data blocks from behind the new end to free ones before it, then makes metadata of the\n' +
-        'smaller pool in OUT. META is only read, and stays good until the pool runs with OUT. OUT must be\n' +
-        'there, and large enough.',
+        'smaller pool in OUT, without the metadata snapshot that META may have. META is only read, and OUT\n' +
+        'must be there, and large enough. Afterwards only OUT may be used: META does not know of the blocks\n' +
+        'that were copied, so to run or to trim the pool with META destroys them.',
     )
     .requiredOption('-i, --input <meta>', 'the metadata: a file or a block device')
     .requiredOption('-o, --output <out>', 'where the new metadata goes: another one')
@@ -75,17 +77,24 @@ async function shrinkOnto(
     onProgress: (done, total) => progress.show(done, total, 'moved'),
   }).finally(() => progress.clear());
   if (flags.json === true) return printJson(result);
-  const { dataBlocks, dataBytes, movedBlocks, devices } = result;
+  const { dataBlocks, dataBytes, movedBlocks, devices, dropsSnapshot } = result;
   const what = flags.copy ? 'moved' : 'would have to be moved';
   print(
     `${devices} devices in ${dataBlocks} data blocks (${formatSize(dataBytes)}); ` +
       `${movedBlocks} blocks ${what}\n`,
+  );
+  if (dropsSnapshot) print('the metadata snapshot is not kept\n');
+  if (!flags.copy) return;
+  const { input, output } = flags;
+  print(
+    `use ${output} from now on: to run or trim the pool with ${input} destroys what was moved\n`,
   );
 }
 
 interface TrimFlags {
   readonly metadataDev: string;
   readonly dataDev: string;
+  readonly force?: true;
   readonly json?: true;
 }
 
@@ -94,18 +103,22 @@ function addTrim(pool: Command): void {
     .command('trim')
     .summary('give back what no device of a pool maps')
     .description(
-      'Discards the data blocks that no device of a pool maps, and that no metadata snapshot holds.',
+      'Discards the data blocks that no device of a pool maps, and that no metadata snapshot holds, by what\n' +
+        'META says. It must be the metadata that the pool ran with last: by an older copy, or by that of\n' +
+        'before a shrink, blocks go that are in use. Nothing can tell, so it is asked about.',
     )
     .requiredOption('--metadata-dev <meta>', 'the metadata: a file or a block device')
     .requiredOption('--data-dev <path>', 'the data: a file or a block device')
+    .option('--force', 'discard without being asked')
     .option('--json', 'print the result as JSON')
     .action(async (flags: TrimFlags) => {
       refuseSame([flags.metadataDev, flags.dataDev]);
       await withMetadata(flags.metadataDev, { isReadOnly: true }, async (metadata) => {
         await withData(flags.dataDev, async (data) => {
           const progress = new Progress();
-          const result = await trimPool(metadata, data, (done, total) => {
-            progress.show(done, total, 'looked at');
+          const result = await trimPool(metadata, data, {
+            agree: async (plan) => await agreeToTrim(flags, plan),
+            onProgress: (done, total) => progress.show(done, total, 'looked at'),
           }).finally(() => progress.clear());
           if (flags.json === true) return printJson(result);
           const { freeBlocks, freeBytes } = result;
@@ -113,6 +126,18 @@ function addTrim(pool: Command): void {
         });
       });
     });
+}
+
+async function agreeToTrim(flags: TrimFlags, plan: TrimPlan): Promise<void> {
+  const { metadataDev, dataDev } = flags;
+  const { transactionId, time, devices, heldBlocks, dataBlocks, freeBlocks, freeBytes } = plan;
+  const { mtime } = statSync(metadataDev);
+  const what =
+    `${metadataDev}: transaction ${transactionId}, time ${time}, last written ${mtime.toISOString()}: ` +
+    `${devices} devices hold ${heldBlocks} of ${dataBlocks} data blocks. The other ${freeBlocks} ` +
+    `(${formatSize(freeBytes)}) of ${dataDev} are discarded for good, also those that newer metadata of the pool maps`;
+  if (flags.force === true) tell(`${what}\n`);
+  else await confirm(what, '--force');
 }
 
 async function withData(path: string, use: (data: DataFile) => Promise<void>): Promise<void> {

@@ -19,7 +19,7 @@ import { checkPool } from './check.ts';
 import { DataFile } from './data-file.ts';
 import { PoolReader } from './pool-reader.ts';
 import { shrinkPool } from './shrink.ts';
-import { trimPool } from './trim.ts';
+import { type TrimPlan, trimPool } from './trim.ts';
 
 const BLOCK_BYTES = 65536;
 const SIZES = { metadataBlocks: 512, dataBlocks: 2000 };
@@ -138,7 +138,38 @@ describe(`shrinking and trimming pools, LAMINA_SEED=${SEED}`, () => {
     const made = await makePool(SEED + 30);
     const before = statSync(made.path).blocks;
     const data = DataFile.open(made.path);
-    const result = await trimPool(made.disk, data, () => undefined);
+    const image = Buffer.from(made.disk.image);
+    const plans: TrimPlan[] = [];
+    await assert.rejects(
+      trimPool(made.disk, data, {
+        agree: async (plan) => {
+          plans.push(plan);
+          return await Promise.reject(new Error('not confirmed'));
+        },
+        onProgress: () => assert.fail('nothing is discarded'),
+      }),
+      /not confirmed/,
+    );
+    assert.equal(statSync(made.path).blocks, before);
+    const result = await trimPool(made.disk, data, {
+      agree: async (plan) => {
+        plans.push(plan);
+        return await Promise.resolve();
+      },
+      onProgress: () => undefined,
+    });
+    assert.deepEqual(plans[0], plans[1]);
+    const { fields } = (await PoolReader.open(made.disk)).superblock;
+    assert.deepEqual(plans[0], {
+      transactionId: fields.transactionId,
+      time: fields.time,
+      devices: (await (await PoolReader.open(made.disk)).devices()).length,
+      heldBlocks: made.usedBlocks,
+      dataBlocks: made.dataBlocks,
+      freeBlocks: made.dataBlocks - made.usedBlocks,
+      freeBytes: (made.dataBlocks - made.usedBlocks) * BLOCK_BYTES,
+    });
+    assert.ok(image.equals(made.disk.image), 'the metadata is only read');
     assert.throws(() => DataFile.open(made.path), /is in use/);
     data.close();
     assert.equal(result.freeBlocks, made.dataBlocks - made.usedBlocks);

@@ -36,6 +36,8 @@ export interface ShrinkResult {
   readonly dataBytes: number;
   readonly movedBlocks: number;
   readonly devices: number;
+  /** The old metadata has a metadata snapshot, which the new one has not. */
+  readonly dropsSnapshot: boolean;
 }
 
 /** Whatever was in `to` is lost. Throws DmError; then `to` holds no pool, and `from` is as good as before. */
@@ -57,7 +59,8 @@ export async function shrinkPool(plan: ShrinkPlan): Promise<ShrinkResult> {
   }
   const devices = await new Rewrite(pool, moves).run(to, dataBlocks);
   const dataBytes = dataBlocks * blockBytes;
-  return { dataBlocks, dataBytes, movedBlocks: moves.size, devices };
+  const dropsSnapshot = fields.heldRoot !== 0;
+  return { dataBlocks, dataBytes, movedBlocks: moves.size, devices, dropsSnapshot };
 }
 
 /** Sources ascend. */

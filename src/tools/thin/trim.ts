@@ -11,17 +11,38 @@ import { UseCounts } from './use-counts.ts';
 /** Discarded at once: so often progress is told. */
 const DISCARD_BYTES = 2 ** 30;
 
-export interface TrimResult {
+/** What a trim is about to do, by the metadata that it was given. */
+export interface TrimPlan {
+  readonly transactionId: number;
+  /** Of the pool: how many snapshots were made. */
+  readonly time: number;
+  readonly devices: number;
+  /** What devices and the metadata snapshot hold, of all. */
+  readonly heldBlocks: number;
+  readonly dataBlocks: number;
+  /** What is to be discarded. */
   readonly freeBlocks: number;
   readonly freeBytes: number;
+}
+
+export interface TrimResult extends TrimPlan {
   readonly ranges: number;
 }
 
-/** Throws DmError; what was mapped is untouched then, too. */
+export interface Trimming {
+  /** Throws to end it before anything is discarded. */
+  readonly agree: (plan: TrimPlan) => Promise<void>;
+  readonly onProgress: (done: number, total: number) => void;
+}
+
+/**
+ * Nothing tells whether the metadata is what the pool ran with last: older metadata names other blocks. So `agree` is
+ * asked first. Throws DmError; what was mapped is untouched then, too.
+ */
 export async function trimPool(
   metadata: MetadataIo,
   data: DataFile,
-  onProgress: (done: number, total: number) => void,
+  { agree, onProgress }: Trimming,
 ): Promise<TrimResult> {
   const pool = await openGoodPool(metadata);
   const { fields, dataMap } = pool.superblock;
@@ -37,18 +58,36 @@ export async function trimPool(
     await markMapped(await PoolReader.open(metadata, { isSnapshot: true }), used);
   }
   const most = Math.max(1, Math.floor(DISCARD_BYTES / blockBytes));
-  let [freeBlocks, ranges] = [0, 0];
+  const free = [...freeRanges(used, nrBlocks, most)];
+  const freeBlocks = free.reduce((sum, { begin, end }) => sum + end - begin, 0);
+  const plan = {
+    transactionId: fields.transactionId,
+    time: fields.time,
+    devices: (await pool.devices()).length,
+    heldBlocks: nrBlocks - freeBlocks,
+    dataBlocks: nrBlocks,
+    freeBlocks,
+    freeBytes: freeBlocks * blockBytes,
+  };
+  await agree(plan);
+  for (const { begin, end } of free) {
+    data.discard(begin * blockBytes, (end - begin) * blockBytes);
+    onProgress(end, nrBlocks);
+  }
+  await data.flush();
+  return { ...plan, ranges: free.length };
+}
+
+function* freeRanges(
+  used: UseCounts,
+  nrBlocks: number,
+  most: number,
+): Generator<{ readonly begin: number; readonly end: number }> {
   for (let begin = 0; begin < nrBlocks; ) {
     let end = begin;
     while (end < nrBlocks && end - begin < most && used.get(end) === 0) end++;
-    if (end > begin) {
-      data.discard(begin * blockBytes, (end - begin) * blockBytes);
-      freeBlocks += end - begin;
-      ranges++;
-    } else end++;
+    if (end > begin) yield { begin, end };
+    else end++;
     begin = end;
-    onProgress(begin, nrBlocks);
   }
-  await data.flush();
-  return { freeBlocks, freeBytes: freeBlocks * blockBytes, ranges };
 }
