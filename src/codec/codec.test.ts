@@ -222,6 +222,6 @@ test('an unknown codec, a level out of range and an absent implementation are re
   }
   assert.throws(
     open('lz4', 1, { implementation: 'zlib' }),
-    refusal(/codec lz4: nothing here does it by way of 'zlib'; there is: .*own/),
+    refusal(/codec lz4: by way of 'zlib': need one of .*own/),
   );
 });

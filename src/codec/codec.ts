@@ -7,11 +7,14 @@
 //
 // A codec is for one thread. Its two ranges must not overlap.
 
-import { invalid } from '../base/errors.ts';
+import { DmError, invalid } from '../base/errors.ts';
+import { Status } from '../base/status.ts';
 import type { SharedMemory } from '../base/wasm.ts';
+import { DEFLATE } from './deflate.ts';
 import { LZ4 } from './lz4.ts';
+import { ZSTD } from './zstd.ts';
 
-export type CodecName = 'lz4';
+export type CodecName = 'lz4' | 'zstd' | 'deflate';
 
 /**
  * What the work is done by: functions that Node.js exports, a library of the system, node:zlib,
@@ -49,6 +52,8 @@ export interface CodecKind {
   readonly name: CodecName;
   /** Levels, for messages and for checking. Without one there is no level to choose. */
   readonly levels: { readonly min: number; readonly max: number; readonly normal: number } | null;
+  /** What helps where there is no implementation; said to the operator. */
+  readonly help: string;
   /** The implementations there are here, best first. */
   implementations(): readonly Implementation[];
   /** `level` is in range, `implementation` one of `implementations()`. */
@@ -60,7 +65,7 @@ export interface CodecKind {
   ): Codec;
 }
 
-const KINDS: readonly CodecKind[] = [LZ4];
+const KINDS: readonly CodecKind[] = [LZ4, ZSTD, DEFLATE];
 
 /** The names of the codecs. */
 export const CODEC_NAMES: readonly CodecName[] = KINDS.map((kind) => kind.name);
@@ -89,16 +94,13 @@ export function openCodec(
   const wanted = checkLevel(kind, level);
   const all = kind.implementations();
   const implementation = options.implementation ?? all[0];
-  if (implementation === undefined || !all.includes(implementation)) {
-    throw invalid(`codec ${name}: nothing here does it${missing(options, all)}`);
+  if (implementation === undefined) {
+    throw new DmError(Status.NotSupported, `codec ${name}: nothing here does it: ${kind.help}`);
+  }
+  if (!all.includes(implementation)) {
+    throw invalid(`codec ${name}: by way of '${implementation}': need one of ${all.join(', ')}`);
   }
   return kind.open(memory, wanted, implementation, options);
-}
-
-function missing(options: CodecOptions, all: readonly Implementation[]): string {
-  const { implementation } = options;
-  if (implementation === undefined) return '';
-  return ` by way of '${implementation}'; there is: ${all.join(', ') || 'none'}`;
 }
 
 function kindOf(name: string): CodecKind {

@@ -29,6 +29,7 @@ const library = once(() => findCalls(FILES, PROTOTYPES));
 export const LZ4: CodecKind = {
   name: 'lz4',
   levels: { min: 1, max: 12, normal: 1 },
+  help: 'install liblz4',
   implementations: () => (library() === undefined ? ['own'] : ['library', 'own']),
   open(memory, level, implementation) {
     const found = library();

@@ -48,6 +48,18 @@ export function once<T>(find: () => T): () => T {
   return () => (found ??= { value: find() }).value;
 }
 
+const ends: (() => void)[] = [];
+
+/** Calls `free` when this thread ends by itself, for what native code allocated. */
+export function onThreadEnd(free: () => void): void {
+  if (ends.length === 0) {
+    process.once('exit', () => {
+      for (const end of ends) end();
+    });
+  }
+  ends.push(free);
+}
+
 /** Memory that does not move, for what native code keeps. It lives as long as this object. */
 export class NativeMemory {
   readonly address: number;
