@@ -12,9 +12,10 @@ import { Status } from '../base/status.ts';
 import type { SharedMemory } from '../base/wasm.ts';
 import { DEFLATE } from './deflate.ts';
 import { LZ4 } from './lz4.ts';
+import { LZO } from './lzo.ts';
 import { ZSTD } from './zstd.ts';
 
-export type CodecName = 'lz4' | 'zstd' | 'deflate';
+export type CodecName = 'lz4' | 'zstd' | 'deflate' | 'lzo';
 
 /**
  * What the work is done by: functions that Node.js exports, a library of the system, node:zlib,
@@ -65,7 +66,7 @@ export interface CodecKind {
   ): Codec;
 }
 
-const KINDS: readonly CodecKind[] = [LZ4, ZSTD, DEFLATE];
+const KINDS: readonly CodecKind[] = [LZ4, ZSTD, DEFLATE, LZO];
 
 /** The names of the codecs. */
 export const CODEC_NAMES: readonly CodecName[] = KINDS.map((kind) => kind.name);

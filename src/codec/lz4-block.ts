@@ -7,21 +7,14 @@
 // the reference refuses.
 
 import { type Bytes, copyMatch, copyRun } from './byte-copy.ts';
+import { MATCH_MIN, MatchSearch, SEARCH_BYTES_MAX } from './match-search.ts';
 
-const MATCH_MIN = 4;
 const LAST_LITERALS = 5;
 /** No match begins nearer to the end than this. */
 const MATCH_MARGIN = 12;
 const DISTANCE_MAX = 65535;
-const TABLE_BITS = 13;
-/** Of the multiplicative hash: 2^32 divided by the golden ratio. */
-const HASH_FACTOR = 0x9e3779b1;
-/** After so many places without a match (2^6), steps grow by one. */
-const PATIENCE_SHIFT = 6;
-/**
- * Positions are counted on from block to block, so that the table need not be cleared; up to here.
- */
-const POSITION_MAX = 2 ** 30;
+/** In place of a place. */
+const NO_ROOM = -1;
 
 /** The bytes behind a token's half that says `length`. */
 function extraBytes(length: number): number {
@@ -30,79 +23,30 @@ function extraBytes(length: number): number {
 
 export class Lz4Compressor {
   readonly #bytes: Bytes;
-  /**
-   * Where four bytes of this hash were seen last. What is below `#position` is of earlier blocks.
-   */
-  readonly #table = new Int32Array(1 << TABLE_BITS);
-  #position = 1;
+  readonly #search: MatchSearch;
 
   constructor(bytes: Bytes) {
     this.#bytes = bytes;
+    this.#search = new MatchSearch(bytes, DISTANCE_MAX);
   }
 
   /** As in Codec. */
   compress(src: number, lenBytes: number, dst: number, roomBytes: number): number {
-    if (lenBytes > POSITION_MAX / 2) return 0;
-    if (this.#position + lenBytes > POSITION_MAX) {
-      this.#table.fill(0);
-      this.#position = 1;
-    }
-    const written = this.#sequences(src, lenBytes, dst, dst + roomBytes);
-    this.#position += lenBytes;
-    return written;
-  }
-
-  #sequences(src: number, lenBytes: number, dst: number, dstEnd: number): number {
-    const { u8, view } = this.#bytes;
-    const table = this.#table;
+    if (lenBytes > SEARCH_BYTES_MAX) return 0;
+    const search = this.#search;
     const srcEnd = src + lenBytes;
+    const dstEnd = dst + roomBytes;
     const lastStart = srcEnd - MATCH_MARGIN;
-    const toPosition = this.#position - src;
+    search.begin(src, lenBytes);
     let anchor = src;
-    let at = src;
     let to = dst;
-    let patience = 1 << PATIENCE_SHIFT;
-    while (at <= lastStart) {
-      const word = view.getInt32(at, true);
-      const slot = Math.imul(word, HASH_FACTOR) >>> (32 - TABLE_BITS);
-      let from = (table[slot] as number) - toPosition;
-      table[slot] = at + toPosition;
-      if (from < src || at - from > DISTANCE_MAX || view.getInt32(from, true) !== word) {
-        at += patience++ >> PATIENCE_SHIFT;
-        continue;
-      }
-      const matchEnd = this.#matchEnd(at + MATCH_MIN, from + MATCH_MIN, srcEnd - LAST_LITERALS);
-      while (at > anchor && from > src && u8[at - 1] === u8[from - 1]) {
-        at--;
-        from--;
-      }
-      to = this.#put(anchor, at, to, dstEnd, at - from, matchEnd - at);
-      if (to === 0) return 0;
-      anchor = at = matchEnd;
-      patience = 1 << PATIENCE_SHIFT;
-      if (at > lastStart) break;
-      const before = view.getInt32(at - 2, true);
-      table[Math.imul(before, HASH_FACTOR) >>> (32 - TABLE_BITS)] = at - 2 + toPosition;
+    while (search.find(anchor, anchor, lastStart, srcEnd - LAST_LITERALS)) {
+      const { at, end, distance } = search;
+      to = this.#put(anchor, at, to, dstEnd, distance, end - at);
+      if (to === NO_ROOM) return 0;
+      anchor = end;
     }
     return this.#putLast(anchor, srcEnd, dst, to, dstEnd);
-  }
-
-  /** How far what is at `at` equals what is at `from`, up to `limit`. */
-  #matchEnd(at: number, from: number, limit: number): number {
-    const { u8, view } = this.#bytes;
-    let here = at;
-    let there = from;
-    while (here + 4 <= limit) {
-      const differ = view.getInt32(here, true) ^ view.getInt32(there, true);
-      if (differ !== 0) return here + ((31 - Math.clz32(differ & -differ)) >> 3);
-      here += 4;
-      there += 4;
-    }
-    while (here < limit && u8[here] === u8[there]) {
-      here++;
-      there++;
-    }
-    return here;
   }
 
   /**
@@ -122,7 +66,7 @@ export class Lz4Compressor {
     const more = matchBytes - MATCH_MIN;
     const need = 1 + extraBytes(literals) + literals + 2 + extraBytes(more);
     // What comes behind it at least: a token and the last literals.
-    if (dst + need + 1 + LAST_LITERALS > dstEnd) return 0;
+    if (dst + need + 1 + LAST_LITERALS > dstEnd) return NO_ROOM;
     u8[dst] = (Math.min(literals, 15) << 4) | Math.min(more, 15);
     let to = dst + 1;
     if (literals >= 15) to = this.#putExtra(to, literals - 15);
