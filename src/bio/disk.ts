@@ -13,12 +13,20 @@ import { BioVec, NO_VEC } from './vec.ts';
 /** An open device. Offsets and lengths are bytes, multiples of `blockBytes`. Errors are DmErrors. */
 export class Disk {
   readonly #device: BlockDevice;
+  readonly #name: string;
   readonly #arena: Arena;
   readonly #release: () => Promise<void>;
   readonly #ctx: IoContext;
 
-  constructor(device: BlockDevice, arena: Arena, release: () => Promise<void>) {
+  /** `name` is what errors call it. */
+  constructor(
+    device: BlockDevice,
+    arena: Arena,
+    release: () => Promise<void>,
+    name: string = device.name,
+  ) {
     this.#device = device;
+    this.#name = name;
     this.#arena = arena;
     this.#release = release;
     this.#ctx = new IoContext({ name: `library:${device.name}` });
@@ -92,7 +100,7 @@ export class Disk {
     const isAligned = offBytes % block === 0 && lenBytes % block === 0 && lenBytes > 0;
     if (isAligned && offBytes >= 0 && offBytes + lenBytes <= this.sizeBytes) return;
     throw invalid(
-      `${this.#device.name}: ${what} of ${lenBytes} bytes at ${offBytes}: need whole blocks of ` +
+      `${this.#name}: ${what} of ${lenBytes} bytes at ${offBytes}: need whole blocks of ` +
         `${block} bytes within ${this.sizeBytes}`,
     );
   }
@@ -115,7 +123,7 @@ export class Disk {
       const owner: BioOwner = {
         bioEnd: ({ status }) => {
           if (status === 0) resolve();
-          else reject(new DmError(status, `${this.#device.name}: ${statusName(status)}`));
+          else reject(new DmError(status, `${this.#name}: ${statusName(status)}`));
         },
       };
       const bio = new Bio();

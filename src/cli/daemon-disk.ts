@@ -68,7 +68,7 @@ export async function openDaemonDisk(
   try {
     const socket = encodeURIComponent(commandsSocketPath());
     const uri = `nbd+unix:///${encodeURIComponent(name)}?socket=${socket}&reconnect=0`;
-    const opened = await openReferenceDisk(uri, isReadOnly);
+    const opened = await openReferenceDisk(uri, isReadOnly, `device ${device}`);
     return {
       disk: opened.disk,
       close: async () => {
@@ -86,12 +86,16 @@ export async function openFileDisk(path: string): Promise<OpenedDisk> {
   return await openReferenceDisk(resolve(path), false);
 }
 
-/** Opens what a table could name, but for mapped devices. Throws DmError. */
-export async function openReferenceDisk(reference: string, readOnly: boolean): Promise<OpenedDisk> {
+/** Opens what a table could name, but for mapped devices. `name` is what errors call it. Throws DmError. */
+export async function openReferenceDisk(
+  reference: string,
+  readOnly: boolean,
+  name?: string,
+): Promise<OpenedDisk> {
   const engine = new NodeEngine(new Arena(BUFFER_BYTES));
   try {
     const device = await openBackend(reference, { readOnly }, engine);
-    const disk = new Disk(device, engine.arena, async () => await device.close());
+    const disk = new Disk(device, engine.arena, async () => await device.close(), name);
     return {
       disk,
       close: async () => {
