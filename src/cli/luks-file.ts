@@ -15,12 +15,13 @@ import { luksDeviceUuid } from '../tools/luks/luks-table.ts';
 import type { LuksVolume } from '../tools/luks/luks-volume.ts';
 import { openLuks } from '../tools/luks/open-luks.ts';
 import { makeFolders } from '../io/make-folders.ts';
-import { type OpenedIo, openRemote } from './luks-place.ts';
+import { type OpenedIo, openRemote, partOf, rangeOf } from './luks-place.ts';
 import { type Place, placeOf } from './place.ts';
 import { call } from './daemon-call.ts';
 import { removeLeftExports } from './daemon-disk.ts';
-import type { HeaderFlags } from './luks-options.ts';
+import { type HeaderFlags, headerRegion } from './luks-options.ts';
 import { tell } from './output.ts';
+import { type Region, WHOLE } from './region.ts';
 
 type Volume = ReturnType<typeof openLuks>;
 
@@ -43,7 +44,7 @@ export async function withVolume<T>(
   const path = flags.header ?? image;
   // Who only looks need not be told that a header is meant for another device.
   const isDetached = flags.header !== undefined || options.isReadOnly;
-  const opened = await openPlace(path, options);
+  const opened = await openPlace(path, { ...options, region: headerRegion(flags) });
   let result: T;
   try {
     const volume = await opened.read(() => openLuks(opened.io, { isDetached }));
@@ -58,17 +59,32 @@ export async function withVolume<T>(
   return result;
 }
 
+export interface PlaceOptions {
+  readonly isReadOnly: boolean;
+  readonly isAlone?: boolean;
+  /** The part that has the header; all of it if not given. */
+  readonly region?: Region;
+}
+
 /** Opens what has the header, or is to get one, locked if it is to be written. Throws DmError. */
-export async function openPlace(
-  path: string,
-  options: { readonly isReadOnly: boolean; readonly isAlone?: boolean },
-): Promise<OpenedIo> {
-  const { isReadOnly, isAlone = false } = options;
+export async function openPlace(path: string, options: PlaceOptions): Promise<OpenedIo> {
+  const { region = WHOLE } = options;
+  const opened = await openWhole(path, { isAlone: false, ...options, region });
+  try {
+    return partOf(opened, path, region);
+  } catch (error) {
+    await opened.close().catch(() => {});
+    throw error;
+  }
+}
+
+async function openWhole(path: string, options: Required<PlaceOptions>): Promise<OpenedIo> {
+  const { isReadOnly } = options;
   const place = await placeOf(path);
-  if (place.kind !== 'file') return await openShared(path, place, { isReadOnly, isAlone });
+  if (place.kind !== 'file') return await openShared(path, place, options);
   const { file, release } = isReadOnly
     ? { file: LuksFile.open(path, { isReadOnly }), release: () => {} }
-    : await openLocked(path, isAlone);
+    : await openLocked(path, options);
   return {
     io: file,
     read: async (look) => await Promise.resolve(look()),
@@ -85,13 +101,13 @@ export async function openPlace(
 async function openShared(
   path: string,
   place: Exclude<Place, { kind: 'file' }>,
-  options: { readonly isReadOnly: boolean; readonly isAlone: boolean },
+  options: Required<PlaceOptions>,
 ): Promise<OpenedIo> {
-  const { isReadOnly, isAlone } = options;
+  const { isReadOnly, isAlone, region } = options;
   if (isReadOnly) return await openRemote(path, place, { isReadOnly, isAlone: false });
   const release = lockHeaders(path);
   try {
-    const isOpen = !isAlone && place.kind === 'mapped' && (await isOpenVolume(path, place));
+    const isOpen = !isAlone && place.kind === 'mapped' && (await isOpenVolume(path, place, region));
     const opened = await openRemote(path, place, { isReadOnly, isAlone: !isOpen });
     const close = async (): Promise<void> => {
       try {
@@ -111,12 +127,14 @@ async function openShared(
 async function isOpenVolume(
   path: string,
   place: { readonly kind: 'mapped'; readonly name: string },
+  region: Region,
 ): Promise<boolean> {
   await removeLeftExports();
   if ((await call('info', place.name)).openCount !== 1) return false;
   const opened = await openRemote(path, place, { isReadOnly: true, isAlone: false });
   try {
-    const volume = await opened.read(() => openLuks(opened.io, { isDetached: true }));
+    const part = partOf(opened, path, region);
+    const volume = await part.read(() => openLuks(part.io, { isDetached: true }));
     for (const { name } of await devicesOf(volume)) {
       const deps = await call('deps', name);
       if (deps.some((dep) => dep.isMapped && dep.name === place.name)) return true;
@@ -135,12 +153,13 @@ interface Locked {
   readonly release: () => void;
 }
 
-async function openLocked(path: string, isAlone: boolean): Promise<Locked> {
+async function openLocked(path: string, options: Required<PlaceOptions>): Promise<Locked> {
+  const { isAlone, region } = options;
   try {
     return { file: LuksFile.open(path, { isReadOnly: false }), release: () => {} };
   } catch (error) {
     const isBusy = error instanceof DmError && error.status === Status.Busy;
-    if (!isBusy || isAlone || !(await isOpenInDaemon(path))) throw error;
+    if (!isBusy || isAlone || !(await isOpenInDaemon(path, region))) throw error;
   }
   const release = lockHeaders(path);
   try {
@@ -152,10 +171,10 @@ async function openLocked(path: string, isAlone: boolean): Promise<Locked> {
 }
 
 /** Whether the daemon has this volume open and from this very file. */
-async function isOpenInDaemon(path: string): Promise<boolean> {
+async function isOpenInDaemon(path: string, region: Region): Promise<boolean> {
   const file = LuksFile.open(path, { isReadOnly: true });
   try {
-    for (const { name } of await devicesOf(openLuks(file))) {
+    for (const { name } of await devicesOf(openLuks(rangeOf(file, path, region)))) {
       const deps = await call('deps', name);
       if (deps.some((dep) => !dep.isMapped && dep.name === resolve(path))) return true;
     }

@@ -27,6 +27,7 @@ import {
 import { confirm, readSecret, type SecretFlags, withSecret } from './luks-secret.ts';
 import { notNegative, positive, size } from './option-values.ts';
 import { printDone } from './output.ts';
+import { regionOf } from './region.ts';
 
 interface FormatFlags extends SecretFlags, HeaderFlags, KdfFlags {
   readonly type: 'luks1' | 'luks2';
@@ -88,7 +89,8 @@ export function addLuksFormat(luks: Command): void {
 }
 
 async function format_(image: string, flags: FormatFlags): Promise<void> {
-  const data = await openPlace(image, { isReadOnly: false, isAlone: true });
+  const region = regionOf(flags);
+  const data = await openPlace(image, { isReadOnly: false, isAlone: true, region });
   let header: OpenedIo | undefined;
   try {
     const path = flags.header;
@@ -102,7 +104,7 @@ async function format_(image: string, flags: FormatFlags): Promise<void> {
     const options = planOf(flags, data.io, isDetached);
     const layout = planFormat(options);
     if (flags.batchMode !== true) {
-      await confirm(`This overwrites data on ${path ?? image} irrevocably.`);
+      await confirm(`This overwrites data on ${path ?? data.io.path} irrevocably.`);
     }
     const passphrase = await readSecret(flags, `Enter passphrase for ${image}`, { isNew: true });
     let made: LuksFile | undefined;
@@ -186,6 +188,7 @@ function planOf(flags: FormatFlags, data: LuksIo, isDetached: boolean): FormatPl
 function sectorBytes(version: 1 | 2, data: LuksIo, flags: FormatFlags): number {
   const offset = (flags.offset ?? 0) * SECTOR_BYTES;
   const align = (flags.alignPayload ?? 0) * SECTOR_BYTES;
-  const isWhole = [data.sizeBytes, offset, align].every((bytes) => bytes % 4096 === 0);
+  const begin = flags.offsetIn ?? 0;
+  const isWhole = [begin, data.sizeBytes, offset, align].every((bytes) => bytes % 4096 === 0);
   return version === 2 && isWhole ? 4096 : SECTOR_BYTES;
 }

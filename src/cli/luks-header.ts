@@ -9,7 +9,7 @@ import { LuksFile, type LuksIo } from '../tools/luks/luks-io.ts';
 import type { LuksVolume } from '../tools/luks/luks-volume.ts';
 import { openLuks } from '../tools/luks/open-luks.ts';
 import { openPlace, withVolume } from './luks-file.ts';
-import { type HeaderFlags, withHeader } from './luks-options.ts';
+import { type HeaderFlags, headerRegion, withHeader } from './luks-options.ts';
 import { confirm } from './luks-secret.ts';
 import { printDone } from './output.ts';
 
@@ -63,7 +63,9 @@ function addRestore(luks: Command): void {
     .option('-q, --batch-mode', 'do not ask whether to go on')
     .action(async (image: string, path: string, flags: ConfirmFlags) => {
       await withVolume(path, {}, { isReadOnly: true }, async (backup) => {
-        const place = await openPlace(flags.header ?? image, { isReadOnly: false, isAlone: true });
+        const region = headerRegion(flags);
+        const options = { isReadOnly: false, isAlone: true, region };
+        const place = await openPlace(flags.header ?? image, options);
         const to = place.io;
         try {
           const current = await place.read(() => tryOpen(to));

@@ -24,6 +24,7 @@ import { withSecret } from './luks-secret.ts';
 import { withTokenUnlock } from './luks-token-unlock.ts';
 import { positive, size } from './option-values.ts';
 import { type JsonFlag, print, printDone } from './output.ts';
+import { bytesIn, type RegionFlags, regionOf } from './region.ts';
 
 /** Of mapped devices that this command makes. */
 const UUID_PREFIX = 'CRYPT-LUKS';
@@ -88,7 +89,7 @@ export function addLuksOpen(luks: Command): void {
 async function openVolume(image: string, name: string | undefined, flags: MapFlags): Promise<void> {
   if (flags.table !== true && flags.showKeys === true)
     throw new WrongCall('--show-keys: needs --table');
-  const data = await dataPlace(image);
+  const data = await dataPlace(image, flags);
   await withVolume(image, flags, { isReadOnly: true }, async (volume) => {
     checkAttached(volume, flags);
     if (flags.table === true && flags.showKeys !== true) {
@@ -123,12 +124,19 @@ function checkAttached(volume: LuksVolume, flags: MapFlags): void {
 interface DataPlace {
   /** As a table names it. */
   readonly reference: string;
+  /** Where the volume begins there, and how much it has. */
+  readonly offsetBytes: number;
   readonly sizeBytes: number;
 }
 
-async function dataPlace(image: string): Promise<DataPlace> {
+async function dataPlace(image: string, flags: RegionFlags): Promise<DataPlace> {
+  const region = regionOf(flags);
   const place = await placeOf(image);
-  return { reference: referenceOf(place), sizeBytes: await bytesAt(place) };
+  return {
+    reference: referenceOf(place),
+    offsetBytes: region.offsetBytes,
+    sizeBytes: bytesIn(region, image, await bytesAt(place)),
+  };
 }
 
 function tableOf(volume: LuksVolume, data: DataPlace, flags: MapFlags, key: string): string {
@@ -136,6 +144,7 @@ function tableOf(volume: LuksVolume, data: DataPlace, flags: MapFlags, key: stri
     key,
     device: data.reference,
     deviceBytes: data.sizeBytes,
+    offsetBytes: data.offsetBytes,
     flags: flags.allowDiscards === true ? ['allow_discards'] : [],
     lenSectors: flags.size,
   });
@@ -206,7 +215,7 @@ async function resizeVolume(
     throw new WrongCall('luks resize: nothing to do: give NAME, --device-size or --dynamic');
   }
   const device = name === undefined ? undefined : await deviceNamed(name);
-  const data = await dataPlace(image);
+  const data = await dataPlace(image, flags);
   await withVolume(image, flags, { isReadOnly: !writes }, async (volume) => {
     if (device !== undefined && device.uuid !== luksDeviceUuid(volume, device.name)) {
       throw invalid(`device ${device.name}: is not that of ${image}`);

@@ -22,10 +22,11 @@ import { WrongCall } from './errors.ts';
 import { notNegative, positive, size } from './option-values.ts';
 import { type JsonFlag, tell } from './output.ts';
 import { Progress } from './progress.ts';
+import { type Region, type RegionFlags, regionOf, WHOLE, withRegion } from './region.ts';
 import { isTyped, readSecret, type SecretFlags } from './luks-secret.ts';
 import { type TokenUnlockFlags, unlockByTokens } from './luks-token-unlock.ts';
 
-export interface HeaderFlags extends JsonFlag {
+export interface HeaderFlags extends JsonFlag, RegionFlags {
   readonly header?: string;
 }
 
@@ -49,7 +50,15 @@ export interface UnlockFlags extends SecretFlags, HeaderFlags, LimitFlags, Token
 }
 
 export function withHeader(command: Command): Command {
-  return command.option('--header <file>', 'where the header is, when it is not in IMAGE');
+  return withRegion(
+    command.option('--header <file>', 'where the header is, when it is not in IMAGE'),
+  );
+}
+
+/** The part of what has the header: of IMAGE; a file of its own has it from its begin. Throws WrongCall. */
+export function headerRegion(flags: HeaderFlags): Region {
+  const region = regionOf(flags);
+  return flags.header === undefined ? region : WHOLE;
 }
 
 export function withLimits(command: Command): Command {

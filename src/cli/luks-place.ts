@@ -1,17 +1,24 @@
-// The header of a LUKS volume on what is no file: a mapped device of the daemon, or an NBD export.
+// The header of a LUKS volume on what is no file, a mapped device of the daemon or an NBD export, and in a part of any
+// place.
 
 import { closeAll } from '../base/close-all.ts';
 import type { LuksIo } from '../tools/luks/luks-io.ts';
+import { LUKS2_PLACES_END_BYTES } from '../tools/luks/luks2.format.ts';
+import { LuksPart } from '../tools/luks/luks-part.ts';
 import { StagedIo } from '../tools/luks/staged-io.ts';
 import { openDaemonDisk, openReferenceDisk, ownName } from './daemon-disk.ts';
 import { type Place, refuseUsed } from './place.ts';
+import { bytesIn, isWhole, nameOfRegion, type Region } from './region.ts';
 
 export interface OpenedIo {
   readonly io: LuksIo;
   /** Calls what only reads, as often as it takes to have fetched what it wants. */
   read<T>(use: () => T): Promise<T>;
-  /** Fetches what will be read: so many bytes from the begin on. */
-  fetch(lenBytes: number): Promise<void>;
+  /**
+   * Fetches what will be read: so many bytes, from the begin or from a byte on, and all places
+   * where a header may be.
+   */
+  fetch(lenBytes: number, at?: number): Promise<void>;
   /** Throws DmError when something that was written is not durable. */
   close(): Promise<void>;
 }
@@ -32,9 +39,27 @@ export async function openRemote(
   return {
     io,
     read: async (use) => await io.staged(use),
-    fetch: async (lenBytes) => await io.fetch(0, lenBytes),
+    fetch: async (lenBytes, at = 0) => {
+      await io.fetch(at, Math.max(lenBytes, LUKS2_PLACES_END_BYTES));
+    },
     close: async () => {
       await closeAll([async () => await io.finish(), async () => await opened.close()]);
     },
   };
+}
+
+/** The part of a place. Throws DmError where that is beyond its end. */
+export function partOf(opened: OpenedIo, image: string, region: Region): OpenedIo {
+  if (isWhole(region)) return opened;
+  return {
+    ...opened,
+    io: rangeOf(opened.io, image, region),
+    fetch: async (lenBytes, at = 0) => await opened.fetch(lenBytes, region.offsetBytes + at),
+  };
+}
+
+export function rangeOf(io: LuksIo, image: string, region: Region): LuksIo {
+  if (isWhole(region)) return io;
+  const lenBytes = bytesIn(region, image, io.sizeBytes);
+  return new LuksPart(io, nameOfRegion(image, region), { ...region, lenBytes });
 }

@@ -11,8 +11,10 @@ export interface LuksTableOptions {
   readonly key: string;
   /** A device as a table names it. */
   readonly device: string;
-  /** Of that device. */
+  /** How much of that device there is for the volume, header and data. */
   readonly deviceBytes: number;
+  /** Where the volume begins on the device, in whole sectors; at its begin if not given. */
+  readonly offsetBytes?: number | undefined;
   /** Besides those that the header asks for. */
   readonly flags?: readonly string[];
   /** The mapped device's size; all there is if not given. */
@@ -30,7 +32,7 @@ const FLAG_ORDER = [
 
 /** Throws DmError when a segment has no room on the device, or cannot be mapped. */
 export function luksTable(volume: LuksVolume, options: LuksTableOptions): string {
-  const { key, device, deviceBytes, lenSectors } = options;
+  const { key, device, deviceBytes, offsetBytes = 0, lenSectors } = options;
   const name = escapeArg(device);
   const lines: string[] = [];
   let start = 0;
@@ -40,7 +42,7 @@ export function luksTable(volume: LuksVolume, options: LuksTableOptions): string
     const rest = lenSectors === undefined ? undefined : lenSectors - start;
     if (rest === 0) break;
     const sectors = sectorsOf(segment, { deviceBytes, device, rest });
-    const at = segment.offsetBytes / SECTOR_BYTES;
+    const at = (offsetBytes + segment.offsetBytes) / SECTOR_BYTES;
     if (segment.type === 'linear') lines.push(`${start} ${sectors} linear ${name} ${at}`);
     else {
       const { cipher, ivOffset, sectorBytes } = segment;

@@ -23,6 +23,8 @@ export const LUKS2_HEADER_SIZES: readonly number[] = [
   2 * MIB,
   4 * MIB,
 ];
+/** Nobody looks for a copy's begin behind that. */
+export const LUKS2_PLACES_END_BYTES = 4 * MIB + LUKS2_BINARY_BYTES;
 export const LUKS2_SLOTS = 32;
 /** Areas of key slots begin at multiples of this and are such multiples. */
 export const LUKS2_ALIGN_BYTES = 4096;
