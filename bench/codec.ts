@@ -1,5 +1,6 @@
-// How fast codecs are, by implementation, level and size of block, in one thread and without any I/O; and what it
-// costs to look at a block first. `npm run bench:codec`. Processor time, so other programs disturb less.
+// How fast codecs are, by implementation, level and size of block, in one thread and without any
+// I/O; and what it costs to look at a block first. `npm run bench:codec`. Processor time, so other
+// programs disturb less.
 
 import { readFileSync } from 'node:fs';
 import { Command } from 'commander';

@@ -236,7 +236,8 @@ test('lzop, the program', (t) => {
   const data = readFileSync(new URL(import.meta.url));
   const file = run(t, ['lzop', '-1', '-c', '--no-checksum', '--no-name'], data);
   if (file === null) return;
-  // 9 bytes of magic; versions (6), method, level, flags (4), mode (4), times (8); the name, a checksum.
+  // 9 bytes of magic; versions (6), method, level, flags (4), mode (4), times (8); the name, a
+  // checksum.
   const name = 9 + 6 + 2 + 4 + 4 + 8;
   const blocks = name + 1 + (file[name] as number) + 4;
   const [whole, packed] = [file.readUInt32BE(blocks), file.readUInt32BE(blocks + 4)];

@@ -3,7 +3,7 @@
 import type { SharedMemory } from '../base/wasm.ts';
 import { Bytes } from './byte-copy.ts';
 import type { Codec, CodecKind } from './codec.ts';
-import { Lzo1xCompressor, Lzo1xDecompressor } from './lzo1x.ts';
+import { Lzo1xCompressor, lzo1xDecompress } from './lzo1x.ts';
 
 export const LZO: CodecKind = {
   name: 'lzo',
@@ -16,13 +16,12 @@ export const LZO: CodecKind = {
 class Lzo implements Codec {
   readonly name = 'lzo';
   readonly origin = 'built in';
+  readonly #bytes: Bytes;
   readonly #compressor: Lzo1xCompressor;
-  readonly #decompressor: Lzo1xDecompressor;
 
   constructor(memory: SharedMemory) {
-    const bytes = new Bytes(memory.buffer);
-    this.#compressor = new Lzo1xCompressor(bytes);
-    this.#decompressor = new Lzo1xDecompressor(bytes);
+    this.#bytes = new Bytes(memory.buffer);
+    this.#compressor = new Lzo1xCompressor(this.#bytes);
   }
 
   compress(src: number, lenBytes: number, dst: number, roomBytes: number): number {
@@ -30,6 +29,6 @@ class Lzo implements Codec {
   }
 
   decompress(src: number, lenBytes: number, dst: number, roomBytes: number): number {
-    return this.#decompressor.decompress(src, lenBytes, dst, roomBytes);
+    return lzo1xDecompress(this.#bytes, src, lenBytes, dst, roomBytes);
   }
 }

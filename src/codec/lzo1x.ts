@@ -128,111 +128,76 @@ export class Lzo1xCompressor {
 /** What `state` is after a run of literals with an instruction of its own. */
 const LONG_RUN = 4;
 
-export class Lzo1xDecompressor {
-  readonly #bytes: Bytes;
-  #at = 0;
-  #srcEnd = 0;
-  #to = 0;
-  #dstEnd = 0;
-  // Of the instruction that was read.
-  #length = 0;
-  #distance = 0;
-  #literals = 0;
-
-  constructor(bytes: Bytes) {
-    this.#bytes = bytes;
-  }
-
-  /** As in Codec. */
-  decompress(src: number, lenBytes: number, dst: number, roomBytes: number): number {
-    const { u8 } = this.#bytes;
-    this.#at = src;
-    const srcEnd = (this.#srcEnd = src + lenBytes);
-    this.#to = dst;
-    const dstEnd = (this.#dstEnd = dst + roomBytes);
-    let state = 0;
-    if (lenBytes > 0 && (u8[src] as number) > FIRST) {
-      const count = (u8[this.#at++] as number) - FIRST;
-      if (!this.#copyLiterals(count)) return -1;
-      state = Math.min(count, LONG_RUN);
-    }
-    while (this.#at < srcEnd) {
-      const instruction = u8[this.#at++] as number;
-      if (instruction < 16 && state === 0) {
-        if (!this.#copyLiterals(this.#readLength(instruction, 15) + 3)) return -1;
+/** As in Codec. */
+export function lzo1xDecompress(
+  bytes: Bytes,
+  src: number,
+  lenBytes: number,
+  dst: number,
+  roomBytes: number,
+): number {
+  const { u8 } = bytes;
+  const srcEnd = src + lenBytes;
+  const dstEnd = dst + roomBytes;
+  let at = src;
+  let to = dst;
+  let literals = 0;
+  if (lenBytes > 0 && (u8[src] as number) > FIRST) literals = (u8[at++] as number) - FIRST;
+  let state = Math.min(literals, LONG_RUN);
+  for (;;) {
+    if (literals > srcEnd - at || literals > dstEnd - to) return -1;
+    if (literals > 0) copyRun(bytes, at, srcEnd, to, dstEnd, literals);
+    at += literals;
+    to += literals;
+    // Each instruction but the end has the end behind it.
+    if (srcEnd - at < END_BYTES) return -1;
+    const instruction = u8[at++] as number;
+    let length: number;
+    let distance: number;
+    if (instruction >= 64 || (instruction < 16 && state !== 0)) {
+      const high = u8[at++] as number;
+      literals = instruction & 3;
+      if (instruction >= 64) {
+        length = (instruction >> 5) + 1;
+        distance = (high << 3) + ((instruction >> 2) & 7) + 1;
+      } else {
+        length = state === LONG_RUN ? 3 : 2;
+        distance = (high << 2) + (instruction >> 2) + (state === LONG_RUN ? NEAR_MAX + 1 : 1);
+      }
+    } else {
+      const most = instruction >= 32 ? 31 : instruction >= 16 ? 7 : 15;
+      length = instruction & most;
+      if (length === 0) {
+        const last = zeroesEnd(u8, at, srcEnd);
+        if (last === srcEnd) return -1;
+        length = most + (last - at) * 255 + (u8[last] as number);
+        at = last + 1;
+      }
+      if (instruction < 16) {
+        literals = length + 3;
         state = LONG_RUN;
         continue;
       }
-      this.#readMatch(instruction, state);
-      // The instruction was cut off.
-      if (this.#at > srcEnd) return -1;
-      const distance = this.#distance;
-      if (distance === 0) return this.#at === srcEnd ? this.#to - dst : -1;
-      const length = this.#length;
-      if (distance > this.#to - dst || length > dstEnd - this.#to) return -1;
-      copyMatch(this.#bytes, this.#to, distance, dstEnd, length);
-      this.#to += length;
-      state = this.#literals;
-      if (!this.#copyLiterals(state)) return -1;
+      if (srcEnd - at < 2) return -1;
+      const low = u8[at] as number;
+      distance = ((u8[at + 1] as number) << 6) | (low >> 2);
+      at += 2;
+      if (instruction >= 32) distance += 1;
+      else if (distance === 0 && (instruction & 8) === 0) return at === srcEnd ? to - dst : -1;
+      else distance += MIDDLE_MAX + ((instruction & 8) << 11);
+      length += 2;
+      literals = low & 3;
     }
-    return -1;
+    if (distance > to - dst || length > dstEnd - to) return -1;
+    copyMatch(bytes, to, distance, dstEnd, length);
+    to += length;
+    state = literals;
   }
+}
 
-  /**
-   * Sets what the instruction says; a distance of 0 is the end. Bytes beyond the source read as if
-   * zero.
-   */
-  #readMatch(instruction: number, state: number): void {
-    if (instruction >= 64 || instruction < 16) {
-      const high = this.#readByte();
-      this.#literals = instruction & 3;
-      if (instruction >= 64) {
-        this.#length = (instruction >> 5) + 1;
-        this.#distance = (high << 3) + ((instruction >> 2) & 7) + 1;
-      } else {
-        this.#length = state === LONG_RUN ? 3 : 2;
-        const nearest = state === LONG_RUN ? NEAR_MAX + 1 : 1;
-        this.#distance = (high << 2) + (instruction >> 2) + nearest;
-      }
-      return;
-    }
-    const isMiddle = instruction >= 32;
-    const most = isMiddle ? 31 : 7;
-    this.#length = this.#readLength(instruction & most, most) + 2;
-    const low = this.#readByte();
-    const rest = (this.#readByte() << 6) | (low >> 2);
-    this.#literals = low & 3;
-    if (isMiddle) this.#distance = rest + 1;
-    else {
-      const far = ((instruction & 8) << 11) | rest;
-      this.#distance = far === 0 ? 0 : MIDDLE_MAX + far;
-    }
-  }
-
-  #readByte(): number {
-    const at = this.#at++;
-    return at < this.#srcEnd ? (this.#bytes.u8[at] as number) : 0;
-  }
-
-  /** A length of `value`, or, if that is 0, of more than `most`. */
-  #readLength(value: number, most: number): number {
-    if (value !== 0) return value;
-    const { u8 } = this.#bytes;
-    const begin = this.#at;
-    let at = begin;
-    while (at < this.#srcEnd && u8[at] === 0) at++;
-    this.#at = at;
-    return most + (at - begin) * 255 + this.#readByte();
-  }
-
-  /** False when there are not so many, or no room for them. */
-  #copyLiterals(count: number): boolean {
-    const at = this.#at;
-    const to = this.#to;
-    if (count > this.#srcEnd - at || count > this.#dstEnd - to) return false;
-    copyRun(this.#bytes, at, this.#srcEnd, to, this.#dstEnd, count);
-    this.#at = at + count;
-    this.#to = to + count;
-    return true;
-  }
+/** The first place from `at` on that is not zero, or `end`. */
+function zeroesEnd(u8: Uint8Array, at: number, end: number): number {
+  let last = at;
+  while (last < end && u8[last] === 0) last++;
+  return last;
 }
