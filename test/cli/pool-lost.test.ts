@@ -1,0 +1,46 @@
+// A pool that cannot write its metadata any more: the operator is told when it becomes read-only, and the daemon does not
+// end as if all was well.
+
+import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
+import { once } from 'node:events';
+import { truncateSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { desk } from '../../src/testing/daemon-desk.ts';
+
+test('what a pool has lost is told, at once and at the end', async () => {
+  const d = desk();
+  try {
+    const daemon = await d.start();
+    for (const [name, bytes] of [
+      ['meta', 4 << 20],
+      ['data', 16 << 20],
+    ] as const) {
+      writeFileSync(join(d.path, name), '');
+      truncateSync(join(d.path, name), bytes);
+    }
+    d.ok(['create', 'slot', '--table', '0 8192 linear ./meta 0']);
+    d.ok(['create', 'p', '--table', '0 32768 thin-pool slot ./data 128 0']);
+    d.ok(['thin', 'create', 'p', 'vol', '--size', '8M']);
+    d.ok(['export', 'add', 'vol']);
+    d.ok(['load', 'slot', '--table', '0 8192 flakey ./meta 0 0 1 1 error_writes']);
+    d.ok(['resume', 'slot']);
+    const uri = `nbd+unix:///vol?socket=${join(d.path, 'lamina', 'nbd.sock')}`;
+    const written = spawnSync('qemu-io', ['-f', 'raw', '-c', 'write 0 64k', '-c', 'flush', uri], {
+      encoding: 'utf8',
+    });
+    assert.match(written.stdout + written.stderr, /failed|error/i);
+    daemon.kill('SIGTERM');
+    const [status] = (await once(daemon, 'exit')) as [number];
+    assert.equal(status, 1, 'not as if all was well');
+    const told = /^lamina: device p: thin-pool: read only: .*since the last flush is lost$/gm;
+    assert.equal(daemon.said().match(told)?.length, 1, daemon.said());
+    const check = spawnSync('/usr/sbin/thin_check', [join(d.path, 'meta')], { encoding: 'utf8' });
+    assert.equal(check.status, 0, check.stdout + check.stderr);
+    await d.end();
+  } catch (error) {
+    await d.end().catch(() => undefined);
+    throw error;
+  }
+});
