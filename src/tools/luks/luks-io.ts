@@ -1,9 +1,10 @@
 // Where headers are: a file, a block device, or in tests a disk that loses power. Bytes throughout.
 //
-// Who writes has the data alone (data-lock.ts, and on block devices O_EXCL as well), and the header by flock, as
-// cryptsetup does for LUKS2 in files: that keeps cryptsetup out, also where a volume is open. Who
-// only reads takes no lock: a LUKS2 copy that is being written fails its checksum and the other one is taken, and
-// a device that is open stays readable.
+// Who writes has the data alone (data-lock.ts, and on block devices O_EXCL as well), and from the first write on the
+// header by flock, as cryptsetup does for LUKS2 in files: not while a passphrase is typed or a key derived, because
+// cryptsetup waits for that lock without a word. If the header is no longer what it was when the file was opened,
+// nothing is written. Who only reads takes no lock: a LUKS2 copy that is being written fails its checksum and the
+// other one is taken, and a device that is open stays readable.
 
 import {
   closeSync,
@@ -20,11 +21,18 @@ import { DmError, errorText, invalid } from '../../base/errors.ts';
 import { Status, statusName, statusOfError } from '../../base/status.ts';
 import { syncFolderOf } from '../../io/durable-file.ts';
 import { lockData } from '../../io/data-lock.ts';
-import { errno, flock, LOCK_EX, LOCK_NB } from '../../io/posix.ts';
 import { fileSizeBytes } from '../../io/file-size.ts';
+import { flockHolder } from '../../io/lock-holder.ts';
+import { errno, flock, LOCK_EX, LOCK_NB } from '../../io/posix.ts';
 import { damaged } from './luks-error.ts';
 
 const sync = promisify(fsync);
+/** The binary part of a LUKS2 header, and all of a LUKS1 header without its keys. */
+const BEGIN_BYTES = 4096;
+const LOCK_WAIT_MS = 3000;
+const LOOK_AGAIN_MS = 20;
+/** Nobody wakes whoever waits for this. */
+const NEVER = new Int32Array(new SharedArrayBuffer(4));
 
 export interface LuksIo {
   /** For messages. */
@@ -53,6 +61,8 @@ export class LuksFile implements LuksIo {
   #sizeBytes: number;
   /** Made here, and its name not synced yet. */
   #isNew = false;
+  /** How the header began when the file was opened; undefined once it is locked. */
+  #was: Uint8Array | undefined;
 
   private constructor(path: string, fd: number, isBlockDevice: boolean) {
     this.path = path;
@@ -74,8 +84,9 @@ export class LuksFile implements LuksIo {
     const fd = opened(path, mode | (isExclusive ? constants.O_EXCL : 0));
     try {
       if (isLocked) lockAlone(path, fd);
-      if (!options.isReadOnly) lock(path, fd);
-      return new LuksFile(path, fd, found.isBlockDevice());
+      const file = new LuksFile(path, fd, found.isBlockDevice());
+      if (!options.isReadOnly) file.#was = file.#begin();
+      return file;
     } catch (error) {
       closeSync(fd);
       throw error;
@@ -87,7 +98,7 @@ export class LuksFile implements LuksIo {
     const fd = opened(path, constants.O_RDWR | constants.O_CREAT | constants.O_EXCL, 0o600);
     try {
       lockAlone(path, fd);
-      lock(path, fd);
+      lockHeader(path, fd);
       ftruncateSync(fd, sizeBytes);
       const file = new LuksFile(path, fd, false);
       file.#isNew = true;
@@ -120,12 +131,29 @@ export class LuksFile implements LuksIo {
   }
 
   write(at: number, data: Uint8Array): void {
+    if (this.#was !== undefined) this.#lock(this.#was);
     for (let done = 0; done < data.length; ) {
       const n = this.#call('write', () =>
         writeSync(this.#fd, data, done, data.length - done, at + done),
       );
       done += n;
     }
+  }
+
+  /** The begin of the header: every change of LUKS2 changes it, and every change of which keys there are. */
+  #begin(): Uint8Array {
+    const begin = new Uint8Array(BEGIN_BYTES);
+    const got = this.#call('read', () => readSync(this.#fd, begin, 0, BEGIN_BYTES, 0));
+    return begin.subarray(0, got);
+  }
+
+  #lock(was: Uint8Array): void {
+    lockHeader(this.path, this.#fd);
+    if (Buffer.compare(was, this.#begin()) !== 0) {
+      const text = `${this.path}: another program has changed the header meanwhile; try again`;
+      throw new DmError(Status.Busy, text);
+    }
+    this.#was = undefined;
   }
 
   async flush(): Promise<void> {
@@ -178,11 +206,20 @@ function lockAlone(path: string, fd: number): void {
   throw new DmError(status, `${path}: cannot lock: ${statusName(status)}`);
 }
 
-function lock(path: string, fd: number): void {
-  if (flock(fd, LOCK_EX | LOCK_NB) === 0) return;
-  const status = errno();
-  if (status === Status.Again) throw busy(path);
-  throw new DmError(status, `${path}: cannot lock: ${statusName(status)}`);
+/** Other programs have this lock for moments only; whoever has it longer is named. */
+function lockHeader(path: string, fd: number): void {
+  const until = performance.now() + LOCK_WAIT_MS;
+  while (flock(fd, LOCK_EX | LOCK_NB) !== 0) {
+    const status = errno();
+    if (status !== Status.Again) {
+      throw new DmError(status, `${path}: cannot lock: ${statusName(status)}`);
+    }
+    if (performance.now() > until) {
+      const who = flockHolder(fd) ?? 'another program';
+      throw new DmError(Status.Busy, `${path}: ${who} has its header locked; try again`);
+    }
+    Atomics.wait(NEVER, 0, 0, LOOK_AGAIN_MS);
+  }
 }
 
 function busy(path: string): DmError {
