@@ -3,9 +3,10 @@
 
 import assert from 'node:assert/strict';
 import { execFileSync, spawnSync } from 'node:child_process';
-import { readFileSync, rmSync, statSync, truncateSync, writeFileSync } from 'node:fs';
+import { existsSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { type Desk, desk } from '../../src/testing/daemon-desk.ts';
 import { SEED } from '../../src/testing/seed.ts';
 
@@ -73,19 +74,20 @@ function makePool(d: Desk): void {
   for (const name of VOLUMES) d.ok(['thin', 'create', 'p', name, '--size', String(SIZE)]);
 }
 
-/** A LUKS volume, made in a file, is put on the vault, and opened there. */
+/** LUKS over the vault. */
 function encryptVault(d: Desk): void {
-  const image = join(d.path, 'luks.img');
   writeFileSync(join(d.path, 'key'), 'a day in the life');
-  writeFileSync(image, '');
-  truncateSync(image, SIZE);
-  d.ok(['luks', 'format', 'luks.img', '-q', '-d', 'key', '--keyslots-size', '256k', ...LUKS_COST]);
-  d.ok(['export', 'add', 'vault']);
-  execFileSync('qemu-img', ['convert', '-n', '-f', 'raw', '-O', 'raw', image, uriOf(d, 'vault')]);
-  d.ok(['export', 'remove', 'vault']);
-  const table = d.ok(['luks', 'open', 'luks.img', '--table', '--show-keys', '-d', 'key']);
-  assert.ok(table.includes(image), table);
-  d.ok(['create', 'secret', '--table', table.replace(image, 'vault')]);
+  d.ok(['luks', 'format', 'vault', '-q', '-d', 'key', '--keyslots-size', '256k', ...LUKS_COST]);
+  d.ok(['luks', 'open', 'vault', 'secret', '-d', 'key']);
+}
+
+/** cryptsetup opens what was restored to a file. */
+function judgeVault(d: Desk): void {
+  const cryptsetup = '/usr/sbin/cryptsetup';
+  if (!existsSync(cryptsetup)) return;
+  const args = ['open', '--test-passphrase', '--key-file', join(d.path, 'key')];
+  const done = spawnSync(cryptsetup, [...args, join(d.path, 'vault.img')], { encoding: 'utf8' });
+  assert.equal(done.status, 0, done.stderr);
 }
 
 /** What the pool's data file takes is near what is mapped. */
@@ -94,9 +96,19 @@ function checkUse(d: Desk): void {
     dataUsedBytes: number;
   }[];
   const used = report?.dataUsedBytes ?? 0;
-  const taken = statSync(join(d.path, 'data')).blocks * 512;
+  const taken = Number(
+    execFileSync('du', ['-B1', join(d.path, 'data')], { encoding: 'utf8' }).split('\t')[0],
+  );
   assert.ok(used > 10 * MIB, `${used} bytes are mapped`);
-  assert.ok(taken <= used + MIB, `the data file takes ${taken} bytes, ${used} are mapped`);
+  assert.ok(
+    taken <= used + MIB && taken >= used - MIB,
+    `the data file takes ${taken} bytes, ${used} are mapped`,
+  );
+}
+
+/** Waits until the data device has been told of what was deleted. */
+async function givenBack(d: Desk): Promise<void> {
+  while (d.ok(['message', 'p', '0', 'giving_back']).trim() !== '0') await sleep(50);
 }
 
 function endPool(d: Desk, snapshots: readonly string[]): void {
@@ -117,6 +129,8 @@ test('a day in the life of volumes', { timeout: 300_000 }, async (t) => {
     for (const name of EXPORTS) d.ok(['export', 'add', name]);
     for (const name of EXPORTS) fio(d, name, 0);
     for (const name of VOLUMES) d.ok(['thin', 'backup', name, `${name}.0`, '--keep', `${name}-0`]);
+    d.ok(['thin', 'snapshot', 'mail', 'morning']);
+    const morning = contents(d, 'morning');
     for (const round of [1, 2] as const) {
       for (const name of EXPORTS) fio(d, name, round);
       discard(d, 'mail', `${round}M`);
@@ -129,13 +143,18 @@ test('a day in the life of volumes', { timeout: 300_000 }, async (t) => {
         assert.ok(bytes < 10 * MIB, `the increment ${name}.${round} has ${bytes} bytes`);
       }
     }
+    assert.ok(contents(d, 'morning').equals(morning), 'a snapshot stays as it was');
+    assert.ok(!contents(d, 'mail').equals(morning));
+    checkUse(d);
+    d.ok(['thin', 'delete', 'morning']);
+    await givenBack(d);
     checkUse(d);
     const before = VOLUMES.map((name) => contents(d, name));
     endPool(
       d,
       VOLUMES.map((name) => `${name}-2`),
     );
-    for (const file of ['data', 'meta', 'luks.img']) rmSync(join(d.path, file));
+    for (const file of ['data', 'meta']) rmSync(join(d.path, file));
 
     makePool(d);
     for (const [i, name] of VOLUMES.entries()) {
@@ -147,11 +166,13 @@ test('a day in the life of volumes', { timeout: 300_000 }, async (t) => {
       assert.ok(readFileSync(join(d.path, `${name}.img`)).equals(expected), `${name}.img is`);
     }
     // The vault's header has come back with it.
-    const table = d.ok(['luks', 'open', 'vault.img', '--table', '--show-keys', '-d', 'key']);
-    const image = join(d.path, 'vault.img');
-    d.ok(['create', 'secret', '--table', table.replace(image, 'vault')]);
+    judgeVault(d);
+    d.ok(['luks', 'open', 'vault', 'secret', '-d', 'key']);
     for (const name of EXPORTS) d.ok(['export', 'add', name]);
-    for (const name of EXPORTS) fio(d, name, 2, true);
+    for (const name of EXPORTS) {
+      // What mail has discarded was written in the first round.
+      for (const round of name === 'mail' ? [1, 2] : [0, 1, 2]) fio(d, name, round, true);
+    }
     checkUse(d);
     endPool(d, []);
     await d.end();
