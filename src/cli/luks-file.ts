@@ -17,6 +17,7 @@ import { openLuks } from '../tools/luks/open-luks.ts';
 import { makeFolders } from '../io/make-folders.ts';
 import { type OpenedIo, openRemote, partOf, rangeOf } from './luks-place.ts';
 import { type Place, placeOf } from './place.ts';
+import { withEnd } from './place-io.ts';
 import { call } from './daemon-call.ts';
 import { removeLeftExports } from './daemon-disk.ts';
 import { type HeaderFlags, headerRegion } from './luks-options.ts';
@@ -68,8 +69,9 @@ export interface PlaceOptions {
 
 /** Opens what has the header, or is to get one, locked if it is to be written. Throws DmError. */
 export async function openPlace(path: string, options: PlaceOptions): Promise<OpenedIo> {
-  const { region = WHOLE } = options;
-  const opened = await openWhole(path, { isAlone: false, ...options, region });
+  const place = await placeOf(path);
+  const region = await withEnd(path, place, options.region ?? WHOLE);
+  const opened = await openWhole(path, place, { isAlone: false, ...options, region });
   try {
     return partOf(opened, path, region);
   } catch (error) {
@@ -78,9 +80,12 @@ export async function openPlace(path: string, options: PlaceOptions): Promise<Op
   }
 }
 
-async function openWhole(path: string, options: Required<PlaceOptions>): Promise<OpenedIo> {
+async function openWhole(
+  path: string,
+  place: Place,
+  options: Required<PlaceOptions>,
+): Promise<OpenedIo> {
   const { isReadOnly } = options;
-  const place = await placeOf(path);
   if (place.kind !== 'file') return await openShared(path, place, options);
   const { file, release } = isReadOnly
     ? { file: LuksFile.open(path, { isReadOnly }), release: () => {} }

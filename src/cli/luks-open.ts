@@ -12,6 +12,7 @@ import { call } from './daemon-call.ts';
 import { WrongCall } from './errors.ts';
 import { devicesOf, withVolume } from './luks-file.ts';
 import { bytesAt, placeOf, referenceOf } from './place.ts';
+import { withEnd } from './place-io.ts';
 import {
   type UnlockFlags,
   unlockVolume,
@@ -130,8 +131,8 @@ interface DataPlace {
 }
 
 async function dataPlace(image: string, flags: RegionFlags): Promise<DataPlace> {
-  const region = regionOf(flags);
   const place = await placeOf(image);
+  const region = await withEnd(image, place, regionOf(flags));
   return {
     reference: referenceOf(place),
     offsetBytes: region.offsetBytes,

@@ -25,7 +25,11 @@ export const WHOLE: Region = { option: '--offset-in', offsetBytes: 0, lenBytes: 
 export function withRegion(command: Command, what = 'IMAGE'): Command {
   return command
     .option('--offset-in <size>', `the volume begins there in ${what}: in bytes, or as 1M`, size)
-    .option('--size-in <size>', `and has so much of ${what}; up to its end, if not given`, size);
+    .option(
+      '--size-in <size>',
+      `and has so much of ${what}; up to the end of the partition, or of all, if not given`,
+      size,
+    );
 }
 
 /** Throws WrongCall. */

@@ -1,13 +1,10 @@
 // Data and tree of a verity volume, opened where they are: in files, on block devices, on mapped devices of the daemon
 // or on NBD exports, as a whole or from a byte on.
 
-import { existsSync } from 'node:fs';
 import { closeAll } from '../base/close-all.ts';
-import { createDurably } from '../io/durable-file.ts';
-import { VolumeDisk, VolumeFile, type VolumeIo, VolumePart } from '../tools/verity/volume-io.ts';
-import { call } from './daemon-call.ts';
-import { openDaemonDisk, openReferenceDisk, ownName } from './daemon-disk.ts';
-import { bytesAt, isSamePlace, type Place, placeOf, refuseUsed } from './place.ts';
+import { type VolumeIo, VolumePart } from '../tools/verity/volume-io.ts';
+import { bytesAt, isSamePlace, type Place, placeOf } from './place.ts';
+import { LOOK, type OpenedPlace, openPlaceIo, type PlaceMode, withEnd } from './place-io.ts';
 import {
   bytesIn,
   checkSectors,
@@ -40,18 +37,22 @@ export async function spotsOf(
   hash: string,
   flags: VerityFlags,
 ): Promise<VolumeSpots> {
-  const region = regionOf(flags);
+  const given = regionOf(flags);
   const { hashOffsetIn: at } = flags;
   if (at !== undefined) checkSectors('--hash-offset-in', at);
-  const [dataPlace, hashPlace] = [await placeOf(data), await placeOf(hash)];
-  const isOnePlace = isSamePlace(dataPlace, hashPlace);
-  const unsaid = isOnePlace ? region : WHOLE;
-  const given = { option: '--hash-offset-in', offsetBytes: at ?? 0, lenBytes: undefined };
-  return {
-    data: { image: data, place: dataPlace, region },
-    hash: { image: hash, place: hashPlace, region: at === undefined ? unsaid : given },
-    isOnePlace,
-  };
+  const dataSpot = await spotOf(data, given);
+  const place = await placeOf(hash);
+  const isOnePlace = isSamePlace(dataSpot.place, place);
+  const unsaid = isOnePlace ? dataSpot.region : WHOLE;
+  const own = { option: '--hash-offset-in', offsetBytes: at ?? 0, lenBytes: undefined };
+  const region = at === undefined ? unsaid : await withEnd(hash, place, own);
+  return { data: dataSpot, hash: { image: hash, place, region }, isOnePlace };
+}
+
+/** Where a part of what a command names is. Throws DmError. */
+export async function spotOf(image: string, given: Region): Promise<Spot> {
+  const place = await placeOf(image);
+  return { image, place, region: await withEnd(image, place, given) };
 }
 
 /** Whether the tree is in the very part that has the data. */
@@ -64,14 +65,9 @@ export async function bytesOf({ image, place, region }: Spot): Promise<number> {
   return bytesIn(region, image, await bytesAt(place));
 }
 
-export interface OpenedIo {
-  readonly io: VolumeIo;
-  close(): Promise<void>;
-}
-
 /** Opens a spot to look at it. Throws DmError. */
-export async function openSpot(spot: Spot, kind: 'data' | 'hash'): Promise<OpenedIo> {
-  const whole = await openWhole(spot, kind, { isReadOnly: true, isLocked: false });
+export async function openSpot(spot: Spot, kind: 'data' | 'hash'): Promise<OpenedPlace> {
+  const whole = await openWhole(spot, kind, LOOK);
   try {
     return { io: partOf(whole.io, spot), close: async () => await whole.close() };
   } catch (error) {
@@ -91,7 +87,7 @@ export async function openSpots(spots: VolumeSpots, isMaking: boolean): Promise<
   const { data, hash, isOnePlace } = spots;
   const hashMode = { isReadOnly: !isMaking, isLocked: isMaking };
   const under = await openWhole(hash, 'hash', hashMode);
-  let over: OpenedIo | undefined;
+  let over: OpenedPlace | undefined;
   const close = async (): Promise<void> => {
     await closeAll([async () => await over?.close(), async () => await under.close()]);
   };
@@ -114,35 +110,10 @@ function partOf(io: VolumeIo, { image, region }: Spot): VolumeIo {
   return new VolumePart(io, nameOfRegion(image, region), region.offsetBytes, region.lenBytes);
 }
 
-interface Mode {
-  readonly isReadOnly: boolean;
-  readonly isLocked: boolean;
-}
-
-async function openWhole(spot: Spot, kind: 'data' | 'hash', mode: Mode): Promise<OpenedIo> {
-  const { image, place } = spot;
-  const { isReadOnly } = mode;
-  if (place.kind === 'file') {
-    if (!isReadOnly && !existsSync(place.path)) await createDurably(place.path, 0);
-    const file = new VolumeFile(place.path, mode);
-    return {
-      io: file,
-      close: async () => {
-        file.close();
-        await Promise.resolve();
-      },
-    };
-  }
-  if (place.kind === 'mapped' && mode.isLocked) await refuseChanging(image, place.name, isReadOnly);
-  const opened =
-    place.kind === 'mapped'
-      ? await openDaemonDisk(place.name, { as: ownName(`verity-${kind}`), isReadOnly })
-      : await openReferenceDisk(place.uri, isReadOnly);
-  return { io: new VolumeDisk(image, opened.disk), close: async () => await opened.close() };
-}
-
-/** What is only read may be in use as long as nobody can write to it. */
-async function refuseChanging(image: string, name: string, isReadOnly: boolean): Promise<void> {
-  if (isReadOnly && (await call('info', name)).isReadOnly) return;
-  await refuseUsed(image, name);
+async function openWhole(
+  { image, place }: Spot,
+  kind: 'data' | 'hash',
+  mode: PlaceMode,
+): Promise<OpenedPlace> {
+  return await openPlaceIo(image, place, `verity-${kind}`, mode);
 }

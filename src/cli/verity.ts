@@ -10,12 +10,11 @@ import { type Corruption, formatVolume, readSuper, verifyVolume } from '../tools
 import { EXIT_FAILED, WrongCall } from './errors.ts';
 import { notNegative, repeated } from './option-values.ts';
 import { JSON_DONE, print, printJson } from './output.ts';
-import { placeOf } from './place.ts';
 import { Progress } from './progress.ts';
 import { regionOf, withRegion } from './region.ts';
 import { closeVerity, openVerity, saltWord } from './verity-open.ts';
 import { formatOf, givenFormat, rootOf, type VerityFlags, withVolume } from './verity-options.ts';
-import { bytesOf, openSpot, openSpots, spotsOf, type VolumeSpots } from './verity-place.ts';
+import { bytesOf, openSpot, openSpots, spotOf, spotsOf, type VolumeSpots } from './verity-place.ts';
 
 const EXAMPLES = `
 Examples:
@@ -91,8 +90,7 @@ export function addVerity(program: Command): void {
 }
 
 async function dump(hash: string, flags: VerityFlags): Promise<void> {
-  const spot = { image: hash, place: await placeOf(hash), region: regionOf(flags) };
-  const opened = await openSpot(spot, 'hash');
+  const opened = await openSpot(await spotOf(hash, regionOf(flags)), 'hash');
   try {
     const { format: found, uuid } = await readSuper(opened.io, flags.hashOffset);
     printVolume(found, { uuid }, flags.json === true);

@@ -10,6 +10,7 @@ import {
 import { once } from 'node:events';
 import { fileURLToPath } from 'node:url';
 import { makeTestFolder } from './lamina-server.ts';
+import { type Ran, WarmLamina } from './warm-lamina.ts';
 
 const LAMINA = fileURLToPath(new URL('../../../bin/lamina', import.meta.url));
 
@@ -35,7 +36,8 @@ export interface Desk {
   end(): Promise<void>;
 }
 
-export function desk(): Desk {
+/** `isWarm`: calls that are given no environment of their own are made in one process, which is faster. */
+export function desk({ isWarm = false } = {}): Desk {
   const folder = makeTestFolder();
   const env = {
     ...process.env,
@@ -43,18 +45,18 @@ export function desk(): Desk {
     XDG_STATE_HOME: folder.path,
     XDG_CONFIG_HOME: folder.path,
   };
+  const warm = isWarm ? new WarmLamina(env, folder.path) : undefined;
   const running: ChildProcess[] = [];
-  const call = (
-    args: readonly string[],
-    input = '',
-    more: Env = {},
-  ): ReturnType<typeof spawnSync> =>
-    spawnSync(process.execPath, [LAMINA, ...args], {
+  const call = (args: readonly string[], input = '', more: Env = {}): Ran => {
+    if (warm !== undefined && Object.keys(more).length === 0) return warm.run(args, input);
+    return spawnSync(process.execPath, [LAMINA, ...args], {
       env: { ...env, ...more },
       input,
       cwd: folder.path,
       timeout: 20_000,
+      encoding: 'utf8',
     });
+  };
   return {
     path: folder.path,
     async start(args = [], more = {}) {
@@ -79,13 +81,13 @@ export function desk(): Desk {
     },
     ok(args, input, status = 0, more = {}) {
       const done = call(args, input, more);
-      assert.equal(done.status, status, `${args.join(' ')}: ${String(done.stderr)}`);
-      return String(done.stdout);
+      assert.equal(done.status, status, `${args.join(' ')}: ${done.stderr}`);
+      return done.stdout;
     },
     refused(args, input, more = {}, status = 1) {
       const done = call(args, input, more);
-      assert.equal(done.status, status, `${args.join(' ')}: ${String(done.stdout)}`);
-      return String(done.stderr);
+      assert.equal(done.status, status, `${args.join(' ')}: ${done.stdout}`);
+      return done.stderr;
     },
     async end() {
       for (const child of running) {
@@ -93,6 +95,7 @@ export function desk(): Desk {
         child.kill('SIGTERM');
         assert.deepEqual(await once(child, 'exit'), [0, null]);
       }
+      warm?.[Symbol.dispose]();
       folder.remove();
     },
   };

@@ -33,7 +33,7 @@ export class WarmLamina implements Disposable {
   readonly #answers: number;
   #isStarted = false;
 
-  constructor(env: Readonly<Record<string, string | undefined>> = process.env) {
+  constructor(env: Readonly<Record<string, string | undefined>> = process.env, cwd?: string) {
     for (const name of ['calls', 'answers']) spawnSync('mkfifo', [this.#at(name)]);
     // Both ends, so that opening waits for nobody.
     this.#calls = openSync(this.#at('calls'), constants.O_RDWR);
@@ -43,6 +43,7 @@ export class WarmLamina implements Disposable {
     const child = spawn(process.execPath, [PROCESS, this.#folder.path], {
       stdio: ['ignore', 'ignore', log],
       env,
+      cwd,
     });
     closeSync(log);
     child.unref();

@@ -40,7 +40,7 @@ function cryptsetup(args: readonly string[]): SpawnSyncReturns<string> {
 }
 
 test('a volume in a partition of an image, with all verbs, and another one beside', async (t) => {
-  const d = desk();
+  const d = desk({ isWarm: true });
   t.after(async () => await d.end());
   await d.start();
   const [one, two] = [key(d, 'one'), key(d, 'two')];
@@ -120,7 +120,7 @@ test('a volume in a partition of an image, with all verbs, and another one besid
 });
 
 test('on a mapped device and on an NBD export, LUKS1 and with a header elsewhere', async (t) => {
-  const d = desk();
+  const d = desk({ isWarm: true });
   t.after(async () => await d.end());
   await d.start();
   const [one, two] = [key(d, 'one'), key(d, 'two')];
@@ -163,7 +163,7 @@ test('on a mapped device and on an NBD export, LUKS1 and with a header elsewhere
 });
 
 test('places that cannot be are refused by option, and nothing is written', async (t) => {
-  const d = desk();
+  const d = desk({ isWarm: true });
   t.after(async () => await d.end());
   const one = key(d, 'one');
   const image = makeImage(d, 20 * MIB);

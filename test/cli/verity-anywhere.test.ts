@@ -41,7 +41,7 @@ function judge(args: readonly string[], isGood = true): void {
 }
 
 test(`on thin volumes: made, verified, opened, a byte changed, a restart, LAMINA_SEED=${SEED}`, async (t) => {
-  const d = desk();
+  const d = desk({ isWarm: true });
   t.after(async () => await d.end());
   await d.start();
   d.ok(['pool', 'create', 'tp', '--data', 'data', '--metadata', 'meta', '--size', '64M']);
@@ -85,7 +85,7 @@ test(`on thin volumes: made, verified, opened, a byte changed, a restart, LAMINA
 });
 
 test('data and tree on one thin volume, and no room for the tree', async (t) => {
-  const d = desk();
+  const d = desk({ isWarm: true });
   t.after(async () => await d.end());
   await d.start();
   d.ok(['pool', 'create', 'tp', '--data', 'data', '--metadata', 'meta', '--size', '64M']);
@@ -112,7 +112,7 @@ test('data and tree on one thin volume, and no room for the tree', async (t) => 
 });
 
 test('over NBD exports', async (t) => {
-  const d = desk();
+  const d = desk({ isWarm: true });
   t.after(async () => await d.end());
   await d.start();
   const data = content(MIB);
@@ -131,7 +131,7 @@ test('over NBD exports', async (t) => {
   assert.match(d.ok(['verity', 'verify', ...uris, ...sizes]), /256 data blocks are good/);
   judge([...(files as [string, string]), rootIn(d)]);
   // A server that is not the daemon that has the volume: an export of another one.
-  const other = desk();
+  const other = desk({ isWarm: true });
   t.after(async () => await other.end());
   await other.start();
   other.ok(['verity', 'open', uris[0], 'checked', uris[1], rootIn(d)]);
@@ -140,7 +140,7 @@ test('over NBD exports', async (t) => {
 });
 
 test('a file that somebody writes to is not hashed, nor is its tree written', async (t) => {
-  const d = desk();
+  const d = desk({ isWarm: true });
   t.after(async () => await d.end());
   await d.start();
   makeFile(d, 'image', content(MIB));
@@ -165,7 +165,7 @@ test('a file that somebody writes to is not hashed, nor is its tree written', as
 });
 
 test('in a partition of an image: tree behind the data, and in another partition', async (t) => {
-  const d = desk();
+  const d = desk({ isWarm: true });
   t.after(async () => await d.end());
   await d.start();
   const data = content(MIB);
@@ -228,7 +228,7 @@ test('in a partition of an image: tree behind the data, and in another partition
 });
 
 test('places that cannot be are refused by option, and nothing is written', async (t) => {
-  const d = desk();
+  const d = desk({ isWarm: true });
   t.after(async () => await d.end());
   await d.start();
   const image = makeFile(d, 'disk.img', content(8 * MIB));
