@@ -55,9 +55,11 @@ export interface CodecKind {
   readonly levels: { readonly min: number; readonly max: number; readonly normal: number } | null;
   /** What helps where there is no implementation; said to the operator. */
   readonly help: string;
-  /** The implementations there are here, best first. */
-  implementations(): readonly Implementation[];
-  /** `level` is in range, `implementation` one of `implementations()`. */
+  /** What may do the work, best first. */
+  readonly candidates: readonly Implementation[];
+  /** Whether a candidate is there. Loads it, so only the best that is there is ever loaded. */
+  has(candidate: Implementation): boolean;
+  /** `level` is in range, `implementation` is there. */
   open(
     memory: SharedMemory,
     level: number,
@@ -78,7 +80,8 @@ export function isCodecName(word: string): word is CodecName {
 
 /** What does a codec's work here, best first. Empty when nothing can. */
 export function implementationsOf(name: CodecName): readonly Implementation[] {
-  return kindOf(name).implementations();
+  const kind = kindOf(name);
+  return kind.candidates.filter((candidate) => kind.has(candidate));
 }
 
 /**
@@ -93,13 +96,13 @@ export function openCodec(
 ): Codec {
   const kind = kindOf(name);
   const wanted = checkLevel(kind, level);
-  const all = kind.implementations();
-  const implementation = options.implementation ?? all[0];
+  const { implementation = kind.candidates.find((c) => kind.has(c)) } = options;
   if (implementation === undefined) {
     throw new DmError(Status.NotSupported, `codec ${name}: nothing here does it: ${kind.help}`);
   }
-  if (!all.includes(implementation)) {
-    throw invalid(`codec ${name}: by way of '${implementation}': need one of ${all.join(', ')}`);
+  if (!kind.candidates.includes(implementation) || !kind.has(implementation)) {
+    const all = implementationsOf(name).join(', ');
+    throw invalid(`codec ${name}: by way of '${implementation}': need one of ${all}`);
   }
   return kind.open(memory, wanted, implementation, options);
 }

@@ -43,7 +43,8 @@ export const DEFLATE: CodecKind = {
   name: 'deflate',
   levels: { min: 1, max: 9, normal: 6 },
   help: 'use an official build of Node.js',
-  implementations: () => (node() === undefined ? ['zlib'] : ['node', 'zlib']),
+  candidates: ['node', 'zlib'],
+  has: (candidate) => candidate === 'zlib' || node() !== undefined,
   open(memory, level, implementation, options) {
     const windowBits = checkWindowBits(options);
     const native = node();

@@ -30,7 +30,8 @@ export const LZ4: CodecKind = {
   name: 'lz4',
   levels: { min: 1, max: 12, normal: 1 },
   help: 'install liblz4',
-  implementations: () => (library() === undefined ? ['own'] : ['library', 'own']),
+  candidates: ['library', 'own'],
+  has: (candidate) => candidate === 'own' || library() !== undefined,
   open(memory, level, implementation) {
     const found = library();
     if (implementation === 'own' || found === undefined) return new OwnLz4(memory);

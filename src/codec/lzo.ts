@@ -9,7 +9,8 @@ export const LZO: CodecKind = {
   name: 'lzo',
   levels: null,
   help: '',
-  implementations: () => ['own'],
+  candidates: ['own'],
+  has: () => true,
   open: (memory) => new Lzo(memory),
 };
 

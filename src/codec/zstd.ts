@@ -43,17 +43,16 @@ export const ZSTD: CodecKind = {
   name: 'zstd',
   levels: { min: 1, max: 19, normal: 3 },
   help: 'install libzstd, or use Node.js 22.15 or later',
-  implementations(): readonly Implementation[] {
-    const all: Implementation[] = [];
-    if (node() !== undefined) all.push('node');
-    if (library() !== undefined) all.push('library');
-    return all;
-  },
+  candidates: ['node', 'library'],
+  has: (candidate) => contextsOf(candidate) !== undefined,
   open(memory, level, implementation) {
-    const contexts = implementation === 'node' ? node() : library();
-    return new Zstd(memory, contexts as Contexts, level);
+    return new Zstd(memory, contextsOf(implementation) as Contexts, level);
   },
 };
+
+function contextsOf(implementation: Implementation): Contexts | undefined {
+  return implementation === 'node' ? node() : library();
+}
 
 function makeContexts(found: Found<Name> | undefined): Contexts | undefined {
   if (found === undefined) return undefined;
