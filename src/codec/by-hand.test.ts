@@ -4,7 +4,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { CodecMemory } from '../testing/codec-samples.ts';
-import { type CodecName, implementationsOf, openCodec } from './codec.ts';
+import { type Codec, type CodecName, implementationsOf, openCodec } from './codec.ts';
 
 const ROOM = 1000;
 const space = new CodecMemory(4096);
@@ -12,12 +12,36 @@ const space = new CodecMemory(4096);
 /** A stream in hexadecimal, and what it says; null when it is damaged. */
 type Case = readonly [stream: string, expected: string | null];
 
+/**
+ * What is behind a range must not matter: neither what would go on with the stream, nor anything
+ * else.
+ */
+function checkCuts(codec: Codec, packed: Buffer): void {
+  for (let cut = 0; cut < packed.length; cut++) {
+    const rest = packed.length - cut;
+    const behind = [packed.subarray(cut), Buffer.alloc(rest), Buffer.alloc(rest, 255)];
+    const results = behind.map((more) => {
+      const src = space.atEnd(packed.length).set(Buffer.concat([packed.subarray(0, cut), more]));
+      const dst = space.low(ROOM);
+      const bytes = codec.decompress(src.at, cut, dst.at, ROOM);
+      return bytes < 0 ? null : dst.get(bytes).toString('latin1');
+    });
+    const what = `${packed.toString('hex')} cut to ${cut} by ${codec.origin}`;
+    const src = space.atEnd(cut).set(packed.subarray(0, cut));
+    const dst = space.low(ROOM);
+    const bytes = codec.decompress(src.at, cut, dst.at, ROOM);
+    const alone = bytes < 0 ? null : dst.get(bytes).toString('latin1');
+    assert.deepEqual(results, [alone, alone, alone], what);
+  }
+}
+
 function check(name: CodecName, cases: readonly Case[], implementations = ['own']): void {
   for (const implementation of implementationsOf(name)) {
     if (!implementations.includes(implementation)) continue;
     const codec = openCodec(name, undefined, space.memory, { implementation });
     for (const [stream, expected] of cases) {
       const packed = Buffer.from(stream.replaceAll(' ', ''), 'hex');
+      checkCuts(codec, packed);
       // The room is just enough, and then more than that.
       for (const room of [expected?.length ?? ROOM, ROOM]) {
         const [src, dst] = [space.atEnd(packed.length).set(packed), space.low(room)];
@@ -127,6 +151,7 @@ test('what begins like zstd and is not one frame is refused', () => {
     ['28b52ffd 20 01 090000 41 00', null],
     ['28b52ffd 20 01 090000 41 28b52ffd 20 01 090000 41', null],
     ['502a4d18 00000000 28b52ffd 20 01 090000 41', null],
+    ['502a4d18 00000000', null],
     ['28b52ffd 20 02 090000 41', null],
     ['28b52f', null],
     // A window of 2^41 bytes, content of 2^60.
