@@ -160,15 +160,16 @@ interface Locked {
 
 async function openLocked(path: string, options: Required<PlaceOptions>): Promise<Locked> {
   const { isAlone, region } = options;
+  const header = { isReadOnly: false, headerAt: region.offsetBytes };
   try {
-    return { file: LuksFile.open(path, { isReadOnly: false }), release: () => {} };
+    return { file: LuksFile.open(path, header), release: () => {} };
   } catch (error) {
     const isBusy = error instanceof DmError && error.status === Status.Busy;
     if (!isBusy || isAlone || !(await isOpenInDaemon(path, region))) throw error;
   }
   const release = lockHeaders(path);
   try {
-    return { file: LuksFile.open(path, { isReadOnly: false, isShared: true }), release };
+    return { file: LuksFile.open(path, { ...header, isShared: true }), release };
   } catch (error) {
     release();
     throw error;

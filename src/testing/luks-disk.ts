@@ -37,6 +37,11 @@ export class LuksDisk implements LuksIo {
     into.set(this.image.subarray(at, at + into.length));
   }
 
+  async readBack(at: number, into: Uint8Array): Promise<void> {
+    this.read(at, into);
+    await Promise.resolve();
+  }
+
   write(at: number, data: Uint8Array): void {
     if (this.isReadOnly) throw new Error(`written: ${data.length} bytes at ${at}`);
     if (at < 0 || at + data.length > this.image.length)

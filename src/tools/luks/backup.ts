@@ -1,11 +1,11 @@
 // Header backups, in cryptsetup's form: the device from its begin to the end of the key slots, as it is.
 
-import { invalid } from '../../base/errors.ts';
+import { DmError, invalid } from '../../base/errors.ts';
+import { Status } from '../../base/status.ts';
 import { MIB } from '../../base/units.ts';
 import { LUKS2_ALIGN_BYTES, LUKS2_BINARY_BYTES } from './luks2.format.ts';
 import type { LuksIo } from './luks-io.ts';
 import type { LuksVolume } from './luks-volume.ts';
-import { openLuks } from './open-luks.ts';
 
 /** How long the file of a backup is. */
 export function backupBytes(volume: LuksVolume): number {
@@ -39,8 +39,9 @@ export function restoreMismatch(
 
 /**
  * Puts a backup on `to`. Its header goes last, the first sectors at the very end, so until then the
- * device has the old header or none; if it is cut short, restoring again completes it. Throws
- * DmError, having written nothing, when the backup or the device is too short.
+ * device has the old header or none; if it is cut short, restoring again completes it. All of it is
+ * read back and compared. Throws DmError; when the backup or the device is too short, having written
+ * nothing.
  */
 export async function restoreHeader(backup: LuksVolume, to: LuksIo): Promise<void> {
   const { headerBytes, io } = backup;
@@ -52,7 +53,24 @@ export async function restoreHeader(backup: LuksVolume, to: LuksIo): Promise<voi
   await to.flush();
   copy(io, to, { at: 0, end: LUKS2_BINARY_BYTES });
   await to.flush();
-  openLuks(to, { isDetached: true });
+  await checkSame(io, to, headerBytes);
+}
+
+async function checkSame(from: LuksIo, to: LuksIo, lenBytes: number): Promise<void> {
+  const pieceBytes = Math.min(MIB, lenBytes);
+  const [expected, found] = [Buffer.alloc(pieceBytes), Buffer.alloc(pieceBytes)];
+  for (let at = 0; at < lenBytes; at += pieceBytes) {
+    const bytes = Math.min(pieceBytes, lenBytes - at);
+    from.read(at, expected.subarray(0, bytes));
+    await to.readBack(at, found.subarray(0, bytes));
+    const wrong = expected.subarray(0, bytes).findIndex((byte, i) => byte !== found[i]);
+    if (wrong === -1) continue;
+    throw new DmError(
+      Status.Io,
+      `${to.path}: what was written is not what is read back, from byte ${at + wrong} on: the header there ` +
+        'is not whole',
+    );
+  }
 }
 
 function copy(

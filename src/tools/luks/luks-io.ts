@@ -41,6 +41,8 @@ export interface LuksIo {
   /** Fills `into`. Throws DmError at the end of the device, and when it cannot be read. */
   read(at: number, into: Uint8Array): void;
   write(at: number, data: Uint8Array): void;
+  /** Fills `into` with what the device itself has, whatever is known of it from before. Throws as `read`. */
+  readBack(at: number, into: Uint8Array): Promise<void>;
   /** Everything written before is durable when this resolves. */
   flush(): Promise<void>;
 }
@@ -52,6 +54,8 @@ export interface LuksFileOptions {
    * header only.
    */
   readonly isShared?: boolean;
+  /** Where the header begins that is to be written, if not at the begin of the file. */
+  readonly headerAt?: number;
 }
 
 export class LuksFile implements LuksIo {
@@ -63,9 +67,11 @@ export class LuksFile implements LuksIo {
   #isNew = false;
   /** How the header began when the file was opened; undefined once it is locked. */
   #was: Uint8Array | undefined;
+  readonly #headerAt: number;
 
-  private constructor(path: string, fd: number, isBlockDevice: boolean) {
+  private constructor(path: string, fd: number, isBlockDevice: boolean, headerAt = 0) {
     this.path = path;
+    this.#headerAt = headerAt;
     this.#fd = fd;
     this.isBlockDevice = isBlockDevice;
     this.#sizeBytes = fileSizeBytes(path, fd);
@@ -84,7 +90,7 @@ export class LuksFile implements LuksIo {
     const fd = opened(path, mode | (isExclusive ? constants.O_EXCL : 0));
     try {
       if (isLocked) lockAlone(path, fd);
-      const file = new LuksFile(path, fd, found.isBlockDevice());
+      const file = new LuksFile(path, fd, found.isBlockDevice(), options.headerAt);
       if (!options.isReadOnly) file.#was = file.#begin();
       return file;
     } catch (error) {
@@ -130,6 +136,11 @@ export class LuksFile implements LuksIo {
     }
   }
 
+  async readBack(at: number, into: Uint8Array): Promise<void> {
+    this.read(at, into);
+    await Promise.resolve();
+  }
+
   write(at: number, data: Uint8Array): void {
     if (this.#was !== undefined) this.#lock(this.#was);
     for (let done = 0; done < data.length; ) {
@@ -143,7 +154,7 @@ export class LuksFile implements LuksIo {
   /** The begin of the header: every change of LUKS2 changes it, and every change of which keys there are. */
   #begin(): Uint8Array {
     const begin = new Uint8Array(BEGIN_BYTES);
-    const got = this.#call('read', () => readSync(this.#fd, begin, 0, BEGIN_BYTES, 0));
+    const got = this.#call('read', () => readSync(this.#fd, begin, 0, BEGIN_BYTES, this.#headerAt));
     return begin.subarray(0, got);
   }
 

@@ -26,6 +26,11 @@ export class LuksPart implements LuksIo {
     this.#whole.read(this.#offsetBytes + at, into);
   }
 
+  async readBack(at: number, into: Uint8Array): Promise<void> {
+    this.#check(at + into.length);
+    await this.#whole.readBack(this.#offsetBytes + at, into);
+  }
+
   write(at: number, data: Uint8Array): void {
     this.#check(at + data.length);
     this.#whole.write(this.#offsetBytes + at, data);

@@ -21,6 +21,9 @@ class NotStaged extends Error {
   }
 }
 
+/** What is used of a disk. */
+export type StagedDisk = Pick<Disk, 'sizeBytes' | 'blockBytes' | 'read' | 'write' | 'flush'>;
+
 interface Written {
   readonly at: number;
   readonly data: Uint8Array;
@@ -29,11 +32,11 @@ interface Written {
 export class StagedIo implements LuksIo {
   readonly path: string;
   readonly sizeBytes: number;
-  readonly #disk: Disk;
+  readonly #disk: StagedDisk;
   readonly #chunks = new Map<number, Uint8Array>();
   #written: Written[] = [];
 
-  constructor(path: string, disk: Disk) {
+  constructor(path: string, disk: StagedDisk) {
     this.path = path;
     this.sizeBytes = disk.sizeBytes;
     this.#disk = disk;
@@ -72,6 +75,17 @@ export class StagedIo implements LuksIo {
       if (chunk === undefined) throw new NotStaged(at, into.length);
       overlay(into, at, index * CHUNK_BYTES, chunk);
     }
+  }
+
+  async readBack(at: number, into: Uint8Array): Promise<void> {
+    const end = at + into.length;
+    if (end > this.sizeBytes) throw endsEarly(this.path, end, this.sizeBytes);
+    const block = Math.max(SECTOR_BYTES, this.#disk.blockBytes);
+    const from = at - (at % block);
+    const to = Math.min(Math.ceil(end / block) * block, this.sizeBytes);
+    const data = await this.#disk.read(from, to - from);
+    into.set(data.subarray(at - from, end - from));
+    data.fill(0);
   }
 
   write(at: number, data: Uint8Array): void {
