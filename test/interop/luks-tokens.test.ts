@@ -2,8 +2,9 @@
 // either of them writes, lamina lists, uses, changes and keeps, and the other way round.
 
 import assert from 'node:assert/strict';
-import { readFileSync, statSync, writeFileSync } from 'node:fs';
+import { readFileSync, statSync, truncateSync, writeFileSync } from 'node:fs';
 import { describe, it } from 'node:test';
+import { desk } from '../../src/testing/daemon-desk.ts';
 import { LuksDisk } from '../../src/testing/luks-disk.ts';
 import { LuksDesk, without } from '../../src/testing/luks-desk.ts';
 import { SEED } from '../../src/testing/seed.ts';
@@ -14,6 +15,7 @@ import { Luks2Volume } from '../../src/tools/luks/luks2-volume.ts';
 import { openLuks } from '../../src/tools/luks/open-luks.ts';
 
 const skip = without('cryptsetup');
+const MIB = 1024 * 1024;
 const FAST = ['--pbkdf', 'pbkdf2', '--pbkdf-force-iterations', '1000'];
 
 function made(): LuksDesk {
@@ -194,6 +196,36 @@ describe('LUKS2 tokens with cryptsetup', { skip }, () => {
     assert.equal(both('no such key', [only]), 'status 2');
     const missing = d.runLamina(['test-passphrase', file, only, '--token-id', '0']);
     assert.match(missing.stderr, /token 0: key 'lamina-test:.*': the kernel's keyring has none/);
+  });
+
+  it('open and resize take the passphrase from the keyring, by a token that cryptsetup wrote', async (t) => {
+    using l = made();
+    using keys = new UserKeys();
+    const description = `lamina-test:open:${process.pid}:${SEED}`;
+    if (!keys.canPut(description, 'two')) return t.skip('the kernel refuses its keyring here');
+    const file = formatted(l);
+    l.cryptsetup('luksAddKey', '-q', ...FAST, '--key-file', l.at('one'), file, l.at('two'));
+    l.cryptsetup('token', 'add', '--key-description', description, '--key-slot', '1', file);
+    l.cryptsetup('open', '--test-passphrase', '--token-only', file);
+    const d = desk();
+    t.after(async () => await d.end());
+    await d.start();
+    const size = (): string => /^0 (\d+) crypt/.exec(d.ok(['table', 'v']))?.[1] ?? '';
+    for (const [i, how] of [['--token-only'], []].entries()) {
+      d.ok(['luks', 'open', file, 'v', ...how]);
+      const before = Number(size());
+      truncateSync(file, statSync(file).size + MIB);
+      d.ok(['luks', 'resize', file, 'v', ...how]);
+      assert.equal(Number(size()), before + MIB / 512, `way ${i}`);
+      d.ok(['luks', 'close', 'v']);
+    }
+    // A key that opens nothing: a passphrase still does, unless only the token may.
+    keys.put(description, 'wrong');
+    d.ok(['luks', 'open', file, 'v', '--token-only'], '', 3);
+    d.ok(['luks', 'open', file, 'v'], 'one\n');
+    d.ok(['luks', 'resize', file, 'v', '--token-only'], '', 3);
+    d.ok(['luks', 'resize', file, 'v'], 'one\n');
+    d.ok(['luks', 'close', 'v']);
   });
 
   it('recovery keys are those of systemd-cryptenroll', {
@@ -410,6 +442,39 @@ describe('LUKS2 key slots with cryptsetup', { skip }, () => {
       assert.match(d.cryptsetup('luksDump', file), /length: \(whole device\)/);
       d.cryptsetup('open', '--test-passphrase', ...key, file);
     }
+  });
+
+  it('there is no ninth digest, and no 33rd key slot and token, for either', () => {
+    using d = made();
+    const file = d.fresh('v.img');
+    const large = ['--luks2-metadata-size', '64k'];
+    d.cryptsetup('luksFormat', '-q', ...FAST, ...large, file, d.at('one'));
+    const refuse = (theirs: readonly string[], ours: readonly string[], why: RegExp): void => {
+      assert.equal(d.run('cryptsetup', theirs).status, 1, theirs.join(' '));
+      const before = readFileSync(file);
+      const { status, stderr } = d.runLamina(ours);
+      assert.match(stderr, why);
+      assert.equal(status, 1);
+      assert.ok(readFileSync(file).equals(before));
+    };
+    const unbound = [...FAST, '--unbound', '--key-size', '8', file];
+    const theirUnbound = ['luksAddKey', '-q', ...unbound, d.at('two')];
+    const ourUnbound = ['add-key', ...unbound, '--new-key-file', d.at('two')];
+    for (let id = 1; id < 8; id++) {
+      if (id % 2 === 0) d.cryptsetup(...theirUnbound);
+      else d.lamina(...ourUnbound);
+      assert.match(d.cryptsetup('luksDump', file), new RegExp(`^ {2}${id}: pbkdf2$`, 'm'));
+    }
+    refuse(theirUnbound, ourUnbound, /all digests are in use/);
+    const token = ['token', 'add', '--key-description', 'x', file];
+    for (let id = 0; id < 32; id++) d.lamina(...token);
+    refuse(token, token, /all tokens are in use/);
+    const key = ['--key-file', d.at('one'), ...FAST, file];
+    const ourAdd = ['add-key', ...key, '--new-key-file', d.at('three')];
+    for (let slot = 8; slot < 32; slot++) d.lamina(...ourAdd);
+    refuse(['luksAddKey', '-q', ...key, d.at('three')], ourAdd, /all key slots are in use/);
+    d.sameDump(file);
+    d.cryptsetup('open', '--test-passphrase', '-S', '31', '--key-file', d.at('three'), file);
   });
 
   it('what makes no unbound key is refused by both', () => {

@@ -9,7 +9,7 @@ import { DmError } from '../../base/errors.ts';
 import { parseExact } from './exact-json.ts';
 import { depthOf } from './json-text.ts';
 import { LUKS_STRIPES } from './luks1.format.ts';
-import { LUKS2_BINARY_BYTES, LUKS2_SLOTS } from './luks2.format.ts';
+import { LUKS2_BINARY_BYTES } from './luks2.format.ts';
 import { checkRules } from './luks2-rules.ts';
 import { damaged } from './luks-error.ts';
 
@@ -167,9 +167,12 @@ export function byNumber<T>(record: Readonly<Record<string, T>>): [number, T][] 
     .sort(([a], [b]) => a - b);
 }
 
-/** The first number of a slot, token or digest that is not in use. */
-export function freeNumber(record: Readonly<Record<string, unknown>>): number | undefined {
-  for (let id = 0; id < LUKS2_SLOTS; id++) if (!Object.hasOwn(record, id)) return id;
+/** The first number below `count` that is not in use; `count` is LUKS2_SLOTS, _TOKENS or _DIGESTS. */
+export function freeNumber(
+  record: Readonly<Record<string, unknown>>,
+  count: number,
+): number | undefined {
+  for (let id = 0; id < count; id++) if (!Object.hasOwn(record, id)) return id;
   return undefined;
 }
 

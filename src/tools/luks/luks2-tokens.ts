@@ -12,7 +12,7 @@ import {
   readJsonText,
   writeJsonText,
 } from './json-text.ts';
-import { LUKS2_SLOTS } from './luks2.format.ts';
+import { LUKS2_TOKENS } from './luks2.format.ts';
 import { byNumber, freeNumber, type Luks2Metadata } from './luks2-metadata.ts';
 import type { Luks2Volume } from './luks2-volume.ts';
 
@@ -128,7 +128,7 @@ async function putToken(
   words?: JsonText,
 ): Promise<number> {
   const { path } = volume.io;
-  const id = place.id ?? freeNumber(volume.metadata.tokens);
+  const id = place.id ?? freeNumber(volume.metadata.tokens, LUKS2_TOKENS);
   if (id === undefined) throw new DmError(Status.NoSpace, `${path}: all tokens are in use`);
   checkId(volume, id);
   for (const slot of token.keyslots) checkSlot(volume, Number(slot));
@@ -194,8 +194,8 @@ function tokenAt(volume: Luks2Volume, id: number): Luks2Token {
 }
 
 function checkId({ io }: Luks2Volume, id: number): void {
-  if (id < LUKS2_SLOTS) return;
-  throw invalid(`${io.path}: token ${id}: LUKS2 has 0 to ${LUKS2_SLOTS - 1}`);
+  if (id < LUKS2_TOKENS) return;
+  throw invalid(`${io.path}: token ${id}: LUKS2 has 0 to ${LUKS2_TOKENS - 1}`);
 }
 
 function checkSlot(volume: Luks2Volume, slot: number): void {

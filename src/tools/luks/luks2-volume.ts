@@ -9,7 +9,7 @@ import { isPowerOfTwo } from '../../base/units.ts';
 import { defaultLimits, deriveKey, type KdfLimits, type KdfParams } from './key-derivation.ts';
 import { newDigest } from './luks2-digest.ts';
 import { checkKeyArea, readKeyArea, wipeRandom } from './key-area.ts';
-import { LUKS2_ALIGN_BYTES, LUKS2_SLOTS } from './luks2.format.ts';
+import { LUKS2_ALIGN_BYTES, LUKS2_DIGESTS, LUKS2_SLOTS, LUKS2_TOKENS } from './luks2.format.ts';
 import { describeLuks2, dumpLuks2 } from './luks2-dump.ts';
 import {
   type Luks2Changes,
@@ -201,9 +201,8 @@ export class Luks2Volume implements LuksVolume {
     options: NewKeyOptions & { readonly isDigestBenchmarked: boolean },
   ): Promise<number> {
     await this.#prepare();
+    const id = this.#free(this.metadata.digests, LUKS2_DIGESTS, 'digests');
     const { slot, metadata } = await this.#withSlot(key, passphrase, options);
-    const id = freeNumber(metadata.digests);
-    if (id === undefined) throw new DmError(Status.NoSpace, `${this.io.path}: no free digest`);
     const digestOptions = { hash: 'sha256', isBenchmarked: options.isDigestBenchmarked };
     metadata.digests[id] = await newDigest(key, { ...digestOptions, slot, segments: [] });
     await this.update(metadata);
@@ -383,10 +382,11 @@ export class Luks2Volume implements LuksVolume {
     throw unsupported(`${this.io.path}: key slot ${slot} cannot be used: ${problem}`);
   }
 
-  #freeSlot(): number {
-    const slot = freeNumber(this.metadata.keyslots);
-    if (slot !== undefined) return slot;
-    throw new DmError(Status.NoSpace, `${this.io.path}: all key slots are in use`);
+  /** Throws DmError when all are in use. */
+  #free(record: Readonly<Record<string, unknown>>, count: number, what: string): number {
+    const id = freeNumber(record, count);
+    if (id !== undefined) return id;
+    throw new DmError(Status.NoSpace, `${this.io.path}: all ${what} are in use`);
   }
 
   /** The metadata with a new slot that no digest has yet, and its token; the key material is written. */
@@ -395,15 +395,15 @@ export class Luks2Volume implements LuksVolume {
     passphrase: Uint8Array,
     options: NewKeyOptions,
   ): Promise<{ readonly slot: number; readonly metadata: Luks2Metadata }> {
-    const { slot = this.#freeSlot(), tokenType } = options;
+    const { slot = this.#free(this.metadata.keyslots, LUKS2_SLOTS, 'key slots'), tokenType } =
+      options;
     this.#checkNumber(slot);
     if (Object.hasOwn(this.metadata.keyslots, slot)) {
       throw new DmError(Status.Exists, `${this.io.path}: key slot ${slot} is in use`);
     }
     const metadata = structuredClone(this.metadata);
     if (tokenType !== undefined) {
-      const id = freeNumber(metadata.tokens);
-      if (id === undefined) throw new DmError(Status.NoSpace, `${this.io.path}: no free token`);
+      const id = this.#free(metadata.tokens, LUKS2_TOKENS, 'tokens');
       metadata.tokens[id] = { type: tokenType, keyslots: [String(slot)] };
     }
     metadata.keyslots[slot] = await this.#newSlot(slot, key, passphrase, options);

@@ -26,6 +26,9 @@ export const LUKS2_HEADER_SIZES: readonly number[] = [
 /** Nobody looks for a copy's begin behind that. */
 export const LUKS2_PLACES_END_BYTES = 4 * MIB + LUKS2_BINARY_BYTES;
 export const LUKS2_SLOTS = 32;
+export const LUKS2_TOKENS = 32;
+/** Other programs look for no digest behind these. */
+export const LUKS2_DIGESTS = 8;
 /** Areas of key slots begin at multiples of this and are such multiples. */
 export const LUKS2_ALIGN_BYTES = 4096;
 export const LUKS2_KEY_SLOTS_BYTES_MAX = 128 * MIB;
