@@ -1,5 +1,6 @@
-// A day in the life of volumes: a pool, three volumes, one with LUKS over it, snapshots, fio's writes with verify,
-// a full backup and increments of each, the pool deleted, everything restored to a new one.
+// A day in the life of volumes: a pool, three volumes, one with LUKS over it, snapshots, fio's writes with verify, a
+// full backup and increments of each; the encrypted one grows and gets other keys, the daemon starts again; the pool
+// is deleted, everything restored to a new one.
 
 import assert from 'node:assert/strict';
 import { execFileSync, spawnSync } from 'node:child_process';
@@ -15,6 +16,8 @@ const VOLUMES = ['mail', 'files', 'vault'] as const;
 /** Where clients write: the vault's go through its encryption. */
 const EXPORTS = ['mail', 'files', 'secret'] as const;
 const SIZE = 48 * MIB;
+/** The vault, once it has grown. */
+const GROWN = 64 * MIB;
 const LUKS_COST = ['--pbkdf', 'pbkdf2', '--pbkdf-force-iterations', '1000'];
 
 function uriOf(d: Desk, name: string): string {
@@ -69,25 +72,70 @@ function contents(d: Desk, name: string): Buffer {
   return readFileSync(path);
 }
 
-function makePool(d: Desk): void {
+function makePool(d: Desk, vaultBytes = SIZE): void {
   d.ok(['pool', 'create', 'p', '--data', 'data', '--metadata', 'meta', '--size', '256M']);
-  for (const name of VOLUMES) d.ok(['thin', 'create', 'p', name, '--size', String(SIZE)]);
+  for (const name of VOLUMES) {
+    const size = name === 'vault' ? vaultBytes : SIZE;
+    d.ok(['thin', 'create', 'p', name, '--size', String(size)]);
+  }
 }
 
-/** LUKS over the vault. */
-function encryptVault(d: Desk): void {
-  writeFileSync(join(d.path, 'key'), 'a day in the life');
-  d.ok(['luks', 'format', 'vault', '-q', '-d', 'key', '--keyslots-size', '256k', ...LUKS_COST]);
-  d.ok(['luks', 'open', 'vault', 'secret', '-d', 'key']);
+/** What the vault's passphrases are; `one` is the first. */
+function keyOf(d: Desk, name: string): string {
+  const file = join(d.path, name);
+  writeFileSync(file, `a day in the life, ${name}`);
+  return file;
 }
 
-/** cryptsetup opens what was restored to a file. */
-function judgeVault(d: Desk): void {
+/** cryptsetup opens it: what was restored to a file, a backup of the header. */
+function judge(d: Desk, name: string): void {
   const cryptsetup = '/usr/sbin/cryptsetup';
   if (!existsSync(cryptsetup)) return;
-  const args = ['open', '--test-passphrase', '--key-file', join(d.path, 'key')];
-  const done = spawnSync(cryptsetup, [...args, join(d.path, 'vault.img')], { encoding: 'utf8' });
+  const args = ['open', '--test-passphrase', '--key-file', keyOf(d, 'three')];
+  const done = spawnSync(cryptsetup, [...args, join(d.path, name)], { encoding: 'utf8' });
   assert.equal(done.status, 0, done.stderr);
+}
+
+/** LUKS on the vault itself. */
+function encryptVault(d: Desk): void {
+  const size = ['--keyslots-size', '1M'];
+  d.ok(['luks', 'format', 'vault', '-q', '-d', keyOf(d, 'one'), ...size, ...LUKS_COST]);
+  d.ok(['luks', 'open', 'vault', 'secret', '-d', keyOf(d, 'one')]);
+}
+
+/** The vault grows and gets other keys, while clients have it open. */
+function changeVault(d: Desk): void {
+  const [one, two, three] = ['one', 'two', 'three'].map((name) => keyOf(d, name)) as [
+    string,
+    string,
+    string,
+  ];
+  const before = sectorsOf(d, 'secret');
+  d.ok(['thin', 'resize', 'vault', '--size', String(GROWN)]);
+  d.ok(['luks', 'resize', 'vault', 'secret', '-d', one]);
+  assert.equal(sectorsOf(d, 'secret'), before + (GROWN - SIZE) / 512);
+  d.ok(['luks', 'add-key', 'vault', '-d', one, '--new-key-file', two, ...LUKS_COST]);
+  d.ok(['luks', 'change-key', 'vault', '-d', one, '--new-key-file', three, ...LUKS_COST]);
+  d.ok(['luks', 'kill-slot', 'vault', '1', '-d', three]);
+  d.ok(['luks', 'test-passphrase', 'vault', '-d', one], '', 3);
+  d.ok(['luks', 'test-passphrase', 'vault', '-d', two], '', 3);
+  rmSync(join(d.path, 'vault.header'), { force: true });
+  d.ok(['luks', 'header-backup', 'vault', 'vault.header']);
+  judge(d, 'vault.header');
+}
+
+function sectorsOf(d: Desk, name: string): number {
+  return Number(/^0 (\d+) /.exec(d.ok(['table', name]))?.[1]);
+}
+
+/** The daemon ends and begins again: the volume is closed then, and opens by its new key. */
+async function restart(d: Desk): Promise<void> {
+  for (const name of EXPORTS) d.ok(['export', 'remove', name]);
+  d.ok(['luks', 'close', 'secret']);
+  d.ok(['stop']);
+  await d.start();
+  d.ok(['luks', 'open', 'vault', 'secret', '-d', keyOf(d, 'three')]);
+  for (const name of EXPORTS) d.ok(['export', 'add', name]);
 }
 
 /** What the pool's data file takes is near what is mapped. */
@@ -148,26 +196,33 @@ test('a day in the life of volumes', { timeout: 300_000 }, async (t) => {
     checkUse(d);
     d.ok(['thin', 'delete', 'morning']);
     await givenBack(d);
+    changeVault(d);
+    await restart(d);
+    for (const round of [0, 1, 2]) fio(d, 'secret', round, true);
+    d.ok(['thin', 'backup', 'vault', 'vault.3', '--since', 'vault-2', '--keep', 'vault-3']);
+    d.ok(['thin', 'delete', 'vault-2']);
     checkUse(d);
     const before = VOLUMES.map((name) => contents(d, name));
     endPool(
       d,
-      VOLUMES.map((name) => `${name}-2`),
+      VOLUMES.map((name) => `${name}-${name === 'vault' ? 3 : 2}`),
     );
     for (const file of ['data', 'meta']) rmSync(join(d.path, file));
 
-    makePool(d);
+    makePool(d, GROWN);
     for (const [i, name] of VOLUMES.entries()) {
-      const chain = [0, 1, 2].map((round) => `${name}.${round}`);
+      const rounds = name === 'vault' ? [0, 1, 2, 3] : [0, 1, 2];
+      const chain = rounds.map((round) => `${name}.${round}`);
       d.ok(['thin', 'restore', ...chain, name]);
       d.ok(['thin', 'restore', ...chain, `${name}.img`]);
       const expected = before[i] as Buffer;
       assert.ok(contents(d, name).equals(expected), `${name} is as it was`);
       assert.ok(readFileSync(join(d.path, `${name}.img`)).equals(expected), `${name}.img is`);
     }
-    // The vault's header has come back with it.
-    judgeVault(d);
-    d.ok(['luks', 'open', 'vault', 'secret', '-d', 'key']);
+    // The vault's header has come back with it, with the keys of its end.
+    judge(d, 'vault.img');
+    d.ok(['luks', 'open', 'vault', 'secret', '-d', keyOf(d, 'one')], '', 3);
+    d.ok(['luks', 'open', 'vault', 'secret', '-d', keyOf(d, 'three')]);
     for (const name of EXPORTS) d.ok(['export', 'add', name]);
     for (const name of EXPORTS) {
       // What mail has discarded was written in the first round.
