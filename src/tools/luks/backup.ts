@@ -40,8 +40,8 @@ export function restoreMismatch(
 /**
  * Puts a backup on `to`. Its header goes last, the first sectors at the very end, so until then the
  * device has the old header or none; if it is cut short, restoring again completes it. All of it is
- * read back and compared. Throws DmError; when the backup or the device is too short, having written
- * nothing.
+ * read back and compared. Throws DmError, having written nothing when the backup or the device is
+ * too short.
  */
 export async function restoreHeader(backup: LuksVolume, to: LuksIo): Promise<void> {
   const { headerBytes, io } = backup;
