@@ -14,7 +14,17 @@ const MIB = 1024 * 1024;
 const META_SECTORS = (16 * MIB) / 512;
 const BLOCKS = 1500;
 const READ_MS = 60;
+const LONG_READ_MS = 3000;
 const HELD_ROOT_OFFSET = 56;
+
+function slowTable(readMs: number): string {
+  return `0 ${META_SECTORS} delay ./meta 0 ${readMs} ./meta 0 0`;
+}
+
+function setDelay(d: Desk, readMs: number): void {
+  d.ok(['load', 'slow', '--table', slowTable(readMs)]);
+  d.ok(['resume', 'slow']);
+}
 
 /** A pool with two volumes that share nothing, each with some leaves of mappings. */
 function makePool(d: Desk): void {
@@ -33,7 +43,7 @@ function makePool(d: Desk): void {
     truncateSync(join(d.path, file), bytes);
   }
   d.ok(['pool', 'restore', 'pool.xml', 'meta']);
-  d.ok(['create', 'slow', '--table', `0 ${META_SECTORS} delay ./meta 0 ${READ_MS} ./meta 0 0`]);
+  d.ok(['create', 'slow', '--table', slowTable(READ_MS)]);
   d.ok(['create', 'p', '--table', '0 1048576 thin-pool slow ./data 128 0']);
   for (const [name, id] of [
     ['a', 1],
@@ -74,12 +84,15 @@ test('a diff that is killed, or whose daemon is, leaves no metadata snapshot', a
   try {
     const daemon = await d.start();
     makePool(d);
+    // To its end this one would take longer than `until` waits.
+    setDelay(d, LONG_READ_MS);
     const client = d.begin(['thin', 'diff', 'a', 'b']);
     await until(d, true);
     client.kill('SIGKILL');
     await once(client, 'exit');
     await until(d, false);
     assert.equal(held(d), '-');
+    setDelay(d, READ_MS);
 
     const other = d.begin(['message', 'p', '0', 'diff 1 2 1400']);
     await until(d, true);

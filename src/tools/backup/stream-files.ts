@@ -2,8 +2,11 @@
 
 import {
   close,
+  constants,
+  existsSync,
   fstatSync,
   fsync,
+  ftruncateSync,
   open,
   read,
   renameSync,
@@ -12,7 +15,6 @@ import {
   write,
 } from 'node:fs';
 import { promisify } from 'node:util';
-import { dirname } from 'node:path';
 import { DmError } from '../../base/errors.ts';
 import { Status, statusOfError } from '../../base/status.ts';
 import { systemErrorText } from '../../base/system-error.ts';
@@ -23,6 +25,8 @@ import {
   RecordHead,
   RecordKind,
 } from '../../format/backup.ts';
+import { lockData } from '../../io/data-lock.ts';
+import { syncFolderOf } from '../../io/durable-file.ts';
 import type { Source } from './stream-reader.ts';
 
 const openFd = promisify(open);
@@ -120,13 +124,17 @@ export class StreamSink {
     if (path === '-') return new StreamSink('-', STDOUT_FD);
     const found = statSync(path, { throwIfNoEntry: false });
     if (found !== undefined && !options.overwrites) {
-      throw new DmError(Status.Exists, `${path}: exists; --force overwrites it`);
+      throw exists(path);
     }
     if (found !== undefined && !found.isFile()) {
       throw new DmError(Status.Invalid, `${path}: need a file, or - for standard output`);
     }
-    const fd = await named(path, async () => await openFd(partial(path), 'w', 0o600));
-    return new StreamSink(path, fd);
+    const fd = await named(path, async () => await openPartial(path));
+    const sink = new StreamSink(path, fd);
+    // Another backup may have ended meanwhile.
+    if (options.overwrites || !existsSync(path)) return sink;
+    await sink.abandon();
+    throw exists(path);
   }
 
   async write(bytes: Uint8Array): Promise<void> {
@@ -145,33 +153,44 @@ export class StreamSink {
     const path = this.#path;
     await named(path, async () => {
       await syncFd(this.#fd);
-      await closeFd(this.#fd);
       renameSync(partial(path), path);
       this.#isFinished = true;
+      await closeFd(this.#fd);
+      await syncFolderOf(path);
     });
-    await syncFolder(dirname(path));
   }
 
   /** Leaves nothing but what is finished. */
   async abandon(): Promise<void> {
     if (this.#fd === STDOUT_FD || this.#isFinished) return;
-    await closeFd(this.#fd).catch(() => undefined);
     unlinkSync(partial(this.#path));
+    await closeFd(this.#fd).catch(() => undefined);
   }
 }
 
-/** Not every file system can, nor every folder be opened; the file itself is durable. */
-async function syncFolder(path: string): Promise<void> {
-  try {
-    const fd = await openFd(path, 'r');
-    try {
-      await syncFd(fd);
-    } finally {
-      await closeFd(fd);
+/** An empty file that nobody else writes; what a backup that was killed has left is lost. */
+async function openPartial(path: string): Promise<number> {
+  const name = partial(path);
+  for (;;) {
+    const fd = await openFd(name, constants.O_RDWR | constants.O_CREAT, 0o600);
+    const status = lockData(fd, false);
+    // Whoever had the lock may have given the file its other name, or removed it.
+    const isThere =
+      status === Status.Ok && statSync(name, { throwIfNoEntry: false })?.ino === fstatSync(fd).ino;
+    if (isThere) {
+      ftruncateSync(fd, 0);
+      return fd;
     }
-  } catch {
-    // See above.
+    await closeFd(fd);
+    if (status === Status.Again) {
+      throw new DmError(Status.Busy, `${name}: another backup writes it`);
+    }
+    if (status !== Status.Ok) throw new DmError(status, `${name}: cannot lock (errno ${status})`);
   }
+}
+
+function exists(path: string): DmError {
+  return new DmError(Status.Exists, `${path}: exists; --force overwrites it`);
 }
 
 function partial(path: string): string {
