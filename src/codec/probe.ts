@@ -50,10 +50,14 @@ export class Probe {
   /** Whether all of `lenBytes` at `src` are zero; both are multiples of 32. */
   isZero(src: number, lenBytes: number): boolean {
     const words = this.#i64;
-    const end = (src + lenBytes) / 8;
-    for (let i = src / 8; i < end; i += 4) {
-      const low = (words[i] as bigint) | (words[i + 1] as bigint);
-      if ((low | (words[i + 2] as bigint) | (words[i + 3] as bigint)) !== 0n) return false;
+    const end = (src + lenBytes) >> 3;
+    for (let i = src >> 3; i < end; i += 4) {
+      const any =
+        (words[i] as bigint) |
+        (words[i + 1] as bigint) |
+        (words[i + 2] as bigint) |
+        (words[i + 3] as bigint);
+      if (any !== 0n) return false;
     }
     return true;
   }
