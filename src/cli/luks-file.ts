@@ -11,7 +11,7 @@ import { controlSocketPath } from '../daemon/paths.ts';
 import type { ListedDevice } from '../daemon/answers.ts';
 import { flock, LOCK_EX, LOCK_NB } from '../io/posix.ts';
 import { LuksFile } from '../tools/luks/luks-io.ts';
-import { luksDeviceUuid } from '../tools/luks/luks-table.ts';
+import { LUKS_UUID_PREFIX, luksDeviceUuid } from '../tools/luks/luks-table.ts';
 import type { LuksVolume } from '../tools/luks/luks-volume.ts';
 import { openLuks } from '../tools/luks/open-luks.ts';
 import { makeFolders } from '../io/make-folders.ts';
@@ -128,29 +128,39 @@ async function openShared(
   }
 }
 
-/** Whether the one user of a mapped device is the volume on it. */
+/** Whether the volume on a mapped device is open, and nobody but volumes uses the device. */
 async function isOpenVolume(
   path: string,
   place: { readonly kind: 'mapped'; readonly name: string },
   region: Region,
 ): Promise<boolean> {
   await removeLeftExports();
-  if ((await call('info', place.name)).openCount !== 1) return false;
+  const { openCount } = await call('info', place.name);
+  const users = await volumesOn(place.name);
+  if (openCount === 0 || users.length !== openCount) return false;
   const opened = await openRemote(path, place, { isReadOnly: true, isAlone: false });
   try {
     const part = partOf(opened, path, region);
     const volume = await part.read(() => openLuks(part.io, { isDetached: true }));
-    for (const { name } of await devicesOf(volume)) {
-      const deps = await call('deps', name);
-      if (deps.some((dep) => dep.isMapped && dep.name === place.name)) return true;
-    }
-    return false;
+    const prefix = luksDeviceUuid(volume, '');
+    return users.some(({ uuid }) => uuid.startsWith(prefix));
   } catch (error) {
     if (error instanceof DmError) return false;
     throw error;
   } finally {
     await opened.close();
   }
+}
+
+/** Opened volumes, in whatever partition of a mapped device: they leave headers alone. */
+async function volumesOn(name: string): Promise<ListedDevice[]> {
+  const found: ListedDevice[] = [];
+  for (const device of await call('list')) {
+    if (!device.uuid.startsWith(LUKS_UUID_PREFIX)) continue;
+    const deps = await call('deps', device.name);
+    if (deps.some((dep) => dep.isMapped && dep.name === name)) found.push(device);
+  }
+  return found;
 }
 
 interface Locked {

@@ -5,7 +5,7 @@ import { DmError, invalid } from '../base/errors.ts';
 import { Status } from '../base/status.ts';
 import type { ListedDevice } from '../daemon/answers.ts';
 import type { CreateOptions } from '../dm/control.ts';
-import { luksDeviceUuid, luksTable } from '../tools/luks/luks-table.ts';
+import { LUKS_UUID_PREFIX, luksDeviceUuid, luksTable } from '../tools/luks/luks-table.ts';
 import type { LuksVolume } from '../tools/luks/luks-volume.ts';
 import { resizeSegment } from '../tools/luks/resize.ts';
 import { call } from './daemon-call.ts';
@@ -27,8 +27,6 @@ import { positive, size } from './option-values.ts';
 import { type JsonFlag, print, printDone } from './output.ts';
 import { bytesIn, type RegionFlags, regionOf } from './region.ts';
 
-/** Of mapped devices that this command makes. */
-const UUID_PREFIX = 'CRYPT-LUKS';
 /** What a printed table has instead of the key: no key, so that it cannot be loaded by mistake. */
 const HIDDEN_KEY = 'KEY';
 
@@ -179,7 +177,7 @@ async function create(
 /** Throws DmError unless it is a volume's. */
 async function deviceNamed(name: string): Promise<ListedDevice> {
   const device = await call('info', name);
-  if (device.uuid.startsWith(UUID_PREFIX)) return device;
+  if (device.uuid.startsWith(LUKS_UUID_PREFIX)) return device;
   throw invalid(`device ${name}: is not an opened LUKS volume`);
 }
 

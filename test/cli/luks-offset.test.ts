@@ -137,6 +137,23 @@ test('on a mapped device and on an NBD export, LUKS1 and with a header elsewhere
   d.ok(['luks', 'add-key', 'disk', ...place, ...one, ...newTwo, ...COST]);
   judge(d, part(), two);
   d.ok(['luks', 'close', 'secret']);
+
+  // Keys of either of two volumes on one device that are open; of none while somebody else has the device.
+  const far = ['--offset-in', '21M', '--size-in', '3M'];
+  const place2 = ['--offset-in', '2M', '--size-in', '17M'];
+  const small = ['--type', 'luks1', '--offset', '4096'];
+  d.ok(['luks', 'format', 'disk', ...far, ...small, '-q', ...one, ...COST]);
+  d.ok(['luks', 'open', 'disk', 'secret', ...place2, ...one]);
+  d.ok(['luks', 'open', 'disk', 'other', ...far, ...one]);
+  for (const where of [place2, far]) {
+    d.ok(['luks', 'change-key', 'disk', ...where, ...one, ...newTwo, ...COST]);
+    d.ok(['luks', 'test-passphrase', 'disk', ...where, ...two]);
+  }
+  d.ok(['create', 'user', '--table', '0 8 linear disk 0']);
+  const change = ['luks', 'change-key', 'disk', ...far, ...two, ...newTwo, ...COST];
+  assert.match(d.refused(change), /disk: is in use/);
+  for (const name of ['user', 'secret', 'other']) d.ok(['remove', name]);
+  const behind = readFileSync(image).subarray(21 * MIB);
   d.ok(['export', 'add', 'disk']);
   const uri = exportUri(d, 'disk');
   const line = d.ok(['luks', 'open', uri, ...place, '--table']);
@@ -159,7 +176,7 @@ test('on a mapped device and on an NBD export, LUKS1 and with a header elsewhere
   d.ok(['export', 'remove', 'disk']);
   const bytes = readFileSync(image);
   assert.ok(bytes.subarray(0, 2 * MIB).equals(Buffer.alloc(2 * MIB, 0xee)), 'in front');
-  assert.ok(bytes.subarray(21 * MIB).equals(Buffer.alloc(3 * MIB, 0xee)), 'behind');
+  assert.ok(bytes.subarray(21 * MIB).equals(behind), 'behind');
 });
 
 test('places that cannot be are refused by option, and nothing is written', async (t) => {

@@ -84,7 +84,10 @@ function sectorsOf(
   );
 }
 
+/** How the UUIDs of opened volumes begin. */
+export const LUKS_UUID_PREFIX = 'CRYPT-LUKS';
+
 /** The UUID that cryptsetup gives mapped devices. */
 export function luksDeviceUuid(volume: LuksVolume, name: string): string {
-  return `CRYPT-LUKS${volume.version}-${volume.uuid.replaceAll('-', '')}-${name}`;
+  return `${LUKS_UUID_PREFIX}${volume.version}-${volume.uuid.replaceAll('-', '')}-${name}`;
 }
