@@ -46,5 +46,7 @@ test('plain text has the shortest words for strings only; depth is counted', () 
   const plain = '{"a":"é/","n":1.50}';
   assert.equal(writeJsonText(JSON.parse(text), plainJsonText(readJsonText(text))), plain);
   assert.equal(depthOf('1'), 0);
+  assert.equal(depthOf('[[[]]]'), 2);
+  assert.equal(depthOf('[[[1]]]'), 3);
   assert.equal(depthOf('{"a":[["]]]"]],"b":{}}'), 3);
 });

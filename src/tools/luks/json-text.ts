@@ -78,12 +78,16 @@ function writeObject(value: object, was: JsonMembers | undefined): string {
   return `{${texts.join(',')}}`;
 }
 
-/** How many arrays and objects are around the innermost value. */
+/** How many arrays and objects are around the innermost value, be that an empty one of them. */
 export function depthOf(text: string): number {
   let [depth, most] = [0, 0];
   for (const [token] of text.matchAll(TOKEN)) {
-    if (token === '[' || token === '{') most = Math.max(most, ++depth);
-    else if (token === ']' || token === '}') depth--;
+    if (token === ']' || token === '}') {
+      depth--;
+      continue;
+    }
+    most = Math.max(most, depth);
+    if (token === '[' || token === '{') depth++;
   }
   return most;
 }

@@ -17,7 +17,7 @@ import {
   LUKS2_SECONDARY_MAGIC,
   Luks2Header,
 } from './luks2.format.ts';
-import { checkMetadata, type Luks2Metadata, parseMetadata } from './luks2-metadata.ts';
+import { checkMetadata, type Luks2Metadata, parseMetadata, textOfArea } from './luks2-metadata.ts';
 import { type JsonText, readJsonText, writeJsonText } from './json-text.ts';
 import { damaged } from './luks-error.ts';
 import type { LuksIo } from './luks-io.ts';
@@ -162,7 +162,6 @@ function readCopy(io: LuksIo, at: number): Luks2Copy {
   }
   const area = all.subarray(LUKS2_BINARY_BYTES);
   const metadata = parseMetadata(area, 'metadata');
-  const text = new TextDecoder().decode(area.subarray(0, area.indexOf(0)));
   const { label, subsystem, sequenceId, checksumAlgorithm, uuid } = fields;
   return {
     headerBytes,
@@ -172,7 +171,7 @@ function readCopy(io: LuksIo, at: number): Luks2Copy {
     checksumAlgorithm,
     uuid,
     metadata,
-    json: readJsonText(text),
+    json: readJsonText(textOfArea(area)),
   };
 }
 

@@ -7,6 +7,7 @@
 import { z } from 'zod';
 import { DmError } from '../../base/errors.ts';
 import { parseExact } from './exact-json.ts';
+import { strictJson } from './json-dialect.ts';
 import { depthOf } from './json-text.ts';
 import { LUKS_STRIPES } from './luks1.format.ts';
 import { LUKS2_BINARY_BYTES } from './luks2.format.ts';
@@ -176,7 +177,13 @@ export function freeNumber(
   return undefined;
 }
 
-/** The text of a JSON area. Throws DmError naming `where`, the field and what is wrong with it. */
+/** The text of a JSON area up to its zero byte, in strict JSON. Throws when it is no text. */
+export function textOfArea(area: Uint8Array): string {
+  const bytes = area.subarray(0, area.indexOf(0));
+  return strictJson(new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(bytes));
+}
+
+/** The metadata of a JSON area. Throws DmError naming `where`, the field and what is wrong with it. */
 export function parseMetadata(area: Uint8Array, where: string): Luks2Metadata {
   const end = area.indexOf(0);
   if (end === -1) throw damaged(`${where}: the JSON area does not end with a zero byte`);
@@ -187,7 +194,7 @@ export function parseMetadata(area: Uint8Array, where: string): Luks2Metadata {
   let json: unknown;
   let isDeep = false;
   try {
-    const text = new TextDecoder('utf-8', { fatal: true }).decode(area.subarray(0, end));
+    const text = textOfArea(area);
     isDeep = depthOf(text) > DEPTH_MAX;
     if (!isDeep) json = parseExact(text);
   } catch {

@@ -28,6 +28,7 @@ import { checkReencryption, isBackup } from './luks2-reencryption.ts';
 import { damaged } from './luks-error.ts';
 
 const SECTOR = 512n;
+const I64_MAX = 2n ** 63n - 1n;
 const DYNAMIC = 'dynamic';
 
 /** Throws a DmError that names the field, without the name of the file. */
@@ -250,6 +251,12 @@ const KDF_FIELDS: Readonly<Record<string, readonly string[]>> = {
   argon2id: ['time', 'memory', 'cpus'],
 };
 
+/** As C reads digits into 32 bits. */
+function intOf(digits: string): bigint {
+  const value = BigInt(digits);
+  return BigInt.asIntN(32, value > I64_MAX ? I64_MAX : value);
+}
+
 /** Every part is there, whether or not it can be used; and exactly one digest tells its key. */
 function checkLuks2Slot(id: string, slot: JsonObject, digests: JsonObject): void {
   const path = `keyslots.${id}.`;
@@ -268,7 +275,7 @@ function checkLuks2Slot(id: string, slot: JsonObject, digests: JsonObject): void
   textIn(area, 'encryption', `${path}area.`);
   integerIn(area, 'key_size', `${path}area.`);
   // The digest names the slot by its number, not by how the header spells it.
-  const number = String(Number(id));
+  const number = String(intOf(id));
   const count = Object.values(digests).filter((digest) =>
     (digest as { keyslots: string[] }).keyslots.includes(number),
   ).length;

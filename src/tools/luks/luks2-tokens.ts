@@ -3,6 +3,7 @@
 
 import { DmError, invalid } from '../../base/errors.ts';
 import { Status } from '../../base/status.ts';
+import { strictJson } from './json-dialect.ts';
 import {
   depthOf,
   type JsonMembers,
@@ -21,7 +22,7 @@ export const KEYRING_TOKEN = 'luks2-keyring';
 /** Tokens of this beginning are cryptsetup's own. */
 const OWN_PREFIX = 'luks2-';
 /** Arrays and objects within each other that cryptsetup reads, less those around a token. */
-const DEPTH_MAX = 32 - 2;
+const DEPTH_MAX = 31 - 2;
 
 export type Luks2Token = Luks2Metadata['tokens'][string];
 
@@ -93,12 +94,13 @@ export async function importToken(
   text: string,
   place: TokenPlace & { readonly slot?: number | undefined },
 ): Promise<number> {
-  const token = parseToken(text);
+  const strict = strictJson(text);
+  const token = parseToken(strict);
   const { slot } = place;
   if (slot !== undefined && !token.keyslots.includes(String(slot))) {
     token.keyslots.push(String(slot));
   }
-  return await putToken(volume, token, place, plainJsonText(readJsonText(text)));
+  return await putToken(volume, token, place, plainJsonText(readJsonText(strict)));
 }
 
 export async function removeToken(volume: Luks2Volume, id: number): Promise<void> {
