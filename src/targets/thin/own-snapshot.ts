@@ -5,6 +5,7 @@
 // activation, releases it. One without the mark is the operator's, and only the operator's word releases it.
 
 import { DmError } from '../../base/errors.ts';
+import { CorruptBlockError } from '../../persistent-data/block-kind.ts';
 import type { ThinMetadata } from './metadata.ts';
 
 /** Runs a change of the metadata, and its commit. */
@@ -64,7 +65,7 @@ export class OwnSnapshot {
     try {
       return await this.#metadata.look(async (store) => await store.isSnapshotOwn());
     } catch (error) {
-      if (error instanceof DmError) return false;
+      if (error instanceof DmError || error instanceof CorruptBlockError) return false;
       throw error;
     }
   }
