@@ -145,3 +145,27 @@ test('a missing device keeps its minor and UUID, and shows its table', async () 
     assert.equal((await d.run('listExports', []))[0]?.state, 'ACTIVE');
   });
 });
+
+test('a pool that was there before is never formatted anew: blank metadata is missing, with the reason', async () => {
+  const files = new FaultyFiles();
+  const pool = '0 2048 thin-pool memory:m?size=1M memory:d?size=1M 128 0';
+  await withDaemon(files, async (d) => {
+    await d.run('create', [{ name: 'p', table: pool }]);
+    await d.run('load', ['p', pool, undefined]);
+    await d.run('message', ['p', 0, 'create_thin 0']);
+    await d.run('create', [{ name: 'v', table: '0 2048 thin p 0' }]);
+  });
+  // What is in memory is gone with the program.
+  await withDaemon(files, async (d) => {
+    for (let i = 0; i < 2; i++) {
+      const info = await d.run('info', ['p']);
+      assert.equal(info.state, 'MISSING');
+      assert.match(info.reason ?? '', /its metadata is blank: .*remove the pool/);
+      assert.equal((await d.run('info', ['v'])).state, 'MISSING');
+      await d.run('retry', [undefined]);
+    }
+    await d.run('remove', ['v', undefined]);
+    await d.run('remove', ['p', undefined]);
+    await d.run('create', [{ name: 'p', table: pool }]);
+  });
+});

@@ -187,6 +187,7 @@ export class Restorer {
           uuid,
           minor,
           isReadOnly: live?.isReadOnly ?? saved.isReadOnly,
+          isRestored: true,
           ...(live === undefined ? {} : { table: live.text }),
         });
         if (live !== undefined && saved.isSuspended) await this.#suspend(name);
@@ -198,7 +199,10 @@ export class Restorer {
     try {
       if (inactive !== undefined) {
         refuseWithoutKey(inactive);
-        await plane.load(name, inactive.text, { isReadOnly: inactive.isReadOnly });
+        await plane.load(name, inactive.text, {
+          isReadOnly: inactive.isReadOnly,
+          isRestored: true,
+        });
       }
     } catch (error) {
       this.#put(name, { missingInactive: this.#reasonOf(saved, inactive, error) });

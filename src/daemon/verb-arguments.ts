@@ -18,6 +18,7 @@ const Create = z.strictObject({
   isReadOnly: Flag.exactOptional(),
   table: z.string().exactOptional(),
   isVolatile: Flag.exactOptional(),
+  isRestored: Flag.exactOptional(),
 });
 
 const Lines = z.strictObject({
@@ -39,7 +40,12 @@ export const ARGUMENTS = {
   load: [
     ['name', Name],
     ['table', z.string()],
-    ['options', z.strictObject({ isReadOnly: Flag.exactOptional() }).optional()],
+    [
+      'options',
+      z
+        .strictObject({ isReadOnly: Flag.exactOptional(), isRestored: Flag.exactOptional() })
+        .optional(),
+    ],
   ],
   clear: [['name', Name]],
   suspend: [

@@ -15,6 +15,14 @@ export interface CreateOptions {
    * Not to be made again after a restart of the daemon: its table holds what must not be on a disk.
    */
   readonly isVolatile?: boolean;
+  /** Whether the device was there before: what its table names is taken as it is, and blank metadata is refused. */
+  readonly isRestored?: boolean;
+}
+
+export interface LoadOptions {
+  readonly isReadOnly?: boolean;
+  /** As in CreateOptions. */
+  readonly isRestored?: boolean;
 }
 
 export interface DeviceInfo {
@@ -56,12 +64,7 @@ export interface DmControl {
   /** Creates and, with a table, loads and resumes; on failure nothing is left behind. */
   create(options: CreateOptions, signal?: AbortSignal): Promise<DeviceInfo>;
   /** Loads the inactive table. */
-  load(
-    name: string,
-    table: string,
-    options?: { readonly isReadOnly?: boolean },
-    signal?: AbortSignal,
-  ): Promise<void>;
+  load(name: string, table: string, options?: LoadOptions, signal?: AbortSignal): Promise<void>;
   /** Drops the inactive table. */
   clear(name: string, signal?: AbortSignal): Promise<void>;
   suspend(

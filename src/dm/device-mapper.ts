@@ -9,7 +9,14 @@ import { closeAll } from '../base/close-all.ts';
 import { DmError, invalid } from '../base/errors.ts';
 import { unlessGivenUp, withEither } from '../base/give-up.ts';
 import { Status } from '../base/status.ts';
-import type { CreateOptions, DeviceInfo, DmControl, LineOptions, TargetLine } from './control.ts';
+import type {
+  CreateOptions,
+  DeviceInfo,
+  DmControl,
+  LineOptions,
+  LoadOptions,
+  TargetLine,
+} from './control.ts';
 import { DeviceNames } from './device-names.ts';
 import { DeviceNode, withDevice } from './device-node.ts';
 import type { OpenDevice } from './holdings.ts';
@@ -19,7 +26,7 @@ import type { ChangesSince, Lineage } from './lineage.ts';
 import { MappedDevice } from './mapped-device.ts';
 import type { Table } from './table.ts';
 import type { TableSlots } from './table-slots.ts';
-import { TableBuilder, type TableBuilderOptions } from './table-builder.ts';
+import { type BuildOptions, TableBuilder, type TableBuilderOptions } from './table-builder.ts';
 import { hideKeys } from './hide-keys.ts';
 import { splitArgs } from './table-text.ts';
 
@@ -50,7 +57,7 @@ export class DeviceMapper implements DmControl {
   }
 
   async create(options: CreateOptions, signal?: AbortSignal): Promise<DeviceInfo> {
-    const { name, uuid = '', isReadOnly = false } = options;
+    const { name, uuid = '', isReadOnly = false, isRestored = false } = options;
     this.#refuseIfClosed();
     this.#names.checkName(name);
     this.#names.checkUuid(uuid);
@@ -63,7 +70,9 @@ export class DeviceMapper implements DmControl {
     node.isMaking = true;
     return await this.#inTurn(node, signal, async (until) => {
       try {
-        await node.slots.setInactive(await this.#build(node, table, isReadOnly, until));
+        await node.slots.setInactive(
+          await this.#build(node, table, { isReadOnly, isRestored }, until),
+        );
         await node.slots.resume(until);
         node.isMaking = false;
       } catch (error) {
@@ -77,14 +86,16 @@ export class DeviceMapper implements DmControl {
   async load(
     name: string,
     table: string,
-    options: { readonly isReadOnly?: boolean } = {},
+    options: LoadOptions = {},
     signal?: AbortSignal,
   ): Promise<void> {
     const node = this.#names.find(name);
-    const isReadOnly = options.isReadOnly ?? node.isReadOnly;
+    const { isReadOnly = node.isReadOnly, isRestored = false } = options;
     await this.#inTurn(node, signal, async (until) => {
       try {
-        await node.slots.setInactive(await this.#build(node, table, isReadOnly, until));
+        await node.slots.setInactive(
+          await this.#build(node, table, { isReadOnly, isRestored }, until),
+        );
       } catch (error) {
         throw withDevice(name, error);
       }
@@ -392,7 +403,12 @@ export class DeviceMapper implements DmControl {
   async #replaceByError(node: DeviceNode, signal: AbortSignal): Promise<boolean> {
     const sectors = node.device.lenSectors;
     if (sectors === 0) return false;
-    const table = await this.#build(node, `0 ${sectors} error`, node.isReadOnly, signal);
+    const table = await this.#build(
+      node,
+      `0 ${sectors} error`,
+      { isReadOnly: node.isReadOnly },
+      signal,
+    );
     let failure: unknown;
     const note = (error: unknown): void => void (failure ??= error);
     await node.slots.setInactive(table).catch(note);
@@ -444,10 +460,10 @@ export class DeviceMapper implements DmControl {
   async #build(
     node: DeviceNode,
     text: string,
-    isReadOnly: boolean,
+    options: BuildOptions,
     signal: AbortSignal,
   ): Promise<Table> {
-    const building = this.#builder.build(node, text, isReadOnly);
+    const building = this.#builder.build(node, text, options);
     try {
       return await unlessGivenUp(building, signal, `device ${node.name}: load`);
     } catch (error) {

@@ -32,6 +32,13 @@ export interface TableBuilderOptions {
   readonly bareWordsAreDevices?: boolean;
 }
 
+/** How a table is made. */
+export interface BuildOptions {
+  readonly isReadOnly: boolean;
+  /** As in CreateOptions. */
+  readonly isRestored?: boolean;
+}
+
 export class TableBuilder {
   readonly #options: TableBuilderOptions;
   readonly #names: DeviceNames;
@@ -59,7 +66,7 @@ export class TableBuilder {
   }
 
   /** Throws DmError, with everything closed that was opened for the table. */
-  async build(node: DeviceNode, text: string, isReadOnly: boolean): Promise<Table> {
+  async build(node: DeviceNode, text: string, options: BuildOptions): Promise<Table> {
     const lines = parseTable(text);
     const entries: TableEntry[] = [];
     const holdings = new Holdings();
@@ -67,10 +74,10 @@ export class TableBuilder {
       for (const line of lines) {
         const type = await this.#options.loadTargetType(line.type);
         if (type === undefined) throw invalid(`table: '${line.type}': unknown target type`);
-        const host = this.#host(node, line, isReadOnly, holdings);
+        const host = this.#host(node, line, options, holdings);
         entries.push(await makeEntry(type, line, async () => await type.create(line.args, host)));
       }
-      return new Table(entries, isReadOnly, holdings);
+      return new Table(entries, options.isReadOnly, holdings);
     } catch (error) {
       // The refusal is what counts; nothing has been written yet that closing could lose.
       await closeEntries(entries, holdings).catch(() => undefined);
@@ -100,12 +107,18 @@ export class TableBuilder {
     return new Set([...(device.live?.devices() ?? []), ...(slots.inactive?.devices() ?? [])]);
   }
 
-  #host(node: DeviceNode, line: TableLine, isReadOnly: boolean, holdings: Holdings): TargetHost {
+  #host(
+    node: DeviceNode,
+    line: TableLine,
+    { isReadOnly, isRestored = false }: BuildOptions,
+    holdings: Holdings,
+  ): TargetHost {
     const { engine, clock, random } = this.#options;
     return {
       device: node.device,
       deviceName: node.name,
       isReadOnly,
+      isRestored,
       startSector: line.startSector,
       lenSectors: line.lenSectors,
       engine,

@@ -151,6 +151,8 @@ export interface TargetHost {
   /** The mapped device's name. */
   readonly deviceName: string;
   readonly isReadOnly: boolean;
+  /** Whether the device was there before a restart: what it stands on is to be found as it was, and never made anew. */
+  readonly isRestored: boolean;
   /** This target's place in the table. */
   readonly startSector: number;
   readonly lenSectors: number;

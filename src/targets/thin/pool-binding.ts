@@ -27,6 +27,8 @@ export interface PoolHost {
   readonly clock: Clock;
   /** Budget of the metadata's cache; see BlockManager. */
   readonly cacheBytes?: number;
+  /** Whether the pool was there before: its metadata is not made anew when it is blank. */
+  readonly isRestored?: boolean;
 }
 
 /** A table names the size that the metadata has. Throws DmError. */

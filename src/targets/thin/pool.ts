@@ -119,6 +119,7 @@ export class Pool implements Shared {
       const options = { beforeCommit, ...(cacheBytes !== undefined && { cacheBytes }) };
       const dataBlocks = Math.floor(binding.lenSectors / dataBlockSectors);
       const isNew = await ThinMetadata.isBlank(io);
+      if (isNew && host.isRestored === true) throw blankMetadata(metadataDevice);
       const metadata = isNew
         ? await ThinMetadata.format(io, { dataBlockSectors, dataBlocks }, options)
         : await ThinMetadata.open(io, options);
@@ -261,4 +262,13 @@ export class Pool implements Shared {
     if (status === Status.Ok) return;
     throw new DmError(status, `data ${this.data.name}: flush: ${statusName(status)}`);
   }
+}
+
+/** The refusal of a pool whose metadata is gone: a new superblock over it would end all hope to get it back. */
+function blankMetadata({ name }: BlockDevice): DmError {
+  return new DmError(
+    Status.Invalid,
+    `its metadata is blank: ${name} has zeroes where the superblock was; bring the metadata back, or remove ` +
+      'the pool and create it anew, without its volumes',
+  );
 }

@@ -247,7 +247,7 @@ async function create(args: readonly string[], host: TargetHost): Promise<Target
     event: () => host.event(),
     log: (text: string) => host.log(text),
   };
-  const { device: owner, clock } = host;
+  const { device: owner, clock, isRestored } = host;
   const { arena } = host.engine;
   // Before anything is opened: a blank metadata device would be formatted.
   checkReplacement(host, metadata, data);
@@ -255,7 +255,7 @@ async function create(args: readonly string[], host: TargetHost): Promise<Target
   const pool = await host.share(
     POOL,
     metadata,
-    async () => await Pool.open(metadata, binding, { owner, arena, clock }),
+    async () => await Pool.open(metadata, binding, { owner, arena, clock, isRestored }),
   );
   pool.checkBlockSize(options);
   return new ThinPool(pool, data, options, host);
