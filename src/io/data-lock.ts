@@ -1,33 +1,95 @@
-// The lock on the data of a file or a block device between programs of lamina: writers exclude everybody, readers
-// exclude writers.
+// The lock on the data of a file or a block device: writers exclude everybody, readers exclude writers, among programs
+// of lamina and towards QEMU.
 //
-// On Linux the lock is on one byte far behind any data, and belongs to the open file. The lock on the whole file
-// (flock) stays free: cryptsetup takes it for as long as it reads or writes a LUKS2 header, and would wait without
-// a word for as long as a volume is open. QEMU's locks are on other bytes.
+// On Linux these are locks on single bytes, which belong to the open file. Programs of lamina meet on one byte far
+// behind any data. QEMU says with read locks on low bytes what it does with an image and what it does not let others do
+// meanwhile, and refuses what does not go together; lamina does the same on these bytes. By QEMU's rules one may read a
+// raw image that another one writes. The lock on the whole file
+// (flock) stays free: cryptsetup takes it for as long as it reads or writes a LUKS2 header, and would wait without a
+// word for as long as a volume is open.
 
-import { errno, flock, LOCK_EX, LOCK_NB, LOCK_SH, ofdLock } from './posix.ts';
 import { Status } from '../base/status.ts';
+import { errno, flock, LOCK_EX, LOCK_NB, LOCK_SH, ofdLock } from './posix.ts';
 
 /** "lamina" in ASCII. */
-const LOCK_BYTE = 0x6c61_6d69_6e61;
+export const LAMINA_BYTE = 0x6c61_6d69_6e61;
+/** QEMU's permissions, in the order of their bytes; those that say something to lamina. */
+const READ = 0;
+const WRITE = 1;
+const RESIZE = 3;
+const PERMISSIONS = 4;
+/** From here on, who locks a byte uses the permission. */
+const USED_BASE = 100;
+/** From here on, who locks a byte lets nobody else use the permission. */
+const UNSHARED_BASE = 200;
+
+/** What QEMU may lock that keeps lamina out, those that say the most first. */
+export const QEMU_CONFLICTS: readonly number[] = [
+  USED_BASE + WRITE,
+  UNSHARED_BASE + WRITE,
+  UNSHARED_BASE + READ,
+  USED_BASE + RESIZE,
+];
+
+const F_OFD_GETLK = 36;
 const F_OFD_SETLK = 37;
 const F_RDLCK = 0;
 const F_WRLCK = 1;
+const F_UNLCK = 2;
 /** `struct flock` of 64-bit Linux. */
 const FLOCK_BYTES = 32;
 
 /**
- * Takes the lock for as long as the file is open. `Status.Again`: somebody else has it. `fd` must be open for
- * writing unless `isReadOnly`.
+ * Takes the lock for as long as the file is open. `Status.Again`: somebody else has it, and the file is to be closed.
+ * `fd` must be open for writing unless `isReadOnly`.
  */
 export function lockData(fd: number, isReadOnly: boolean): Status {
   if (process.platform !== 'linux') {
     return flock(fd, (isReadOnly ? LOCK_SH : LOCK_EX) | LOCK_NB) === 0 ? Status.Ok : errno();
   }
+  const lamina = lockByte(fd, LAMINA_BYTE, isReadOnly ? F_RDLCK : F_WRLCK);
+  return lamina === Status.Ok ? lockAsQemu(fd, isReadOnly) : lamina;
+}
+
+/** Locked first and looked at then, as QEMU does: of two that come at once one is refused, or both. */
+function lockAsQemu(fd: number, isReadOnly: boolean): Status {
+  const used = isReadOnly ? [READ] : [READ, WRITE];
+  const unshared = isReadOnly ? [RESIZE] : [WRITE, RESIZE];
+  const mine = [...used.map((p) => USED_BASE + p), ...unshared.map((p) => UNSHARED_BASE + p)];
+  for (const byte of mine) {
+    const status = lockByte(fd, byte, F_RDLCK);
+    if (status !== Status.Ok) return status;
+  }
+  const theirs = [...used.map((p) => UNSHARED_BASE + p), ...unshared.map((p) => USED_BASE + p)];
+  return theirs.some((byte) => isLockedElsewhere(fd, byte)) ? Status.Again : Status.Ok;
+}
+
+/** What a lock on a byte means to QEMU; undefined for a byte that is none of its. */
+export function qemuLockAt(byte: number): string | undefined {
+  if (byte >= USED_BASE && byte < USED_BASE + PERMISSIONS) return permissionAt(byte - USED_BASE);
+  if (byte < UNSHARED_BASE || byte >= UNSHARED_BASE + PERMISSIONS) return undefined;
+  return `shared ${permissionAt(byte - UNSHARED_BASE)}`;
+}
+
+/** In QEMU's own words. */
+function permissionAt(bit: number): string {
+  return `"${['consistent read', 'write', 'write unchanged', 'resize'][bit]}"`;
+}
+
+function lockByte(fd: number, byte: number, type: number): Status {
+  return ofdLock(fd, F_OFD_SETLK, byteLock(byte, type)) === 0 ? Status.Ok : errno();
+}
+
+function isLockedElsewhere(fd: number, byte: number): boolean {
+  const lock = byteLock(byte, F_WRLCK);
+  if (ofdLock(fd, F_OFD_GETLK, lock) !== 0) return false;
+  return new DataView(lock.buffer).getInt16(0, true) !== F_UNLCK;
+}
+
+function byteLock(byte: number, type: number): Uint8Array {
   const lock = new DataView(new ArrayBuffer(FLOCK_BYTES));
-  lock.setInt16(0, isReadOnly ? F_RDLCK : F_WRLCK, true);
-  lock.setBigInt64(8, BigInt(LOCK_BYTE), true);
+  lock.setInt16(0, type, true);
+  lock.setBigInt64(8, BigInt(byte), true);
   lock.setBigInt64(16, 1n, true);
-  const taken = ofdLock(fd, F_OFD_SETLK, new Uint8Array(lock.buffer));
-  return taken === 0 ? Status.Ok : errno();
+  return new Uint8Array(lock.buffer);
 }

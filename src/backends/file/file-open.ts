@@ -1,6 +1,5 @@
 // Opening, locking and sizing files and block-device nodes for the file backend.
 
-import { lockData } from '../../io/data-lock.ts';
 import {
   closeSync,
   constants,
@@ -17,7 +16,9 @@ import { Status, statusOfError } from '../../base/status.ts';
 import { errnoText } from '../../base/system-error.ts';
 import { SECTOR_BYTES } from '../../base/units.ts';
 import { createDurably } from '../../io/durable-file.ts';
+import { lockData } from '../../io/data-lock.ts';
 import type { IoFile } from '../../io/engine.ts';
+import { heldBy } from '../../io/lock-holder.ts';
 import { BLKGETSIZE64, BLKPBSZGET, BLKSSZGET, errno, ioctlPtr, statx } from '../../io/posix.ts';
 
 /** How long to wait for a lock, and how often to look. */
@@ -103,7 +104,8 @@ export async function openUnlocked(options: FileOptions, clock: Clock): Promise<
       return openFile(options);
     } catch (error) {
       const isLocked = error instanceof DmError && error.status === Status.Busy;
-      if (!isLocked || clock.nowMs() >= until) throw error;
+      if (!isLocked) throw error;
+      if (clock.nowMs() >= until) throw busy(options, heldBy(options.path));
     }
     await new Promise<void>((done) => void clock.after(LOCK_LOOK_MS, done));
   }
@@ -149,9 +151,9 @@ function openFd(options: FileOptions, found: Stats | undefined): number {
   }
 }
 
-function busy(options: FileOptions): DmError {
-  const text = `device ${options.path}: Device or resource busy: it is open elsewhere`;
-  return new DmError(Status.Busy, `${text} (file:PATH?lock=0 opens it all the same)`);
+function busy(options: FileOptions, who = ''): DmError {
+  const text = `device ${options.path}: Device or resource busy: it is open elsewhere${who}`;
+  return new DmError(Status.Busy, text);
 }
 
 /** Writers exclude everybody, readers exclude writers. */

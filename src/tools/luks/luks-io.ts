@@ -22,7 +22,7 @@ import { Status, statusName, statusOfError } from '../../base/status.ts';
 import { syncFolderOf } from '../../io/durable-file.ts';
 import { lockData } from '../../io/data-lock.ts';
 import { fileSizeBytes } from '../../io/file-size.ts';
-import { flockHolder } from '../../io/lock-holder.ts';
+import { flockHolder, heldBy } from '../../io/lock-holder.ts';
 import { errno, flock, LOCK_EX, LOCK_NB } from '../../io/posix.ts';
 import { damaged } from './luks-error.ts';
 
@@ -234,5 +234,5 @@ function lockHeader(path: string, fd: number): void {
 }
 
 function busy(path: string): DmError {
-  return new DmError(Status.Busy, `${path}: is in use; close what uses it first`);
+  return new DmError(Status.Busy, `${path}: is in use${heldBy(path)}; close what uses it first`);
 }

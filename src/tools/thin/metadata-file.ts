@@ -25,6 +25,7 @@ import { lockData } from '../../io/data-lock.ts';
 import { METADATA_BLOCK_BYTES } from '../../persistent-data/block-kind.ts';
 import type { MetadataIo } from '../../persistent-data/block-manager.ts';
 import { fileSizeBytes } from '../../io/file-size.ts';
+import { heldBy } from '../../io/lock-holder.ts';
 
 const sync = promisify(fsync);
 
@@ -138,5 +139,8 @@ function lock(fd: number, path: string, isReadOnly: boolean): void {
 }
 
 function busy(path: string): DmError {
-  return new DmError(Status.Busy, `${path}: is in use; the pool must not be running`);
+  return new DmError(
+    Status.Busy,
+    `${path}: is in use${heldBy(path)}; the pool must not be running`,
+  );
 }

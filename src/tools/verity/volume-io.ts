@@ -7,6 +7,7 @@ import { Status, statusName, statusOfError } from '../../base/status.ts';
 import type { Disk } from '../../bio/disk.ts';
 import { lockData } from '../../io/data-lock.ts';
 import { fileSizeBytes } from '../../io/file-size.ts';
+import { heldBy } from '../../io/lock-holder.ts';
 
 export interface VolumeIo {
   /** For messages. */
@@ -84,7 +85,8 @@ export class VolumeFile implements VolumeIo {
     const status = lockData(this.#fd, isReadOnly);
     if (status === Status.Ok) return;
     if (status === Status.Again) {
-      throw new DmError(Status.Busy, `${this.path}: is in use; close what uses it first`);
+      const who = heldBy(this.path);
+      throw new DmError(Status.Busy, `${this.path}: is in use${who}; close what uses it first`);
     }
     throw new DmError(status, `${this.path}: cannot lock: ${statusName(status)}`);
   }
