@@ -3,7 +3,9 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { invalid } from '../base/errors.ts';
+import { Prng } from '../base/prng.ts';
 import { Status } from '../base/status.ts';
+import { SEED } from '../testing/seed.ts';
 import { type Lab, makeLab } from '../testing/sim/lab.ts';
 import type { DeviceRange, Target } from './target.ts';
 
@@ -109,7 +111,8 @@ test('claims are followed through other devices, sector by sector where that can
     ['mixed', 50, true],
     ['mixed', 51, false],
     ['stripes', 64, true],
-    ['wide', 8, false],
+    ['wide', 8, true],
+    ['wide', 9, false],
   ] as const) {
     const table = `0 ${sectors} claimer ${device}`;
     assert.equal(await isFree(lab, table), free, table);
@@ -118,4 +121,72 @@ test('claims are followed through other devices, sector by sector where that can
     message: /edge has sectors 99\.\.100 of test:a, and so has one's part test:a/,
   });
   await end(lab);
+});
+
+/** Where every sector of a device lies, as `disk:sector`, by the rules of linear and striped. */
+type Sectors = readonly string[];
+
+interface Stack {
+  readonly table: string;
+  readonly sectors: Sectors;
+}
+
+/** A table over parts of what is there, with one to three targets. */
+function randomTable(random: Prng, below: ReadonlyMap<string, Sectors>): Stack {
+  const names = [...below.keys()];
+  const lines: string[] = [];
+  const all: string[] = [];
+  const part = (len: number): { readonly word: string; readonly sectors: Sectors } => {
+    const fitting = names.filter((name) => (below.get(name)?.length ?? 0) >= len);
+    const name = fitting[random.below(fitting.length)] as string;
+    const sectors = below.get(name) ?? [];
+    const start = random.below(sectors.length - len + 1);
+    return { word: `${name} ${start}`, sectors: sectors.slice(start, start + len) };
+  };
+  for (let i = 1 + random.below(3); i > 0; i--) {
+    const start = all.length;
+    const count = 1 + random.below(4);
+    const chunk = 1 + random.below(5);
+    const rows = 1 + random.below(3);
+    const legs = Array.from({ length: count }, () => part(rows * chunk));
+    for (let at = 0; at < rows * chunk * count; at++) {
+      const nr = Math.floor(at / chunk);
+      const inLeg = Math.floor(nr / count) * chunk + (at % chunk);
+      all.push(legs[nr % count]?.sectors[inLeg] as string);
+    }
+    const words = legs.map(({ word }) => word).join(' ');
+    const type = count === 1 && random.below(2) === 0 ? 'linear' : `striped ${count} ${chunk}`;
+    lines.push(`${start} ${all.length - start} ${type} ${words}`);
+  }
+  return { table: lines.join('\n'), sectors: all };
+}
+
+test(`claims through random stacks are refused exactly where sectors are shared, LAMINA_SEED=${SEED}`, async () => {
+  const random = new Prng(SEED);
+  const outcomes = { free: 0, taken: 0 };
+  for (let round = 0; round < 12; round++) {
+    const lab = claimLab();
+    const there = new Map<string, Sectors>(
+      ['a', 'b'].map((d) => [`test:${d}`, Array.from({ length: 1024 }, (_, i) => `${d}:${i}`)]),
+    );
+    for (let i = 0; i < 8; i++) {
+      const { table, sectors } = randomTable(random, there);
+      await create(lab, `d${i}`, table);
+      there.set(`d${i}`, sectors);
+    }
+    const devices = [...there].filter(([name]) => name.startsWith('d'));
+    const [one, its] = devices[random.below(devices.length)] as [string, Sectors];
+    const len = 1 + random.below(its.length);
+    await create(lab, 'owner', `0 ${len} claimer ${one}`);
+    const claimed = new Set(its.slice(0, len));
+    for (const [name, sectors] of devices) {
+      const probe = 1 + random.below(sectors.length);
+      const isShared = sectors.slice(0, probe).some((sector) => claimed.has(sector));
+      const table = `0 ${probe} claimer ${name}`;
+      assert.equal(await isFree(lab, table), !isShared, `round ${round}: ${table}`);
+      outcomes[isShared ? 'taken' : 'free']++;
+    }
+    await end(lab);
+  }
+  assert.ok(outcomes.free > 10 && outcomes.taken > 10, JSON.stringify(outcomes));
 });

@@ -2,8 +2,9 @@
 // metadata of thin pools.
 //
 // A claim is for a range of whatever device a table names. Claims are compared at the bottom: each range is followed
-// through the live tables of mapped devices down to backends. A target with one lower range of its own length maps
-// sector by sector; of any other target all that it uses counts. Where a target gives out sectors of its own (a thin
+// through the live tables of mapped devices down to backends. A target that spreads its sectors says which lower ones are
+// behind a range; one with one lower range of its own length maps sector by sector; of any other target all that it uses
+// counts. Where a target gives out sectors of its own (a thin
 // device), the way down ends: what lies below belongs to somebody who shares it out.
 
 import { DmError, invalid } from '../base/errors.ts';
@@ -76,6 +77,9 @@ export class Claims {
       const [only] = lower;
       if (target.hasOwnSectors === true) {
         bottom.push({ device: range.device, startSector: from, lenSectors });
+      } else if (target.lowerRanges !== undefined) {
+        const behind = target.lowerRanges(from - startSector, lenSectors);
+        for (const one of behind) bottom.push(...this.#bottomOf(one));
       } else if (lower.length === 1 && only?.lenSectors === endSector - startSector) {
         const at = only.startSector + from - startSector;
         bottom.push(...this.#bottomOf({ device: only.device, startSector: at, lenSectors }));

@@ -95,6 +95,13 @@ export interface Target {
   tableWithKeys?(): string;
   devices(): readonly DeviceRange[];
   /**
+   * The lower sectors behind a range of the target (from `startSector`, relative to the target, on): exactly
+   * these, a range for each stretch. For a target that spreads its sectors over several lower ranges; without
+   * it claims.ts takes one lower range of the target's length to be the target sector by sector, and otherwise
+   * all of `devices()` to be behind any sector.
+   */
+  lowerRanges?(startSector: number, lenSectors: number): readonly DeviceRange[];
+  /**
    * The sectors of the target are its own: who uses its lower devices beside it does not get at
    * them, because an owner of these devices gives out their space. See claims.ts.
    */

@@ -89,6 +89,15 @@ class Striped implements Target {
     return this.#ranges;
   }
 
+  /** A range lies on each stripe in one piece: chunks that follow each other there are `count` chunks apart here. */
+  lowerRanges(startSector: number, lenSectors: number): readonly DeviceRange[] {
+    return this.#stripes.flatMap(({ device, startSector: base }, index) => {
+      const from = this.#firstAtOrAfter(startSector, index);
+      const to = this.#firstAtOrAfter(startSector + lenSectors, index);
+      return to > from ? [{ device, startSector: base + from, lenSectors: to - from }] : [];
+    });
+  }
+
   limits(stacked: QueueLimits): QueueLimits {
     const chunkBytes = this.#chunkSectors * SECTOR_BYTES;
     return {
