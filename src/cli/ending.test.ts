@@ -17,6 +17,7 @@ function make() {
   const logged: string[] = [];
   const exits: number[] = [];
   const events: string[] = [];
+  const told: [number, string][] = [];
   const ending = new Ending({
     graceMs: GRACE_MS,
     clock,
@@ -24,6 +25,7 @@ function make() {
     log: (line) => void logged.push(line),
     exit: (status) => void exits.push(status),
   });
+  ending.onExit((...end) => void told.push(end));
   const closable = (name: string, end: Promise<void> = Promise.resolve()): Closable => ({
     close: async () => {
       events.push(`close ${name}`);
@@ -31,7 +33,7 @@ function make() {
     },
     abandon: () => void events.push(`abandon ${name}`),
   });
-  return { clock, signals, logged, exits, events, ending, closable };
+  return { clock, signals, logged, exits, events, told, ending, closable };
 }
 
 /** Lets promises move; nothing here waits for anything else. */
@@ -60,6 +62,7 @@ for (const signal of ['SIGTERM', 'SIGINT', 'SIGHUP', 'SIGQUIT', 'SIGPWR']) {
     await settle();
     assert.deepEqual(t.events, ['close b', 'close a']);
     assert.deepEqual(t.exits, [0]);
+    assert.deepEqual(t.told, [[0, '']]);
     assert.deepEqual(t.logged, []);
     assert.equal(t.clock.timerCount, 0);
   });
@@ -86,8 +89,10 @@ test('what fails to close is told, the rest is closed all the same, and the exit
   bad.fail(new DmError(Status.Io, 'device d: flush of x: EIO'));
   await settle();
   assert.deepEqual(t.events, ['close bad', 'close a']);
-  assert.deepEqual(t.logged, ['device d: flush of x: EIO']);
+  const why = 'device d: flush of x: EIO';
+  assert.deepEqual(t.logged, [why, `exit status 1: ${why}`]);
   assert.deepEqual(t.exits, [1]);
+  assert.deepEqual(t.told, [[1, why]]);
 });
 
 test('a second signal right behind the first is the same wish; a later one ends at once', async () => {
@@ -107,7 +112,11 @@ test('a second signal right behind the first is the same wish; a later one ends 
   t.clock.advance(2);
   t.signals.emit('SIGTERM');
   await settle();
-  assert.deepEqual(t.logged, ['SIGTERM: ending at once', 'not flushed: devices d']);
+  assert.deepEqual(t.logged, [
+    'SIGTERM: ending at once',
+    'not flushed: devices d',
+    'exit status 1: not flushed: devices d',
+  ]);
   assert.deepEqual(t.events, ['close plane', 'abandon plane', 'abandon folder']);
   assert.deepEqual(t.exits, [1]);
   stuck.open();
@@ -131,6 +140,7 @@ test('an end that takes long says so after a second, and is given up when the gr
     'SIGTERM: ending takes a while: the data plane does not answer',
     'not everything could be ended in 5 s (--grace)',
     'not flushed: the data plane does not answer',
+    'exit status 1: not flushed: the data plane does not answer',
   ]);
   assert.deepEqual(t.exits, [1]);
 });
@@ -147,6 +157,7 @@ test('a start that fails closes what it had, says why, and exits with the status
     });
     await settle();
     assert.deepEqual([t.events, t.logged, t.exits], [['close a'], [error.message], [status]]);
+    assert.deepEqual(t.told, [[status, error.message]]);
   }
 });
 

@@ -9,7 +9,7 @@
 //
 // Exit status 0 means that everything was closed without an error. Nothing here waits without a bound: when the
 // grace is over, or at a further signal, the process ends at once, says what was not flushed, and leaves no
-// socket or folder behind. A signal may arrive twice for one wish (a terminal sends it to a whole group, and
+// socket or folder behind. The last line of a server that could not end well says so, and why. A signal may arrive twice for one wish (a terminal sends it to a whole group, and
 // `timeout`, npm or a script pass it on), so a further one counts from REPEAT_MS on.
 
 import type { EventEmitter } from 'node:events';
@@ -70,8 +70,10 @@ export class Ending {
   #reason = '';
   #endedAtMs = 0;
   #start: Promise<void> = Promise.resolve();
-  /** The exit status to be. */
+  /** The exit status to be, and what made it so. */
   #status = 0;
+  #why = '';
+  #onExit: (status: number, why: string) => void = () => undefined;
   #timers: Timer[] = [];
   /** What is not flushed yet, in words; set once there is a data plane. */
   #pending: () => Promise<readonly string[]> = () => Promise.resolve([]);
@@ -119,6 +121,11 @@ export class Ending {
     this.#pending = pending;
   }
 
+  /** `tell` hears with which status the process ends, and why if not 0; it must not wait. */
+  onExit(tell: (status: number, why: string) => void): void {
+    this.#onExit = tell;
+  }
+
   #signalled(signal: string): void {
     const { clock, log } = this.#options;
     if (!this.isEnding) {
@@ -147,6 +154,8 @@ export class Ending {
       await this.#close(held);
     }
     if (wasStarting) await this.#startOver();
+    // A start that failed has just said why.
+    if (this.#status !== 0 && !wasStarting) this.#sayStatus(this.#status);
     this.#exit(this.#status);
   }
 
@@ -180,6 +189,10 @@ export class Ending {
     const pending = await this.#ask();
     if (this.#state === 'gone') return;
     for (const line of pending) this.#options.log(`not flushed: ${line}`);
+    if (this.#why === '') {
+      this.#why = pending.length === 0 ? 'not everything was closed' : `not flushed: ${pending[0]}`;
+    }
+    this.#sayStatus(EXIT_FAILED);
     this.#exit(EXIT_FAILED);
   }
 
@@ -196,16 +209,24 @@ export class Ending {
     });
   }
 
+  #sayStatus(status: number): void {
+    this.#options.log(`exit status ${status}: ${this.#why}`);
+  }
+
   #failed(error: unknown): void {
-    if (this.#status === 0) this.#status = exitStatusOf(error);
-    for (const line of errorLines(error)) this.#options.log(line);
+    const lines = errorLines(error);
+    if (this.#status === 0) {
+      this.#status = exitStatusOf(error);
+      this.#why = lines[0] ?? '';
+    }
+    for (const line of lines) this.#options.log(line);
   }
 
   /** A broken invariant, here or in the data plane: stopped, not survived. */
   #bug(error: unknown): void {
-    for (const line of errorLines(error instanceof Error ? error : new BugError(String(error)))) {
-      this.#options.log(line);
-    }
+    const lines = errorLines(error instanceof Error ? error : new BugError(String(error)));
+    for (const line of lines) this.#options.log(line);
+    this.#why = lines[0] ?? '';
     this.#exit(EXIT_FAILED);
   }
 
@@ -219,6 +240,11 @@ export class Ending {
       } catch {
         // The other ones must go, too.
       }
+    }
+    try {
+      this.#onExit(status, this.#why);
+    } catch {
+      // Whoever was to hear of it sees that the process is gone.
     }
     this.#options.exit(status);
   }

@@ -73,6 +73,7 @@ async function run(
     const [running] = await started;
     return await running.call(method, args, signal);
   });
+  ending.onExit((exitStatus, why) => control.tellEnd({ exitStatus, why }));
   let closed: Promise<void> | undefined;
   const held = {
     close: async () => await (closed ??= control.close()),

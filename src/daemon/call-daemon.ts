@@ -9,6 +9,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { DmError, errorText } from '../base/errors.ts';
 import { Status } from '../base/status.ts';
 import type { VerbAnswer } from './answers.ts';
+import type { DaemonEnd } from './control-socket.ts';
 import { VERBS, type VerbArgs, type VerbName } from './verbs.ts';
 
 /** How long a call waits for a daemon that is just starting, and how often it looks. */
@@ -36,8 +37,12 @@ export async function callDaemon<N extends VerbName>(
 ): Promise<VerbAnswer<N>> {
   const socket = await connectToDaemon(path);
   const lost = new DmError(Status.Io, `the daemon went away during '${verb}'`);
+  const lines: string[] = [];
   const line = new Promise<string>((resolve, reject) => {
-    createInterface({ input: socket }).once('line', resolve);
+    createInterface({ input: socket }).on('line', (text) => {
+      lines.push(text);
+      resolve(text);
+    });
     socket.once('close', () => reject(lost));
     socket.once('error', () => reject(lost));
   });
@@ -49,12 +54,26 @@ export async function callDaemon<N extends VerbName>(
     const reply = parseReply(await line, verb);
     if (reply.error !== undefined) throw new DmError(reply.error.status, reply.error.message);
     // The end of the process is the end of the connection.
-    if (VERBS[verb].kind === 'end') await closed;
+    if (VERBS[verb].kind === 'end') {
+      await closed;
+      refuseBadEnd(lines[1], reply.result);
+    }
     // The daemon answers with what its verb of the same name returns.
     return reply.result as VerbAnswer<N>;
   } finally {
     socket.destroy();
   }
+}
+
+/** What was not flushed is lost: whoever has asked for the end is told so. */
+function refuseBadEnd(last: string | undefined, result: unknown): void {
+  const who = `the daemon (PID ${(result as VerbAnswer<'stop'>).pid})`;
+  if (last === undefined) {
+    throw new DmError(Status.Io, `${who} has ended without a word: what was written may be lost`);
+  }
+  const { exitStatus, why } = JSON.parse(last) as DaemonEnd;
+  if (exitStatus === 0) return;
+  throw new DmError(Status.Io, `${who} ended with exit status ${exitStatus}: ${why}`);
 }
 
 /** A connection to the daemon. One that is just starting is waited for: `lamina daemon &` may stand in the line above. */

@@ -1,5 +1,6 @@
 // The daemon's control socket: one JSON object a line, {"id", "method", "args"} in, {"id", "result"} or
-// {"id", "error": {"status", "message"}} out. Mode 0600 in a folder of mode 0700.
+// {"id", "error": {"status", "message"}} out; and behind the answer to `stop`, as the last thing, {"exitStatus", "why"}.
+// Mode 0600 in a folder of mode 0700.
 //
 // A call belongs to its connection: when the client closes it, the call is given up. Nothing that a client
 // does or leaves undone holds memory without end: lines, calls at a time, connections, silence and replies
@@ -22,6 +23,12 @@ export type Handler = (
   args: readonly unknown[],
   signal: AbortSignal,
 ) => Promise<unknown>;
+
+/** How the daemon has ended; `why` is '' for 0. */
+export interface DaemonEnd {
+  readonly exitStatus: number;
+  readonly why: string;
+}
 
 export interface ControlLimits {
   readonly connectionsMax: number;
@@ -103,6 +110,11 @@ export class ControlServer {
     this.#file?.removeNow();
   }
 
+  /** The last word to whoever has asked for the end, right before it. */
+  tellEnd(end: DaemonEnd): void {
+    for (const connection of this.#connections) connection.tellEnd(end);
+  }
+
   #serve(socket: Socket, handler: Handler): void {
     socket.on('error', () => socket.destroy());
     const { connectionsMax } = this.#limits;
@@ -152,6 +164,11 @@ class ControlConnection {
     this.#gone.abort();
     clearTimeout(this.#timer);
     if (!this.#endsDaemon) this.#socket.destroy();
+  }
+
+  tellEnd(end: DaemonEnd): void {
+    // A short line to a socket with room is with the kernel when the call returns.
+    if (this.#endsDaemon && this.#socket.writable) this.#socket.write(`${JSON.stringify(end)}\n`);
   }
 
   /** Starts what may start, and sets the clock for what the client owes. */

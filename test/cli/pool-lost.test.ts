@@ -31,9 +31,15 @@ test('what a pool has lost is told, at once and at the end', async () => {
       encoding: 'utf8',
     });
     assert.match(written.stdout + written.stderr, /failed|error/i);
-    daemon.kill('SIGTERM');
-    const [status] = (await once(daemon, 'exit')) as [number];
-    assert.equal(status, 1, 'not as if all was well');
+    assert.match(d.refused(['suspend', 'vol']), /flush of p: EIO; it is active as before$/m);
+    const ended = once(daemon, 'exit') as Promise<[number]>;
+    assert.match(
+      d.refused(['stop']),
+      /daemon \(PID \d+\) ended with exit status 1: .*may not be on the medium/,
+    );
+    assert.equal((await ended)[0], 1, 'not as if all was well');
+    assert.match(daemon.said(), /^lamina: exit status 1: .*may not be on the medium.*\n$/m);
+    assert.match(daemon.said().trimEnd().split('\n').at(-1) ?? '', /exit status 1/);
     const told = /^lamina: device p: thin-pool: read only: .*since the last flush is lost$/gm;
     assert.equal(daemon.said().match(told)?.length, 1, daemon.said());
     const check = spawnSync('/usr/sbin/thin_check', [join(d.path, 'meta')], { encoding: 'utf8' });
