@@ -264,6 +264,7 @@ export class Changes implements Verbs {
         this.#plane,
         name,
         was?.saved.inactive?.isReadOnly ?? was?.saved.isReadOnly ?? false,
+        was?.saved.isSuspended ?? false,
       );
       if (saved === undefined) this.#book.dropDevice(name);
       else this.#book.putDevice(merged(saved, was ?? undefined));
@@ -331,7 +332,12 @@ export class Changes implements Verbs {
   ): Promise<DeviceEntry | undefined> {
     const was = this.#book.device(name);
     const isVolatile = known.isVolatile ?? was?.isVolatile ?? false;
-    const saved = await observeDevice(this.#plane, name, known.isInactiveReadOnly ?? false);
+    const saved = await observeDevice(
+      this.#plane,
+      name,
+      known.isInactiveReadOnly ?? false,
+      was?.saved.isSuspended ?? false,
+    );
     if (saved === undefined) return undefined;
     const isDeferredRemove = saved.isDeferredRemove || was?.saved.isDeferredRemove === true;
     return { saved: { ...saved, isDeferredRemove }, isVolatile };
@@ -342,7 +348,8 @@ export class Changes implements Verbs {
     const entry = this.#book.device(name);
     if (entry === undefined || entry.missing !== undefined) return;
     const isReadOnly = entry.saved.inactive?.isReadOnly ?? false;
-    const saved = await observeDevice(this.#plane, name, isReadOnly);
+    const { isSuspended } = entry.saved;
+    const saved = await observeDevice(this.#plane, name, isReadOnly, isSuspended);
     if (saved !== undefined) this.#book.putDevice(merged(saved, entry));
   }
 

@@ -8,11 +8,17 @@ import { FaultyFiles, FULL } from '../testing/faulty-files.ts';
 import { StandingClock } from '../testing/standing-clock.ts';
 import { createPlane } from './create-plane.ts';
 import { Daemon } from './daemon.ts';
+import type { Plane } from './plane.ts';
+import { parseState, type SavedDevice } from './state-file.ts';
 import { StateStore } from './state-store.ts';
 
 const PATH = '/state/state.json';
 
-async function withDaemon(files: FaultyFiles, use: (d: Daemon) => Promise<void>): Promise<void> {
+async function withDaemon(
+  files: FaultyFiles,
+  use: (d: Daemon) => Promise<void>,
+  wrap = (plane: Plane): Plane => plane,
+): Promise<void> {
   const plane = await createPlane({
     engine: 'node',
     bufferBytes: 8 << 20,
@@ -21,7 +27,7 @@ async function withDaemon(files: FaultyFiles, use: (d: Daemon) => Promise<void>)
   });
   try {
     const daemon = await Daemon.start({
-      plane,
+      plane: wrap(plane),
       store: new StateStore(PATH, files),
       log: () => undefined,
       stop: () => undefined,
@@ -36,6 +42,10 @@ async function withDaemon(files: FaultyFiles, use: (d: Daemon) => Promise<void>)
 
 function saved(files: FaultyFiles): string {
   return files.contents.get(PATH)?.toString() ?? '';
+}
+
+function savedDevice(files: FaultyFiles, name: string): SavedDevice | undefined {
+  return parseState(PATH, saved(files)).devices.find((device) => device.name === name);
 }
 
 test('a verb that does not end holds up its device only, and ends when it is given up', async () => {
@@ -168,4 +178,47 @@ test('a pool that was there before is never formatted anew: blank metadata is mi
     await d.run('remove', ['p', undefined]);
     await d.run('create', [{ name: 'p', table: pool }]);
   });
+});
+
+/** Suspends of a device fail behind their end, once the device has a failure. */
+function failing(plane: Plane, failed: ReadonlySet<string>): Plane {
+  return {
+    ...plane,
+    call: (verb, args, signal) => {
+      const done = plane.call(verb, args, signal);
+      if (verb !== 'suspend' || failed.size === 0) return done;
+      return done.then(() => {
+        throw new DmError(Status.Io, 'the metadata could not be committed');
+      });
+    },
+    info: async (name) => {
+      const info = await plane.info(name);
+      return failed.has(name) && info.state === 'SUSPENDED' ? { ...info, failure: 'lost' } : info;
+    },
+  };
+}
+
+test('a suspend that failed is not what was wished: after a restart the device is active', async () => {
+  for (const isWished of [false, true]) {
+    const files = new FaultyFiles();
+    const failed = new Set<string>();
+    const use = async (d: Daemon): Promise<void> => {
+      await d.run('create', [{ name: 'd', table: '0 8 zero' }]);
+      if (isWished) await d.run('suspend', ['d', { noflush: true }]);
+      failed.add('d').add('e');
+      await assert.rejects(d.run('suspend', ['d', undefined]), /could not be committed/);
+      assert.equal((await d.run('info', ['d'])).state, 'SUSPENDED');
+      assert.equal(savedDevice(files, 'd')?.isSuspended, isWished);
+      // Later changes of the device do not make a wish of it.
+      await d.run('load', ['d', '0 8 zero', undefined]);
+      await d.run('clear', ['d']);
+      await d.run('setUuid', ['d', 'U']);
+      await d.run('rename', ['d', 'e']);
+      assert.equal(savedDevice(files, 'e')?.isSuspended, isWished);
+    };
+    await withDaemon(files, use, (plane) => failing(plane, failed));
+    await withDaemon(files, async (d) => {
+      assert.equal((await d.run('info', ['e'])).state, isWished ? 'SUSPENDED' : 'ACTIVE');
+    });
+  }
 });

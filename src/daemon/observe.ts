@@ -7,14 +7,18 @@ import { joinArgs, parseTable, printLine } from '../dm/table-text.ts';
 import type { Plane } from './plane.ts';
 import type { SavedDevice, SavedTable } from './state-file.ts';
 
-/** Undefined: there is no such device. `isInactiveReadOnly` is known to whoever loaded the table. */
+/**
+ * Undefined: there is no such device. `isInactiveReadOnly` is known to whoever loaded the table, `wasSuspended`
+ * whether the operator wanted the device suspended: one that a verb failed on is not so because of that.
+ */
 export async function observeDevice(
   plane: Plane,
   name: string,
   isInactiveReadOnly: boolean,
+  wasSuspended: boolean,
 ): Promise<SavedDevice | undefined> {
   try {
-    const { uuid, minor, isReadOnly, state, isDeferredRemove } = await plane.info(name);
+    const { uuid, minor, isReadOnly, state, failure, isDeferredRemove } = await plane.info(name);
     const live = await observeTable(plane, name, {}, isReadOnly);
     const inactive = await observeTable(plane, name, { inactive: true }, isInactiveReadOnly);
     return {
@@ -24,7 +28,7 @@ export async function observeDevice(
       isReadOnly,
       ...(live === undefined ? {} : { live }),
       ...(inactive === undefined ? {} : { inactive }),
-      isSuspended: live !== undefined && state === 'SUSPENDED',
+      isSuspended: live !== undefined && state === 'SUSPENDED' && (failure === '' || wasSuspended),
       isDeferredRemove,
     };
   } catch (error) {

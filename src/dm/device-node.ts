@@ -140,5 +140,20 @@ export class DeviceNode {
 /** Adds a device's name to an error that does not have it. */
 export function withDevice(name: string, error: unknown): DmError {
   const status = error instanceof DmError ? error.status : Status.Io;
-  return new DmError(status, `device ${name}: ${errorText(error)}`, { cause: error });
+  const text = errorText(error);
+  const named = text.startsWith(`${name}: `) ? text : `${name}: ${text}`;
+  return new DmError(status, text.startsWith(`device ${name}: `) ? text : `device ${named}`, {
+    cause: error,
+  });
+}
+
+/** Adds to the error of a verb that failed what the device does now, and how that ends. */
+export function withState(node: DeviceNode, wasSuspended: boolean, error: unknown): DmError {
+  const { status, message } = withDevice(node.name, error);
+  const { isSuspended, live } = node.device;
+  if (live === null) return new DmError(status, message, { cause: error });
+  const as = isSuspended === wasSuspended ? 'as before' : 'all the same';
+  const way = node.slots.failure === null ? '' : ', and holds I/O back: resume lets it go';
+  const state = `it is ${isSuspended ? 'suspended' : 'active'} ${as}${way}`;
+  return new DmError(status, `${message}; ${state}`, { cause: error });
 }

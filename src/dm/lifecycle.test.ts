@@ -89,7 +89,10 @@ for (const hook of ['presuspend', 'flush']) {
       const rig = makeRig();
       await rig.settle(rig.dm.create({ name: 'd', table: TABLE }));
       failOnce(rig, hook, n);
-      await assert.rejects(rig.settle(rig.dm.suspend('d')), { status: Status.Io });
+      await assert.rejects(rig.settle(rig.dm.suspend('d')), {
+        status: Status.Io,
+        message: /^device d: .*; it is active as before$/,
+      });
       assert.equal((await rig.dm.info('d')).state, 'ACTIVE');
       assert.equal(await write(rig, 'd'), Status.Ok);
       await rig.settle(rig.dm.close()).catch(() => undefined);
@@ -157,7 +160,10 @@ test('a postsuspend that fails marks the device, until it is suspended or resume
     const rig = makeRig();
     await rig.settle(rig.dm.create({ name: 'd', table: TABLE }));
     failOnce(rig, 'postsuspend');
-    await assert.rejects(rig.settle(rig.dm.suspend('d')), /d: suspend: postsuspend of d: fails/);
+    await assert.rejects(rig.settle(rig.dm.suspend('d')), {
+      message:
+        /d: suspend: postsuspend of d: fails.*; it is suspended all the same, and holds I\/O back: resume lets it go$/,
+    });
     const { state, failure } = await rig.dm.info('d');
     assert.equal(state, 'SUSPENDED');
     assert.match(failure, /fails on order/);
