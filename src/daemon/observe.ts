@@ -8,8 +8,9 @@ import type { Plane } from './plane.ts';
 import type { SavedDevice, SavedTable } from './state-file.ts';
 
 /**
- * Undefined: there is no such device. `isInactiveReadOnly` is known to whoever loaded the table, `wasSuspended`
- * whether the operator wanted the device suspended: one that a verb failed on is not so because of that.
+ * Undefined: there is no such device. `isInactiveReadOnly` is known to whoever loaded the table,
+ * `wasSuspended` whether the operator wanted the device suspended: one that a verb failed on is not
+ * so because of that.
  */
 export async function observeDevice(
   plane: Plane,

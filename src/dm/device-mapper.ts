@@ -18,7 +18,7 @@ import type {
   TargetLine,
 } from './control.ts';
 import { DeviceNames } from './device-names.ts';
-import { DeviceNode, withDevice, withState } from './device-node.ts';
+import { DeviceNode, orState, withDevice } from './device-node.ts';
 import type { OpenDevice } from './holdings.ts';
 import { LateClosings } from './late-closings.ts';
 import type { BlockDevice } from '../bio/device.ts';
@@ -115,24 +115,15 @@ export class DeviceMapper implements DmControl {
     const node = this.#names.find(name);
     const requeues = options.noflush === true;
     await this.#inTurn(node, signal, async (until) => {
-      const wasSuspended = node.device.isSuspended;
-      try {
-        await node.slots.suspend({ requeues, flushes: !requeues, signal: until });
-      } catch (error) {
-        throw withState(node, wasSuspended, error);
-      }
+      const how = { requeues, flushes: !requeues, signal: until };
+      await orState(node, async () => await node.slots.suspend(how));
     });
   }
 
   async resume(name: string, signal?: AbortSignal): Promise<void> {
     const node = this.#names.find(name);
     await this.#inTurn(node, signal, async (until) => {
-      const wasSuspended = node.device.isSuspended;
-      try {
-        await node.slots.resume(until);
-      } catch (error) {
-        throw withState(node, wasSuspended, error);
-      }
+      await orState(node, async () => await node.slots.resume(until));
     });
   }
 

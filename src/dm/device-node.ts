@@ -147,13 +147,18 @@ export function withDevice(name: string, error: unknown): DmError {
   });
 }
 
-/** Adds to the error of a verb that failed what the device does now, and how that ends. */
-export function withState(node: DeviceNode, wasSuspended: boolean, error: unknown): DmError {
-  const { status, message } = withDevice(node.name, error);
-  const { isSuspended, live } = node.device;
-  if (live === null) return new DmError(status, message, { cause: error });
-  const as = isSuspended === wasSuspended ? 'as before' : 'all the same';
-  const way = node.slots.failure === null ? '' : ', and holds I/O back: resume lets it go';
-  const state = `it is ${isSuspended ? 'suspended' : 'active'} ${as}${way}`;
-  return new DmError(status, `${message}; ${state}`, { cause: error });
+/** Runs `verb`; when it fails, the error says what the device does now, and how that ends. */
+export async function orState(node: DeviceNode, verb: () => Promise<void>): Promise<void> {
+  const wasSuspended = node.device.isSuspended;
+  try {
+    await verb();
+  } catch (error) {
+    const { status, message } = withDevice(node.name, error);
+    const { isSuspended, live } = node.device;
+    if (live === null) throw new DmError(status, message, { cause: error });
+    const as = isSuspended === wasSuspended ? 'as before' : 'all the same';
+    const way = node.slots.failure === null ? '' : ', and holds I/O back: resume lets it go';
+    const state = `it is ${isSuspended ? 'suspended' : 'active'} ${as}${way}`;
+    throw new DmError(status, `${message}; ${state}`, { cause: error });
+  }
 }

@@ -95,10 +95,10 @@ export interface Target {
   tableWithKeys?(): string;
   devices(): readonly DeviceRange[];
   /**
-   * The lower sectors behind a range of the target (from `startSector`, relative to the target, on): exactly
-   * these, a range for each stretch. For a target that spreads its sectors over several lower ranges; without
-   * it claims.ts takes one lower range of the target's length to be the target sector by sector, and otherwise
-   * all of `devices()` to be behind any sector.
+   * The lower sectors behind a range of the target, a range for each stretch, and no others. For
+   * a target that spreads its sectors over several lower ranges. Without it one lower range of the
+   * target's length is taken to be the target sector by sector; otherwise all of `devices()` is
+   * behind any sector. See claims.ts.
    */
   lowerRanges?(startSector: number, lenSectors: number): readonly DeviceRange[];
   /**
