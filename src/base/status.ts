@@ -17,6 +17,7 @@ export const Status = {
   Busy: 16,
   Exists: 17,
   NoDevice: 19,
+  NotDirectory: 20,
   IsDirectory: 21,
   Invalid: 22,
   TooManyFiles: 24,

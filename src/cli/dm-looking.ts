@@ -141,6 +141,7 @@ function infoText(d: ListedDevice): string {
     `Name:              ${shownName(d.name)}`,
     `State:             ${d.state}${d.isReadOnly ? ' (READ-ONLY)' : ''}`,
     ...(d.failure === '' ? [] : [`Failure:           ${printable(d.failure)}`]),
+    ...(d.warning === '' ? [] : [`Warning:           ${printable(d.warning)}`]),
     `Tables present:    ${tables === '' ? 'None' : tables}`,
     `Open count:        ${d.openCount}`,
     `Event number:      ${d.eventNr}`,
@@ -198,11 +199,11 @@ async function list(isTree: boolean, target: string | undefined, isJson: boolean
   if (isJson) printJson(devices);
   else if (devices.length === 0) print('No devices found');
   else if (isTree) await printTree(devices);
-  else
-    for (const d of devices) print(`${shownName(d.name)}\t(${MAJOR}:${d.minor})${whyMissing(d)}`);
+  else for (const d of devices) print(`${shownName(d.name)}\t(${MAJOR}:${d.minor})${notes(d)}`);
 }
 
-function whyMissing(d: ListedDevice): string {
+function notes(d: ListedDevice): string {
+  if (d.reason === undefined && d.warning !== '') return `\tWarning: ${printable(d.warning)}`;
   if (d.reason === undefined) return '';
   return `\t${d.state === 'MISSING' ? 'MISSING: ' : ''}${printable(d.reason)}`;
 }
@@ -222,7 +223,7 @@ async function printTree(devices: readonly ListedDevice[]): Promise<void> {
     }
   };
   for (const d of devices.filter((x) => !used.has(x.name))) {
-    print(`${shownName(d.name)} (${MAJOR}:${d.minor})${whyMissing(d)}`);
+    print(`${shownName(d.name)} (${MAJOR}:${d.minor})${notes(d)}`);
     branch(d.name, ' ');
   }
 }

@@ -1,6 +1,7 @@
 // What `lamina serve` and `lamina daemon` have in common: a data plane and a listener that end with the process,
 // and output that never holds it up.
 
+import { setTimeout as sleep } from 'node:timers/promises';
 import { type Command, InvalidArgumentError } from 'commander';
 import { realClock } from '../base/clock.ts';
 import type { Plane, PlaneOptions } from '../daemon/plane.ts';
@@ -62,7 +63,13 @@ export function startServer(flags: ServerFlags): Server {
     openPlane: async (options) => {
       const plane = await openPlane(flags, { ...options, log });
       ending.onQuestion(async () => await plane.unflushed());
-      await ending.hold({ close: async () => await plane.shutdown() });
+      const watch = watchFiles(plane);
+      await ending.hold({
+        close: async () => {
+          await watch.end();
+          await plane.shutdown();
+        },
+      });
       return plane;
     },
     openListener: async (options) => {
@@ -77,6 +84,30 @@ export function startServer(flags: ServerFlags): Server {
       if (!(await new ServerOutput(1).deliver(`${line}\n`))) {
         log('the line that says where clients may connect could not be written to stdout');
       }
+    },
+  };
+}
+
+/** How often files are looked after. */
+const LOOK_MS = 5000;
+/** How long the last look may take: a file system may not answer. */
+const LAST_LOOK_MS = 1000;
+
+/** Has the files of a plane looked after, and once more at the end: what was deleted must not go without a word. */
+function watchFiles(plane: Plane): { end(): Promise<void> } {
+  let looking: Promise<unknown> | undefined;
+  const look = async (): Promise<unknown> => {
+    // A look that does not end is not followed by more.
+    looking ??= plane.look().finally(() => (looking = undefined));
+    return await looking;
+  };
+  const timer = setInterval(() => void look().catch(() => undefined), LOOK_MS);
+  timer.unref();
+  return {
+    end: async () => {
+      clearInterval(timer);
+      const tooLong = sleep(LAST_LOOK_MS, undefined, { ref: false });
+      await Promise.race([look().catch(() => undefined), tooLong]);
     },
   };
 }

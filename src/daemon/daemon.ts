@@ -243,6 +243,7 @@ export class Daemon {
       minor,
       state: 'MISSING',
       failure: '',
+      warning: '',
       reason,
       isReadOnly,
       hasLiveTable: false,

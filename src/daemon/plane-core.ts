@@ -98,6 +98,7 @@ export class PlaneCore {
       listNames: () => all.list().map(({ name, description }) => ({ name, description })),
       lookup: ([name]) => all.find(name)?.info(),
       stats: () => this.#stats(),
+      look: () => this.dm.look(),
       unflushed: () => this.#unflushed(),
       shutdown: () => this.#shutdown(),
     };

@@ -61,6 +61,8 @@ export interface Plane extends DmControl, ExportControl, ConnectionTaker {
     options: { readonly readOnly: boolean },
   ): Promise<{ readonly lenSectors: number; readonly sizeNote: string | undefined }>;
   stats(): Promise<PlaneStats>;
+  /** Has files looked after: what is deleted or replaced while it is open is told. Never rejects. */
+  look(): Promise<void>;
   /** While `shutdown` runs: what it has not done yet, a line each. */
   unflushed(): Promise<readonly string[]>;
   /**

@@ -104,6 +104,7 @@ export const ARGUMENTS = {
   stop: [],
   lookup: [['name', Name]],
   listNames: [],
+  look: [],
   unflushed: [],
   shutdown: [],
 } as const satisfies Readonly<Record<string, readonly Argument[]>>;

@@ -96,6 +96,7 @@ export const VERBS = {
   stop: { kind: 'end', at: 'daemon', help: 'end the daemon, and wait until it is gone' },
   lookup: { kind: 'inside', at: 'plane', help: 'an export as a client is told of it' },
   listNames: { kind: 'inside', at: 'plane', help: 'exports as clients are told of them' },
+  look: { kind: 'inside', at: 'plane', help: 'have backends look after what they stand on' },
   unflushed: { kind: 'inside', at: 'plane', help: 'what is not closed yet, while ending' },
   shutdown: { kind: 'inside', at: 'plane', help: 'flush and close everything' },
 } as const satisfies { readonly [N in VerbName]: Verb<N> };

@@ -31,6 +31,12 @@ export class BackendShares {
     return this.#backends.size + this.#closing.size;
   }
 
+  /** Has every backend look after what it stands on. Never rejects. */
+  async look(): Promise<void> {
+    const looks = [...this.#backends.values()].map(async ({ opened }) => (await opened).look?.());
+    await Promise.allSettled(looks);
+  }
+
   /** `reference` is what two tables must have in common to share. Throws DmError. */
   async open(reference: string, isReadOnly: boolean): Promise<OpenDevice> {
     for (let closing; (closing = this.#closing.get(reference)) !== undefined; ) await closing;

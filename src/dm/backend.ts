@@ -7,4 +7,8 @@ export interface BackendDevice extends BlockDevice {
   close(): Promise<void>;
   /** Looks again how large it is; called before another table uses it. It never gets smaller. */
   remeasure?(): void;
+  /** Looks whether what the device stands on is still there as it was, and tells when it is not. */
+  look?(): Promise<void>;
+  /** What the last look has found that an operator must know; '' when all is well. */
+  readonly warning?: string;
 }

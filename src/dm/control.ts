@@ -19,12 +19,6 @@ export interface CreateOptions {
   readonly isRestored?: boolean;
 }
 
-export interface LoadOptions {
-  readonly isReadOnly?: boolean;
-  /** As in CreateOptions. */
-  readonly isRestored?: boolean;
-}
-
 export interface DeviceInfo {
   readonly name: string;
   readonly uuid: string;
@@ -32,6 +26,8 @@ export interface DeviceInfo {
   readonly state: 'ACTIVE' | 'SUSPENDED';
   /** Why the device is suspended without being as it should be then; '' when all is well. */
   readonly failure: string;
+  /** What has become of the files that its live table names, where that endangers data; '' when all is well. */
+  readonly warning: string;
   readonly isReadOnly: boolean;
   readonly hasLiveTable: boolean;
   readonly hasInactiveTable: boolean;
@@ -64,7 +60,12 @@ export interface DmControl {
   /** Creates and, with a table, loads and resumes; on failure nothing is left behind. */
   create(options: CreateOptions, signal?: AbortSignal): Promise<DeviceInfo>;
   /** Loads the inactive table. */
-  load(name: string, table: string, options?: LoadOptions, signal?: AbortSignal): Promise<void>;
+  load(
+    name: string,
+    table: string,
+    options?: Pick<CreateOptions, 'isReadOnly' | 'isRestored'>,
+    signal?: AbortSignal,
+  ): Promise<void>;
   /** Drops the inactive table. */
   clear(name: string, signal?: AbortSignal): Promise<void>;
   suspend(

@@ -9,14 +9,7 @@ import { closeAll } from '../base/close-all.ts';
 import { DmError, invalid } from '../base/errors.ts';
 import { unlessGivenUp, withEither } from '../base/give-up.ts';
 import { Status } from '../base/status.ts';
-import type {
-  CreateOptions,
-  DeviceInfo,
-  DmControl,
-  LineOptions,
-  LoadOptions,
-  TargetLine,
-} from './control.ts';
+import type { CreateOptions, DeviceInfo, DmControl, LineOptions, TargetLine } from './control.ts';
 import { DeviceNames } from './device-names.ts';
 import { DeviceNode, orState, withDevice } from './device-node.ts';
 import type { OpenDevice } from './holdings.ts';
@@ -86,7 +79,7 @@ export class DeviceMapper implements DmControl {
   async load(
     name: string,
     table: string,
-    options: LoadOptions = {},
+    options: Pick<CreateOptions, 'isReadOnly' | 'isRestored'> = {},
     signal?: AbortSignal,
   ): Promise<void> {
     const node = this.#names.find(name);
@@ -249,6 +242,11 @@ export class DeviceMapper implements DmControl {
     options: { readonly readOnly: boolean },
   ): Promise<{ readonly lenSectors: number; readonly sizeNote: string | undefined }> {
     return await this.#builder.measure(reference, options);
+  }
+
+  /** Looks after what tables stand on; `info` tells what has become of it. Never rejects. */
+  async look(): Promise<void> {
+    await this.#builder.look();
   }
 
   /** Names of the devices since which a device can tell what has changed. */

@@ -4,6 +4,8 @@
 import { DmError, errorText } from '../base/errors.ts';
 import { unlessGivenUp } from '../base/give-up.ts';
 import { Status } from '../base/status.ts';
+import type { BlockDevice } from '../bio/device.ts';
+import type { BackendDevice } from './backend.ts';
 import type { DeviceInfo } from './control.ts';
 import type { LateClosings } from './late-closings.ts';
 import type { MappedDevice } from './mapped-device.ts';
@@ -58,6 +60,7 @@ export class DeviceNode {
       minor: this.minor,
       state: this.device.isSuspended ? 'SUSPENDED' : 'ACTIVE',
       failure: this.slots.failure?.message ?? '',
+      warning: warningOf(live?.devices() ?? []),
       isReadOnly: live?.isReadOnly ?? this.isReadOnly,
       hasLiveTable: live !== null,
       hasInactiveTable: this.slots.inactive !== null,
@@ -135,6 +138,15 @@ export class DeviceNode {
   #gone(what: string): DmError {
     return new DmError(Status.NoDeviceOrAddress, `device ${this.name}: ${what}`);
   }
+}
+
+/** Of backends among lower devices. */
+function warningOf(lower: readonly BlockDevice[]): string {
+  return lower
+    .map((device) => ({ device, warning: (device as Partial<BackendDevice>).warning ?? '' }))
+    .filter(({ warning }) => warning !== '')
+    .map(({ device, warning }) => `device ${device.name}: ${warning}`)
+    .join('; ');
 }
 
 /** Adds a device's name to an error that does not have it. */

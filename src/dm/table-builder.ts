@@ -101,6 +101,11 @@ export class TableBuilder {
     return { lenSectors, sizeNote };
   }
 
+  /** Looks after the files and whatever else tables stand on. Never rejects. */
+  async look(): Promise<void> {
+    await this.#backends.look();
+  }
+
   /** Lower devices in the live and the inactive table. */
   usesOf(node: DeviceNode): Set<BlockDevice> {
     const { device, slots } = node;

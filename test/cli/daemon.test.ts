@@ -2,11 +2,13 @@
 
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
-import { readFileSync, statSync, truncateSync, writeFileSync } from 'node:fs';
+import { readFileSync, rmSync, statSync, truncateSync, writeFileSync } from 'node:fs';
 import { connect } from 'node:net';
 import { join } from 'node:path';
 import { test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { type Desk, desk } from '../../src/testing/daemon-desk.ts';
+import { startLamina } from '../../src/testing/lamina-server.ts';
 import { NbdClient } from '../../src/testing/nbd-client.ts';
 
 function disk(d: Desk, name: string): void {
@@ -203,4 +205,30 @@ test('one daemon a user; a control socket that takes anything and gives nothing 
   } finally {
     await d.end();
   }
+});
+
+test('a file that is deleted under a device is told, by the daemon and by serve at its end', async (t) => {
+  const d = desk();
+  t.after(async () => await d.end());
+  const file = join(d.path, 'gone.img');
+  for (const path of [file, join(d.path, 'cut.img')]) {
+    writeFileSync(path, '');
+    truncateSync(path, 1 << 20);
+  }
+  const daemon = await d.start();
+  d.ok(['create', 'gone', '--table', '0 2048 linear gone.img 0']);
+  assert.doesNotMatch(d.ok(['info', 'gone']), /Warning/);
+  rmSync(file);
+  // Files are looked at every five seconds.
+  for (let i = 0; i < 300 && !daemon.said().includes('deleted'); i++) await sleep(100);
+  assert.match(
+    daemon.said(),
+    /^lamina: device .*gone\.img: the file has been deleted: what is wri/m,
+  );
+  assert.match(d.ok(['info', 'gone']), /^Warning: +device .*gone\.img: the file has been deleted/m);
+  assert.match(d.ok(['ls']), /^gone\t\(253:0\)\tWarning: device /m);
+  const server = await startLamina([join(d.path, 'cut.img')], join(d.path, 's'));
+  truncateSync(join(d.path, 'cut.img'), 4096);
+  assert.equal(await server.stop(), 0);
+  assert.match(server.stderr(), /cut\.img: the file has become shorter: it has 4096 bytes/);
 });

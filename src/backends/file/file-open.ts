@@ -42,6 +42,7 @@ export interface FileOptions {
 }
 
 export interface OpenedFile extends IoFile {
+  readonly path: string;
   readonly sizeBytes: number;
   readonly isBlockDevice: boolean;
   /** A block device's number, for what sysfs knows of it. */
@@ -189,6 +190,7 @@ function regularFile(fd: number, options: FileOptions): OpenedFile {
   }
   return {
     fd,
+    path,
     sizeBytes,
     isDirect,
     isMemory: !isDirect && isMemoryFs(path),
@@ -262,6 +264,7 @@ function blockDevice(fd: number, stat: Stats, options: FileOptions): OpenedFile 
   }
   return {
     fd,
+    path,
     sizeBytes,
     isDirect,
     isMemory: false,

@@ -35,11 +35,11 @@ import { FileFaults } from './file-faults.ts';
 import { FileOp, type FileOpHost, FileStep } from './file-op.ts';
 import { createMissing, type FileOptions, type OpenedFile, openUnlocked } from './file-open.ts';
 import { FileSync } from './file-sync.ts';
+import { FileWatch } from './file-watch.ts';
 import type { OpenContext } from '../open.ts';
 import { ReferenceOptions } from '../reference.ts';
 
 const OPTIONS = ['create', 'size', 'direct', 'readonly', 'lock'];
-/** Zeroes are written in pieces of this where the file system cannot zero a range. */
 const PUNCH = FALLOC_KEEP_SIZE | FALLOC_PUNCH_HOLE;
 const ZERO_RANGE = FALLOC_KEEP_SIZE | FALLOC_ZERO_RANGE;
 
@@ -60,15 +60,16 @@ export class FileDevice implements BackendDevice, FileOpHost {
   #canZeroRange = true;
   readonly #seeker: Seeker;
   readonly #faults: FileFaults;
-  /** About extents, under way. */
-  readonly #answers = new Set<Promise<Extent[]>>();
+  readonly #watch: FileWatch;
+  /** About extents and the file itself, under way. */
+  readonly #answers = new Set<Promise<unknown>>();
   #isClosing = false;
-  /** A chunk of zeroes, made when it is first needed. */
 
   constructor(name: string, file: OpenedFile, isReadOnly: boolean, context: OpenContext) {
-    const { engine } = context;
+    const { engine, log = (): void => {} } = context;
     this.name = name;
-    this.#faults = new FileFaults(name, file.fd, context.log ?? ((): void => {}));
+    this.#faults = new FileFaults(name, file.fd, log);
+    this.#watch = new FileWatch(name, file, log);
     this.#file = file;
     this.#engine = engine;
     this.#seeker = fileSeeker(file.fd);
@@ -115,9 +116,22 @@ export class FileDevice implements BackendDevice, FileOpHost {
 
   extents(sector: number, lenSectors: number, maxExtents: number): Promise<Extent[]> {
     const range = { sector, lenSectors };
-    const answer = fileExtents(this.#seeker, range, maxExtents, () => this.#isClosing);
-    this.#answers.add(answer);
-    return answer.finally(() => this.#answers.delete(answer));
+    return this.#awaited(fileExtents(this.#seeker, range, maxExtents, () => this.#isClosing));
+  }
+
+  get warning(): string {
+    return this.#watch.warning;
+  }
+
+  async look(): Promise<void> {
+    if (this.#isClosing) return;
+    await this.#awaited(this.#watch.look(this.lenSectors * SECTOR_BYTES));
+  }
+
+  /** Keeps the descriptor open until the work is done. */
+  #awaited<T>(work: Promise<T>): Promise<T> {
+    this.#answers.add(work);
+    return work.finally(() => this.#answers.delete(work));
   }
 
   async close(): Promise<void> {

@@ -4,6 +4,7 @@ import {
   existsSync,
   mkdirSync,
   readFileSync,
+  renameSync,
   rmSync,
   statSync,
   truncateSync,
@@ -226,6 +227,36 @@ describe('opening a file', () => {
     await new Promise((resolve) => setImmediate(resolve));
     await first.close();
     assert.equal((await second).lenSectors, 8);
+  });
+
+  it('tells once when its file is cut, moved, replaced or deleted', async () => {
+    const path = image('watched', 8192);
+    const device = await openDevice(path);
+    const told = async (): Promise<readonly string[]> => {
+      const before = lines.length;
+      await device.look();
+      await device.look();
+      return lines.slice(before);
+    };
+    assert.deepEqual(await told(), []);
+    assert.equal(device.warning, '');
+    truncateSync(path, 4096);
+    assert.match(
+      String(await told()),
+      /^device .*watched: the file has become shorter: it has 4096/,
+    );
+    truncateSync(path, 8192);
+    assert.deepEqual(await told(), []);
+    assert.equal(device.warning, '');
+    renameSync(path, `${path}.away`);
+    assert.match(String(await told()), /is not at its path any more$/);
+    writeFileSync(path, '');
+    assert.match(String(await told()), /another file is at its path now/);
+    rmSync(`${path}.away`);
+    assert.match(String(await told()), /has been replaced by another one: what is written is gone/);
+    rmSync(path);
+    assert.match(String(await told()), /has been deleted: what is written is gone/);
+    assert.match(device.warning, /has been deleted/);
   });
 
   it('refuses writes to what was opened read-only', async () => {
