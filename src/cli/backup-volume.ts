@@ -126,7 +126,19 @@ async function backup(volume: Volume, base: Base | undefined, how: How): Promise
     isDone = true;
     return done;
   } finally {
-    if (!isDone || how.keep === undefined) await removeSnapshot(snapshot);
+    if (!isDone || how.keep === undefined) await removeOwn(snapshot);
+  }
+}
+
+/** The snapshot of this backup. Who cannot delete it says so. */
+async function removeOwn(snapshot: Volume): Promise<void> {
+  try {
+    await removeSnapshot(snapshot);
+  } catch (error) {
+    tell(
+      `lamina: ${snapshot.name}: a snapshot is left, which the next backup in the pool deletes\n`,
+    );
+    throw error;
   }
 }
 
