@@ -175,6 +175,22 @@ test('every target and backend has its page; every target family has a test', ()
   assert.deepEqual(wrong, []);
 });
 
+test('tables in pages are whole: a blank line inside makes text of the rest', () => {
+  const wrong: string[] = [];
+  for (const page of FILES.filter((f) => f.endsWith('.md'))) {
+    const text = read(page).replaceAll(/^ *```.*?^ *```/gms, (block) =>
+      '\n'.repeat(block.split('\n').length - 1),
+    );
+    const lines = text.split('\n');
+    for (const [i, line] of lines.entries()) {
+      const isFirst = line.startsWith('|') && lines[i - 1]?.startsWith('|') !== true;
+      if (isFirst && !/^\|(?: *:?-+:? *\|)+$/.test(lines[i + 1] ?? ''))
+        wrong.push(`${page}:${i + 1}`);
+    }
+  }
+  assert.deepEqual(wrong, []);
+});
+
 test('links in pages lead somewhere', () => {
   const wrong: string[] = [];
   for (const file of FILES.filter((f) => f.endsWith('.md'))) {

@@ -132,12 +132,16 @@ test('a missing device keeps its minor and UUID, and shows its table', async () 
     await d.run('create', [{ name: 'low', table: '0 8 zero', isVolatile: true }]);
     await d.run('create', [{ name: 'top', uuid: 'U', minor: 7, table: '0 8 linear low 0' }]);
     await d.run('createExport', [{ name: 'e', device: 'top' }]);
+    await d.run('createExport', [{ name: 'f', device: 'low' }]);
   });
   await withDaemon(files, async (d) => {
     assert.deepEqual(
       d.missing().map(({ kind, name }) => `${kind} ${name}`),
-      ['device top', 'export e'],
+      ['device top', 'export e', 'export f'],
     );
+    const [top, , low] = d.missing();
+    assert.match(top?.reason ?? '', /; an encrypted .* lamina luks open IMAGE low$/);
+    assert.match(low?.reason ?? '', /low not found; an encrypted .* lamina luks open IMAGE low$/);
     const [line] = await d.run('table', ['top', undefined]);
     assert.equal(line?.params, 'low 0');
     await assert.rejects(

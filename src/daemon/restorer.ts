@@ -222,7 +222,7 @@ export class Restorer {
       reason.includes(`device ${word}: ${NO_SUCH_MAPPED}`),
     );
     if (unknown === undefined || this.#options.book.device(unknown) !== undefined) return reason;
-    return `${reason}; an encrypted volume comes back with: lamina luks open`;
+    return `${reason}; ${opensWith(unknown)}`;
   }
 
   /** What came of a try. A rename may have changed the tables in the book meanwhile. */
@@ -259,7 +259,12 @@ export class Restorer {
         await plane.createExport(saved);
         book.putExport({ saved });
       } catch (error) {
-        book.putExport({ saved, missing: errorText(error) });
+        const isKnown = book.device(saved.device) !== undefined;
+        const reason = errorText(error);
+        book.putExport({
+          saved,
+          missing: isKnown ? reason : `${reason}; ${opensWith(saved.device)}`,
+        });
       }
     });
   }
@@ -281,6 +286,11 @@ export class Restorer {
       if (!isThere) book.dropDevice(name);
     });
   }
+}
+
+/** Volumes that hold keys are not in the state: what the book does not know may have been one. */
+function opensWith(device: string): string {
+  return `an encrypted volume comes back with: lamina luks open IMAGE ${device}`;
 }
 
 function usesAny({ saved }: DeviceEntry, names: ReadonlySet<string>): boolean {

@@ -35,7 +35,10 @@ test('a volatile device is not saved, under no name, and is gone after a restart
     // The device on top waits for it, is not made of a file of that name, and comes back with it.
     writeFileSync(join(d.path, 'other'), Buffer.alloc(1 << 16));
     assert.match(d.ok(['ls']), /^open\t\(253:1\)\tMISSING: .*other: no such mapped device/);
-    assert.match(d.ok(['ls']), /; an encrypted volume comes back with: lamina luks open\n/);
+    assert.match(
+      d.ok(['ls']),
+      /; an encrypted volume comes back with: lamina luks open IMAGE \S+\n/,
+    );
     assert.match(d.ok(['retry', 'open'], '', 1), /^device open\tMISSING: .*other/);
     assert.match(d.refused(['create', 'open'], '0 8 zero'), /open: name already exists.*missing/);
     await create({ name: 'other', uuid, table: '0 128 zero', isVolatile: true });
