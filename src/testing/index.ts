@@ -38,3 +38,4 @@ export { MetadataDisk } from './metadata-disk.ts';
 export { runThinStorm, type ThinStormOptions } from './thin-storm.ts';
 export { VersionModel } from './version-model.ts';
 export { Prng } from '../base/prng.ts';
+export { runInsituStorm } from './insitu-storm.ts';

@@ -3,6 +3,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
+import { INSITU_MUTANTS } from './insitu-mutants.ts';
 import { MUTANTS } from './mutants.ts';
 import { spoiled } from './spoiled.ts';
 
@@ -10,5 +11,5 @@ const DIST = fileURLToPath(new URL('../../', import.meta.url));
 
 test('each mutant finds its place', () => {
   assert.ok(MUTANTS.length >= 30);
-  for (const mutant of MUTANTS) assert.notEqual(spoiled(DIST, mutant), '');
+  for (const mutant of [...MUTANTS, ...INSITU_MUTANTS]) assert.notEqual(spoiled(DIST, mutant), '');
 });

@@ -1,13 +1,14 @@
 // Runs the suite of the tree named as the first argument until a check fails. Exit status 0: all passed.
 // Arguments: ROOT SEED STACKS [WHAT]. WHAT is `stacks` (the conformance suite and storms over a thin pool),
-// `nbd` (storms of NBD clients) or both, if not given. What failed goes to stdout, one line.
+// `nbd` (storms of NBD clients), `insitu` (storms over insitu_comp) or all, if not given. What failed goes to stdout, one line.
 
 import { pathToFileURL } from 'node:url';
 import { join } from 'node:path';
 
 type Testing = typeof import('../../src/testing/index.ts');
 
-const [root = '', seedText = '1', stacksText = '40', what = 'stacks nbd'] = process.argv.slice(2);
+const [root = '', seedText = '1', stacksText = '40', what = 'stacks nbd insitu'] =
+  process.argv.slice(2);
 const entry = pathToFileURL(join(root, 'testing/index.js')).href;
 const testing = (await import(entry)) as Testing;
 const { builtInTargets, drawStack, Prng, RECIPES, runSuite, StackSubject } = testing;
@@ -63,6 +64,18 @@ async function nbdStorms(): Promise<void> {
   }
 }
 
+async function insituStorms(): Promise<void> {
+  for (let i = 0; i < 6; i++) {
+    try {
+      await testing.runInsituStorm(seed + i);
+    } catch (error) {
+      fail((error as Error).message);
+      await new Promise(() => undefined);
+    }
+  }
+}
+
+if (what.includes('insitu')) await insituStorms();
 if (what.includes('nbd')) await nbdStorms();
 if (what.includes('stacks')) {
   await stacks();

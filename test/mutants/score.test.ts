@@ -8,7 +8,8 @@ import { join } from 'node:path';
 import { after, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
-import { type Mutant, MUTANTS } from './mutants.ts';
+import { INSITU_MUTANTS } from './insitu-mutants.ts';
+import { type Mutant, MUTANTS as COMMON } from './mutants.ts';
 import { spoiled } from './spoiled.ts';
 
 const DIST = fileURLToPath(new URL('../../', import.meta.url));
@@ -17,6 +18,7 @@ const TREES = join(DIST, 'mutants');
 /** Mutants die of this one; each has a stack among those it draws. */
 const SEED = 1;
 const STACKS = 40;
+const MUTANTS = [...COMMON, ...INSITU_MUTANTS];
 const PICKED = MUTANTS.filter(({ name }) => name.includes(process.env['LAMINA_MUTANTS'] ?? ''));
 const run = promisify(execFile);
 
@@ -26,7 +28,11 @@ interface Verdict {
 }
 
 /** Runs the suite on a tree, first as released, then as a debug build. */
-async function judge(root: string, timeoutMs: number, what = 'stacks nbd'): Promise<Verdict> {
+async function judge(
+  root: string,
+  timeoutMs: number,
+  what = 'stacks nbd insitu',
+): Promise<Verdict> {
   for (const debug of ['0', '1']) {
     try {
       await run(process.execPath, [RUNNER, root, String(SEED), String(STACKS), what], {
@@ -64,6 +70,12 @@ function plant(mutant: Mutant, index: number): string {
   return root;
 }
 
+/** Which storms have to find a bug in this file. */
+function judgesOf(file: string): string {
+  if (file.startsWith('frontends/nbd/')) return 'nbd';
+  return /^(targets\/insitu-comp|codec)\//.test(file) ? 'insitu' : 'stacks';
+}
+
 after(() => rmSync(TREES, { recursive: true, force: true }));
 
 test('without a bug the suite passes', async () => {
@@ -77,7 +89,7 @@ test(`all ${PICKED.length} mutants die`, { concurrency: 2 }, async (t) => {
       async (mutant, index) =>
         await t.test(mutant.name, async () => {
           const root = plant(mutant, index);
-          const what = mutant.file.startsWith('frontends/nbd/') ? 'nbd' : 'stacks';
+          const what = judgesOf(mutant.file);
           const verdict = await judge(root, 45_000, what);
           rmSync(root, { recursive: true, force: true });
           assert.ok(verdict.isKilled, `survived ${STACKS} stacks, seed ${SEED}`);

@@ -88,6 +88,20 @@ export const RECIPES: Readonly<Record<string, Recipe>> = {
     const { name, lenSectors } = bench.below();
     return bench.device(`0 ${lenSectors} flakey ${name} 0 1000000 0`, lenSectors);
   },
+  insitu_comp(bench) {
+    const { rng } = bench;
+    // Blocks of 4096 bytes, which whatever stands above has to know.
+    if (bench.blockSectors < 8) return bench.below();
+    const regions = rng.between(1, 3);
+    // Records, homes and a spill area of four regions; see layoutFor.
+    // A commit that fails is the failure of all who waited for it.
+    bench.degrades();
+    // Below a device that is suspended it goes on to commit and to discard.
+    const disk = bench.diskAside(256 + regions * 256 + 1024 + rng.between(1, 20) * 8);
+    const mode = rng.pick(['writethrough', 'writeback 1', 'writeback 30']);
+    const len = rng.between(1, regions * 32) * 8;
+    return bench.device(`0 ${len} insitu_comp ${disk.name} ${mode}`, len);
+  },
   dust(bench) {
     const { blockSectors } = bench;
     const { name, lenSectors } = bench.below();
@@ -173,7 +187,8 @@ export function drawStack(rng: Prng, options: DrawStackOptions = {}): StackSpec 
   const devices: StackDevice[] = [];
   let degrades = false;
   let isScrambled = false;
-  const blockSectors = rng.pick([1, 1, 1, 8]);
+  const drawn = rng.pick([1, 1, 1, 8]);
+  const blockSectors = options.topTarget === 'insitu_comp' ? 8 : drawn;
   const limits = drawLimits(rng, blockSectors);
   const addDisk = (lenSectors: number, isAside = false): Part => {
     const disk = {

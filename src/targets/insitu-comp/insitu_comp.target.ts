@@ -1,0 +1,189 @@
+// insitu_comp: a compressed device. docs/targets/insitu_comp.md is the page, docs/formats/insitu-comp.md the format,
+// docs/design/insitu-comp.md the reasons.
+
+import { DmError, invalid } from '../../base/errors.ts';
+import { Status, statusName } from '../../base/status.ts';
+import type { Bio } from '../../bio/bio.ts';
+import type { BlockDevice, Extent } from '../../bio/device.ts';
+import type { QueueLimits } from '../../bio/limits.ts';
+import { deviceWord } from '../../dm/references.ts';
+import {
+  type DeviceRange,
+  type EndIoResult,
+  type MapResult,
+  type Target,
+  type TargetHost,
+  type TargetTraits,
+  type TargetType,
+} from '../../dm/target.ts';
+import { formatVolume, readFirstBlock } from './format-volume.ts';
+import {
+  BLOCK_BYTES,
+  BLOCK_SECTORS,
+  findSuperblock,
+  REGION_BYTES,
+  REGION_SECTORS,
+  type VolumeFormat,
+} from './superblock.format.ts';
+import { Volume } from './volume.ts';
+
+/** A discard of 128 MiB goes to the target in one piece. */
+const RANGE_SECTORS = 1024 * REGION_SECTORS;
+
+type Mode = { readonly kind: 'writethrough' } | { readonly kind: 'writeback'; readonly s: number };
+
+class InsituComp implements Target {
+  readonly hasOwnSectors = true;
+  readonly traits: TargetTraits = { boundarySectors: REGION_SECTORS, flush: 'map' };
+  readonly #format: VolumeFormat;
+  readonly #device: BlockDevice;
+  readonly #mode: Mode;
+  readonly #host: TargetHost;
+  readonly #ranges: readonly DeviceRange[];
+  /** Null before the first resume: until then the table before may change what is on the disk. */
+  #volume: Volume | null = null;
+  /** The resume that is under way has opened it. */
+  #isFresh = false;
+
+  constructor(format: VolumeFormat, device: BlockDevice, mode: Mode, host: TargetHost) {
+    this.#format = format;
+    this.#device = device;
+    this.#mode = mode;
+    this.#host = host;
+    this.#ranges = [{ device, startSector: 0, lenSectors: device.lenSectors }];
+  }
+
+  map(bio: Bio): MapResult {
+    return (this.#volume as Volume).map(bio);
+  }
+
+  endIo(bio: Bio): EndIoResult {
+    return (this.#volume as Volume).ended(bio);
+  }
+
+  status(kind: 'info' | 'table'): string {
+    if (kind === 'table') {
+      const mode = this.#mode.kind === 'writeback' ? `writeback ${this.#mode.s}` : 'writethrough';
+      return `${deviceWord(this.#device)} ${mode}`;
+    }
+    const volume = this.#volume;
+    if (volume === null) return '-';
+    const { blocks, sectors, spill, badRegions, badExtents } = volume;
+    const metadata = this.#format.layout.homeSector * 512;
+    const used = `${spill.units - spill.freeUnits}/${spill.units}`;
+    return `${blocks * BLOCK_BYTES} ${sectors * 512} ${metadata} 2 ${used} ${badRegions + badExtents}`;
+  }
+
+  devices(): readonly DeviceRange[] {
+    return this.#ranges;
+  }
+
+  limits(stacked: QueueLimits): QueueLimits {
+    const maxIo = Math.floor(stacked.maxIoSectors / BLOCK_SECTORS) * BLOCK_SECTORS;
+    return {
+      ...stacked,
+      logicalBlockBytes: BLOCK_BYTES,
+      physicalBlockBytes: BLOCK_BYTES,
+      ioMinBytes: BLOCK_BYTES,
+      ioOptBytes: REGION_BYTES,
+      maxIoSectors: Math.max(BLOCK_SECTORS, maxIo),
+      maxDiscardSectors: RANGE_SECTORS,
+      discardGranularityBytes: BLOCK_BYTES,
+      maxWriteZeroesSectors: RANGE_SECTORS,
+    };
+  }
+
+  extents(sector: number, lenSectors: number, maxExtents: number): Promise<Extent[]> {
+    return (this.#volume as Volume).extents(sector, lenSectors, maxExtents);
+  }
+
+  async postsuspend(noflush: boolean): Promise<void> {
+    const status = (await this.#volume?.quiesce()) ?? Status.Ok;
+    if (status === Status.Ok || noflush) return;
+    throw new DmError(status, `the records could not be written: ${statusName(status)}`);
+  }
+
+  async preresume(): Promise<void> {
+    const { clock, engine, deviceName } = this.#host;
+    this.#isFresh = this.#volume === null;
+    this.#volume ??= await Volume.open({
+      name: `insitu_comp ${deviceName}`,
+      format: this.#format,
+      device: this.#device,
+      engine,
+      clock,
+      isWritethrough: this.#mode.kind === 'writethrough',
+      writebackMs: this.#mode.kind === 'writeback' ? this.#mode.s * 1000 : 0,
+      log: (text) => this.#host.log(text),
+    });
+  }
+
+  preresumeUndo(): void {
+    // One that was there before may have what could not be committed yet.
+    if (!this.#isFresh) return;
+    this.#volume?.close();
+    this.#volume = null;
+  }
+
+  resume(): void {
+    this.#volume?.goOnAfterSuspend();
+  }
+
+  close(): Promise<void> {
+    this.#volume?.close();
+    this.#volume = null;
+    return Promise.resolve();
+  }
+}
+
+function parseMode(args: readonly string[]): Mode {
+  const [word, seconds] = args;
+  if (word === 'writethrough' && args.length === 1) return { kind: 'writethrough' };
+  if (word === 'writeback' && args.length === 2) {
+    const s = Number(seconds);
+    if (/^\d+$/.test(seconds ?? '') && s >= 1 && s <= 3600) return { kind: 'writeback', s };
+    throw invalid(`Invalid writeback time: '${seconds}': expected 1 to 3600 seconds`);
+  }
+  throw invalid(`Invalid mode: '${args.join(' ')}': expected writethrough, or writeback <seconds>`);
+}
+
+async function formatOf(device: BlockDevice, host: TargetHost): Promise<VolumeFormat> {
+  const found = findSuperblock(await readFirstBlock(device, host.engine.arena), device.lenSectors);
+  if (found.what === 'version 2') return found.format;
+  if (found.what === 'other') throw invalid(`device ${device.name}: ${found.complaint}`);
+  if (host.isReadOnly)
+    throw invalid(`device ${device.name} is not formatted: it begins with zeroes`);
+  const random = (): number => host.random();
+  return await formatVolume(device, host.engine.arena, { codec: 'lz4', level: 0, random });
+}
+
+async function create(args: readonly string[], host: TargetHost): Promise<Target> {
+  const [reference, ...rest] = args;
+  if (reference === undefined || rest.length === 0) {
+    throw invalid(
+      `Invalid argument count: ${args.length}, expected <device> writethrough, or <device> writeback <seconds>`,
+    );
+  }
+  const mode = parseMode(rest);
+  const device = await host.openDevice(reference);
+  const all = { device, startSector: 0, lenSectors: device.lenSectors };
+  host.claim(all, { role: 'disk', by: 'a compressed device' });
+  const format = await formatOf(device, host);
+  const { layout } = format;
+  const blockSectors = device.limits.logicalBlockBytes / 512;
+  if (layout.grainSectors % blockSectors !== 0) {
+    throw invalid(
+      `device ${reference}: blocks of ${device.limits.logicalBlockBytes} bytes, ` +
+        `formatted for blocks of ${layout.grainSectors * 512}`,
+    );
+  }
+  const most = layout.regions * REGION_SECTORS;
+  if (host.lenSectors > most || host.lenSectors % BLOCK_SECTORS !== 0) {
+    throw invalid(
+      `Invalid length: ${host.lenSectors} sectors, expected a multiple of ${BLOCK_SECTORS} up to ${most}`,
+    );
+  }
+  return new InsituComp(format, device, mode, host);
+}
+
+export default { name: 'insitu_comp', version: [2, 0, 0], create } satisfies TargetType;

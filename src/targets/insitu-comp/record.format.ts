@@ -1,0 +1,189 @@
+// The record of a region, version 2: one sector that says which extents the region has, where they are, and
+// which blocks are whose. It is written in place, and a sector is written whole or not at all: so the region
+// is what the old record says or what the new one says.
+//
+//    0  u32       CRC-32 of the bytes behind, begun from the volume's seed and the region's number
+//    4  u8        number of extents, 0 to 32
+//    5  u8        hint: how often in a row data did not compress
+//    6  u8[2]     0
+//    8  u8[32]    per block: the number of its extent; 255: never written, zeroes
+//   40  u32[32]   per block: CRC-32 of a raw block; of a compressed extent, in the slot of its first visible block
+//  168  9 x 32    extents: first block and codec (codec << 5), blocks - 1, place (u32), length of the payload (u24)
+//  456            0
+//
+// A place below 256 is a sector of the region's home; with bit 31 set, a sector of the spill area.
+
+import { crc32 } from 'node:zlib';
+import { Extent } from './extent.ts';
+import {
+  BLOCK_BYTES,
+  CODEC_RAW,
+  RECORD_BYTES,
+  REGION_BLOCKS,
+  REGION_SECTORS,
+  UNIT_SECTORS,
+  type VolumeFormat,
+} from './superblock.format.ts';
+
+const COUNT_AT = 4;
+const HINT_AT = 5;
+const OWNERS_AT = 8;
+const SUMS_AT = 40;
+const EXTENTS_AT = 168;
+const EXTENT_BYTES = 9;
+const NOBODY = 255;
+const SPILL_BIT = 0x80000000;
+const CODEC_MAX = 4;
+
+export interface DecodedRecord {
+  readonly extents: Extent[];
+  readonly map: (Extent | null)[];
+  readonly hint: number;
+}
+
+/** Seeds of checksums differ by place: what was meant for another place does not match. */
+export function placeSeed(seed: number, place: number): number {
+  return (seed + Math.imul(place, 0x9e3779b1)) >>> 0;
+}
+
+export function homeOf(format: VolumeFormat, region: number): number {
+  return format.layout.homeSector + region * REGION_SECTORS;
+}
+
+/** `extents` are those of `map`. */
+export function encodeRecord(
+  format: VolumeFormat,
+  region: number,
+  extents: readonly Extent[],
+  map: readonly (Extent | null)[],
+  hint: number,
+): Uint8Array {
+  const record = new Uint8Array(RECORD_BYTES);
+  const view = new DataView(record.buffer);
+  record[COUNT_AT] = extents.length;
+  record[HINT_AT] = hint;
+  record.fill(NOBODY, OWNERS_AT, OWNERS_AT + REGION_BLOCKS);
+  const home = homeOf(format, region);
+  const { spillSector } = format.layout;
+  for (const [i, extent] of extents.entries()) {
+    const at = EXTENTS_AT + i * EXTENT_BYTES;
+    record[at] = extent.first | (extent.codec << 5);
+    record[at + 1] = extent.count - 1;
+    const isSpilled = extent.at >= spillSector;
+    const place = isSpilled ? (extent.at - spillSector + SPILL_BIT) >>> 0 : extent.at - home;
+    view.setUint32(at + 2, place, true);
+    view.setUint16(at + 6, extent.bytes & 0xffff, true);
+    record[at + 8] = extent.bytes >> 16;
+    let isFirst = true;
+    for (let b = extent.first; b < extent.first + extent.count; b++) {
+      if (map[b] !== extent) continue;
+      record[OWNERS_AT + b] = i;
+      if (extent.codec === CODEC_RAW || isFirst) {
+        const sum = extent.sums[extent.codec === CODEC_RAW ? b - extent.first : 0] as number;
+        view.setUint32(SUMS_AT + 4 * b, sum, true);
+      }
+      isFirst = false;
+    }
+  }
+  view.setUint32(0, crc32(record.subarray(4), placeSeed(format.seed, region)), true);
+  return record;
+}
+
+/** A string says what is wrong with the record. */
+export function decodeRecord(
+  format: VolumeFormat,
+  region: number,
+  record: Uint8Array,
+): DecodedRecord | string {
+  const view = new DataView(record.buffer, record.byteOffset, RECORD_BYTES);
+  const expected = crc32(record.subarray(4, RECORD_BYTES), placeSeed(format.seed, region));
+  if (view.getUint32(0, true) !== expected) return 'its checksum does not match';
+  const count = record[COUNT_AT] as number;
+  if (count > REGION_BLOCKS) return `${count} extents, expected at most ${REGION_BLOCKS}`;
+  const map = emptyMap();
+  const extents: Extent[] = [];
+  const home = new Uint8Array(REGION_SECTORS);
+  for (let i = 0; i < count; i++) {
+    const extent = decodeExtent(format, region, record, view, i, map, home);
+    if (typeof extent === 'string') return `extent ${i}: ${extent}`;
+    extents.push(extent);
+  }
+  for (let b = 0; b < REGION_BLOCKS; b++) {
+    const owner = record[OWNERS_AT + b] as number;
+    if (owner !== NOBODY && map[b] === null)
+      return `block ${b}: of extent ${owner}, which has it not`;
+  }
+  return { extents, map, hint: record[HINT_AT] as number };
+}
+
+function decodeExtent(
+  format: VolumeFormat,
+  region: number,
+  record: Uint8Array,
+  view: DataView,
+  i: number,
+  map: (Extent | null)[],
+  home: Uint8Array,
+): Extent | string {
+  const at = EXTENTS_AT + i * EXTENT_BYTES;
+  const first = (record[at] as number) & 31;
+  const codec = (record[at] as number) >> 5;
+  const count = (record[at + 1] as number) + 1;
+  const bytes = view.getUint16(at + 6, true) + ((record[at + 8] as number) << 16);
+  if (first + count > REGION_BLOCKS) return `${count} blocks from ${first} on`;
+  if (codec > CODEC_MAX) return `codec ${codec}, expected 0 to ${CODEC_MAX}`;
+  const rawBytes = count * BLOCK_BYTES;
+  const isRaw = codec === CODEC_RAW;
+  if (isRaw ? bytes !== rawBytes : bytes < 1 || bytes >= rawBytes) {
+    return `${bytes} bytes for ${count} blocks`;
+  }
+  const sectors = sectorsFor(format, bytes);
+  const place = placeOf(format, region, view.getUint32(at + 2, true), sectors, home);
+  if (typeof place === 'string') return place;
+  const sums = new Uint32Array(isRaw ? count : 1);
+  const extent = new Extent(first, count, codec, place, sectors, bytes, sums);
+  extent.visible = 0;
+  for (let b = first; b < first + count; b++) {
+    if (record[OWNERS_AT + b] !== i) continue;
+    if (isRaw) sums[b - first] = view.getUint32(SUMS_AT + 4 * b, true);
+    else if (extent.visible === 0) sums[0] = view.getUint32(SUMS_AT + 4 * b, true);
+    map[b] = extent;
+    extent.visible++;
+  }
+  return extent.visible === 0 ? 'no block is its own' : extent;
+}
+
+/** The sector on the disk; a string says what is wrong with the place. */
+function placeOf(
+  format: VolumeFormat,
+  region: number,
+  place: number,
+  sectors: number,
+  home: Uint8Array,
+): number | string {
+  const { spillSector, spillUnits, grainSectors } = format.layout;
+  if ((place & SPILL_BIT) !== 0) {
+    const from = place - SPILL_BIT;
+    const isInside = from + sectors <= spillUnits * UNIT_SECTORS && from % UNIT_SECTORS === 0;
+    return isInside ? spillSector + from : `${sectors} sectors at ${from} of the spill area`;
+  }
+  if (place + sectors > REGION_SECTORS || place % grainSectors !== 0) {
+    return `${sectors} sectors at ${place} of the home`;
+  }
+  for (let s = place; s < place + sectors; s++) {
+    if (home[s] === 1) return `sector ${s} of the home is another extent's as well`;
+    home[s] = 1;
+  }
+  return homeOf(format, region) + place;
+}
+
+/** Nothing was ever written. */
+export function emptyMap(): (Extent | null)[] {
+  return Array.from({ length: REGION_BLOCKS }, () => null);
+}
+
+/** Whole grains for so many bytes. */
+export function sectorsFor({ layout }: VolumeFormat, bytes: number): number {
+  const grainBytes = layout.grainSectors * 512;
+  return Math.ceil(bytes / grainBytes) * layout.grainSectors;
+}

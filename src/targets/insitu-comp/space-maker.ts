@@ -1,0 +1,473 @@
+// The space maker: sees to it that a write always finds sectors.
+//
+// There is always room for it in principle: a region never needs more than its home, and what lies in the spill
+// area could lie there. So when a write waits, (1) a commit gives back what only old records had; (2) regions with
+// extents in the spill area are written anew into their homes, all blocks of a region at a time, and committed.
+// Where a home has no room beside what is there, the region goes to the reserve of the spill area first, and home
+// from there: two commits, and always possible. So each round leaves less in the spill area, until the write that
+// waits fits there.
+
+import { spawn } from '../../base/spawn.ts';
+import { Status } from '../../base/status.ts';
+import { Op } from '../../bio/bio.ts';
+import { sendBio } from '../../bio/send.ts';
+import { BioVec } from '../../bio/vec.ts';
+import { DmError } from '../../base/errors.ts';
+import { NONE } from '../../io/arena.ts';
+import { Extent } from './extent.ts';
+import { placeSeed, sectorsFor } from './record.format.ts';
+import type { Region } from './region.ts';
+import {
+  BLOCK_BYTES,
+  BLOCK_SECTORS,
+  CODEC_RAW,
+  REGION_BLOCKS,
+  REGION_BYTES,
+} from './superblock.format.ts';
+import type { Volume } from './volume.ts';
+
+/** Regions moved between two commits. */
+const ROUND_REGIONS = 256;
+/** Regions that are looked at for that. */
+const LOOKS_MAX = 4096;
+/** Regions without room in their homes that are moved between two commits. */
+const TIGHT_MAX = 128;
+const WORK_BYTES = 256 * 1024;
+
+/** A payload in the data buffer or the work buffer, and where it is to go. */
+interface Part {
+  readonly first: number;
+  readonly count: number;
+  readonly codec: number;
+  readonly bytes: number;
+  readonly sectors: number;
+  readonly mem: number;
+  readonly sums: Uint32Array;
+}
+
+/** Blocks of an extent, or all of it, on the way to another place. */
+interface Move {
+  readonly from: Extent;
+  readonly first: number;
+  readonly count: number;
+  readonly at: number;
+  readonly sectors: number;
+}
+
+export class SpaceMaker {
+  readonly #volume: Volume;
+  /** All blocks of a region as they are. */
+  readonly #data: number;
+  /** A payload and what it holds. */
+  readonly #work: number;
+  #running: Promise<void> | null = null;
+  #isStopped = false;
+  /** The region where the next round begins. */
+  #next = 0;
+  /** Regions that cannot be moved, because something in them cannot be read. */
+  readonly #stuck = new Set<number>();
+
+  /** Throws DmError when there is no memory for its buffers. */
+  constructor(volume: Volume) {
+    this.#volume = volume;
+    const { arena } = volume;
+    this.#data = arena.tryAlloc(REGION_BYTES);
+    this.#work = this.#data === NONE ? NONE : arena.tryAlloc(WORK_BYTES);
+    if (this.#work !== NONE) return;
+    if (this.#data !== NONE) arena.free(this.#data, REGION_BYTES);
+    throw new DmError(Status.NoMemory, 'insitu_comp: no buffer memory left; see --buffer');
+  }
+
+  close(): void {
+    this.#volume.arena.free(this.#data, REGION_BYTES);
+    this.#volume.arena.free(this.#work, WORK_BYTES);
+  }
+
+  /** A write waits for sectors. */
+  need(): void {
+    if (this.#running !== null) return;
+    this.#running = this.#run().finally(() => {
+      this.#running = null;
+      // Somebody may have begun to wait when it was about to end.
+      if (this.#volume.writes.stalledCount > 0) this.need();
+    });
+    spawn('insitu_comp space', this.#running);
+  }
+
+  /** So that nobody has to wait: moves what is in the spill area home when half of the area is taken. */
+  tidy(): void {
+    const { spill, spilled } = this.#volume;
+    if (this.#running !== null || this.#isStopped || spilled.size === 0) return;
+    if (spill.freeUnits * 2 >= spill.units) return;
+    this.#running = this.#tidy().finally(() => {
+      this.#running = null;
+      if (this.#volume.writes.stalledCount > 0) this.need();
+    });
+    spawn('insitu_comp space', this.#running);
+  }
+
+  /** Nothing is begun that nobody waits for; resolves when nothing is being moved. */
+  async stop(): Promise<void> {
+    this.#isStopped = true;
+    while (this.#running !== null) await this.#running;
+  }
+
+  start(): void {
+    this.#isStopped = false;
+  }
+
+  async #run(): Promise<void> {
+    // What is being submitted now ends first: all writes of a batch wait together.
+    await Promise.resolve();
+    const { writes, commits } = this.#volume;
+    while (writes.stalledCount > 0) {
+      const status = await commits.run();
+      writes.spaceFreed();
+      if (writes.stalledCount === 0) return;
+      if (status !== Status.Ok) {
+        writes.failStalled(status);
+        return;
+      }
+      if (await this.#round()) continue;
+      // Others have the sectors, and will have written to them soon.
+      if (writes.inFlight > 0) await writes.nextEnd();
+      else if (commits.isClean) {
+        writes.spaceFreed();
+        writes.failStalled(Status.NoSpace);
+      }
+    }
+  }
+
+  async #tidy(): Promise<void> {
+    const { spill, commits } = this.#volume;
+    while (!this.#isStopped && spill.freeUnits * 4 < spill.units * 3) {
+      if (!(await this.#round()) || (await commits.run()) !== Status.Ok) return;
+    }
+  }
+
+  /**
+   * Brings some regions home; false when there is none that could be. Those that need nothing but
+   * holes in their homes cost little; only when there are none of these, as many of the others as
+   * the reserve has room for, which stay locked until they are home.
+   */
+  async #round(): Promise<boolean> {
+    const { spilled, commits } = this.#volume;
+    const candidates = [...spilled]
+      .filter((index) => !this.#stuck.has(index))
+      .toSorted((a, b) => a - b);
+    // Going on where the last round has left off.
+    const start = candidates.findIndex((index) => index >= this.#next);
+    candidates.push(...candidates.splice(0, Math.max(0, start)));
+    const tight: Region[] = [];
+    let moved = 0;
+    let looked = 0;
+    for (const index of candidates) {
+      if (moved >= ROUND_REGIONS || looked >= LOOKS_MAX) break;
+      looked++;
+      this.#next = index + 1;
+      const region = await this.#hold(index);
+      if (region === null) continue;
+      const how = await this.#moveSpilled(region);
+      if (how === 'no room' && tight.length < TIGHT_MAX) {
+        tight.push(region);
+        continue;
+      }
+      if (how === 'home') moved++;
+      this.#letGo(region, how);
+    }
+    const reserved: Region[] = [];
+    let isFull = moved > 0;
+    for (const region of tight) {
+      const how = isFull ? 'no room' : await this.#repack(region);
+      if (how === 'home') moved++;
+      if (how === 'no room') isFull = true;
+      if (how === 'reserve') reserved.push(region);
+      else this.#letGo(region, how);
+    }
+    if (reserved.length === 0) return moved > 0;
+    // Behind this commit nothing is left of these regions but what is in the reserve.
+    const status = await commits.run();
+    for (const region of reserved) {
+      const how = status === Status.Ok ? await this.#moveSpilled(region) : 'no room';
+      if (how === 'home') moved++;
+      this.#letGo(region, how);
+    }
+    return moved > 0;
+  }
+
+  /** The region, locked; null: its record cannot be read. */
+  async #hold(index: number): Promise<Region | null> {
+    try {
+      const region = await this.#volume.cache.hold(index);
+      await this.#lock(region);
+      return region;
+    } catch (error) {
+      if (!(error instanceof DmError)) throw error;
+      this.#stuck.add(index);
+      return null;
+    }
+  }
+
+  #letGo(region: Region, how: 'home' | 'stuck' | 'no room'): void {
+    if (how === 'stuck') this.#stuck.add(region.index);
+    this.#unlock(region);
+    region.users--;
+  }
+
+  async #lock(region: Region): Promise<void> {
+    region.isLocked = true;
+    if (region.writers > 0) {
+      await new Promise<void>((resolve) => {
+        region.onQuiet = resolve;
+      });
+    }
+  }
+
+  #unlock(region: Region): void {
+    region.isLocked = false;
+    const { waiting, unlocked } = region;
+    region.waiting = [];
+    region.unlocked = [];
+    for (const bio of waiting) this.#volume.goOn(bio, region);
+    for (const go of unlocked) go();
+    this.#volume.writes.spaceFreed();
+  }
+
+  /** Writes all of a region anew, beside what is there or into the reserve. */
+  async #repack(region: Region): Promise<'home' | 'reserve' | 'stuck' | 'no room'> {
+    if (!(await this.#read(region))) return 'stuck';
+    const parts = this.#pack(region);
+    const { grain, spill } = this.#volume;
+    const inHome = await this.#store(region, parts, (sectors) => region.tryTakeLow(sectors, grain));
+    if (inHome !== 'no room') return inHome === 'stored' ? 'home' : 'stuck';
+    const inReserve = await this.#store(region, parts, (sectors) => spill.takeReserved(sectors));
+    if (inReserve === 'no room') return 'no room';
+    return inReserve === 'stored' ? 'reserve' : 'stuck';
+  }
+
+  /** Copies what is in the spill area into holes of the home, payloads as they are. */
+  async #moveSpilled(region: Region): Promise<'home' | 'stuck' | 'no room'> {
+    const { spillSector } = this.#volume.format.layout;
+    const old = region.current.filter(({ at }) => at >= spillSector);
+    const moves: Move[] = [];
+    const giveAll = (): void => {
+      for (const { at, sectors } of moves) this.#volume.giveBack(region, at, sectors);
+    };
+    for (const extent of old) {
+      if (this.#planMoves(region, extent, moves)) continue;
+      giveAll();
+      return 'no room';
+    }
+    const fresh: Extent[] = [];
+    for (const move of moves) {
+      if (!(await this.#copy(region, move))) {
+        giveAll();
+        return 'stuck';
+      }
+      const { from, first, count, at, sectors } = move;
+      const isRaw = from.codec === CODEC_RAW;
+      const sums = isRaw
+        ? from.sums.slice(first - from.first, first - from.first + count)
+        : from.sums;
+      const bytes = isRaw ? count * BLOCK_BYTES : from.bytes;
+      fresh.push(new Extent(first, count, from.codec, at, sectors, bytes, sums));
+    }
+    const from = moves.map((move) => move.from);
+    this.#volume.replace(region, old, fresh, from);
+    return 'home';
+  }
+
+  /** Places for an extent in the home: raw data may go block by block. False: not all of it fits. */
+  #planMoves(region: Region, from: Extent, moves: Move[]): boolean {
+    const { grain } = this.#volume;
+    const take = (first: number, count: number, sectors: number): boolean => {
+      const at = region.tryTakeLow(sectors, grain);
+      if (at >= 0) moves.push({ from, first, count, at, sectors });
+      return at >= 0;
+    };
+    if (from.codec !== CODEC_RAW) return take(from.first, from.count, from.sectors);
+    for (const { first, count } of runsOf(region, from)) {
+      if (take(first, count, count * BLOCK_SECTORS)) continue;
+      for (let b = first; b < first + count; b++) if (!take(b, 1, BLOCK_SECTORS)) return false;
+    }
+    return true;
+  }
+
+  /** False: what is there is not what was written, or the disk has failed. */
+  async #copy(region: Region, { from, first, count, at, sectors }: Move): Promise<boolean> {
+    const { device, codecs, format } = this.#volume;
+    const bytes = sectors * 512;
+    const vec = new BioVec([this.#data], [bytes], this);
+    const isRaw = from.codec === CODEC_RAW;
+    const source = isRaw ? from.at + (first - from.first) * BLOCK_SECTORS : from.at;
+    if ((await sendBio(Op.Read, device, source, bytes, vec)) !== Status.Ok) return false;
+    const seed = (block: number): number =>
+      placeSeed(format.seed, region.index * REGION_BLOCKS + block);
+    let isRight = true;
+    if (!isRaw) {
+      const length = Math.ceil(from.bytes / 512) * 512;
+      isRight = codecs.checksum(seed(from.first), this.#data, length) === from.sums[0];
+    } else {
+      for (let i = 0; i < count; i++) {
+        const sum = codecs.checksum(seed(first + i), this.#data + i * BLOCK_BYTES, BLOCK_BYTES);
+        if (sum !== from.sums[first - from.first + i]) isRight = false;
+      }
+    }
+    if (!isRight) {
+      this.#volume.badExtent(region, from);
+      return false;
+    }
+    return (await sendBio(Op.Write, device, at, bytes, vec)) === Status.Ok;
+  }
+
+  /** Reads all blocks into the data buffer; false when something is not what was written. */
+  async #read(region: Region): Promise<boolean> {
+    const { arena } = this.#volume;
+    arena.u8.fill(0, this.#data, this.#data + REGION_BYTES);
+    for (const extent of region.current) {
+      const isRaw = extent.codec === CODEC_RAW;
+      const isOk = isRaw
+        ? await this.#readRaw(region, extent)
+        : await this.#readCompressed(region, extent);
+      if (!isOk) return false;
+    }
+    return true;
+  }
+
+  async #readRaw(region: Region, extent: Extent): Promise<boolean> {
+    const { device, codecs, format } = this.#volume;
+    for (let b = extent.first; b < extent.first + extent.count; ) {
+      let end = b;
+      while (end < extent.first + extent.count && region.map[end] === extent) end++;
+      if (end === b) {
+        b++;
+        continue;
+      }
+      const mem = this.#data + b * BLOCK_BYTES;
+      const bytes = (end - b) * BLOCK_BYTES;
+      const vec = new BioVec([mem], [bytes], this);
+      const at = extent.at + (b - extent.first) * BLOCK_SECTORS;
+      if ((await sendBio(Op.Read, device, at, bytes, vec)) !== Status.Ok) return false;
+      for (let i = b; i < end; i++) {
+        const seed = placeSeed(format.seed, region.index * REGION_BLOCKS + i);
+        const sum = codecs.checksum(seed, this.#data + i * BLOCK_BYTES, BLOCK_BYTES);
+        if (sum !== extent.sums[i - extent.first]) {
+          this.#volume.badExtent(region, extent);
+          return false;
+        }
+      }
+      b = end;
+    }
+    return true;
+  }
+
+  async #readCompressed(region: Region, extent: Extent): Promise<boolean> {
+    const { device, codecs, format, arena } = this.#volume;
+    const payload = extent.sectors * 512;
+    const vec = new BioVec([this.#work], [payload], this);
+    if ((await sendBio(Op.Read, device, extent.at, payload, vec)) !== Status.Ok) return false;
+    const dst = this.#work + payload;
+    const room = extent.count * BLOCK_BYTES;
+    const word = (dst + room) >> 2;
+    arena.i32[word + 1] = (extent.sums[0] as number) | 0;
+    const seed = placeSeed(format.seed, region.index * REGION_BLOCKS + extent.first);
+    codecs.decompress(extent.codec, this.#work, extent.bytes, dst, room, seed, null, this, false);
+    if (arena.i32[word] !== room) {
+      this.#volume.badExtent(region, extent);
+      return false;
+    }
+    for (let b = extent.first; b < extent.first + extent.count; b++) {
+      if (region.map[b] !== extent) continue;
+      const from = dst + (b - extent.first) * BLOCK_BYTES;
+      arena.u8.copyWithin(this.#data + b * BLOCK_BYTES, from, from + BLOCK_BYTES);
+    }
+    return true;
+  }
+
+  /** One compressed extent over all blocks if that is smaller; otherwise runs of blocks as they are. */
+  #pack(region: Region): Part[] {
+    const { codecs, format, arena, grain } = this.#volume;
+    const runs = runsOf(region);
+    const blocks = runs.reduce((sum, { count }) => sum + count, 0);
+    if (blocks === 0) return [];
+    const first = (runs[0] as { first: number }).first;
+    const last = runs[runs.length - 1] as { first: number; count: number };
+    const count = last.first + last.count - first;
+    const room = Math.min(count, blocks) * BLOCK_BYTES - grain * 512;
+    const src = this.#data + first * BLOCK_BYTES;
+    if (room > 0 && !codecs.probe.looksRandom(src, count * BLOCK_BYTES)) {
+      const seed = placeSeed(format.seed, region.index * REGION_BLOCKS + first);
+      const mem = this.#work;
+      const lenBytes = count * BLOCK_BYTES;
+      codecs.compress(format.codec, src, lenBytes, mem, room, seed, null, this, false);
+      const word = (mem + room) >> 2;
+      const bytes = arena.i32[word] as number;
+      if (bytes > 0) {
+        const sectors = sectorsFor(format, bytes);
+        const sums = new Uint32Array([arena.i32[word + 1] as number]);
+        arena.u8.fill(0, mem + Math.ceil(bytes / 512) * 512, mem + sectors * 512);
+        return [{ first, count, codec: format.codec, bytes, sectors, mem, sums }];
+      }
+    }
+    return runs.map((run) => {
+      const sums = new Uint32Array(run.count);
+      for (let i = 0; i < run.count; i++) {
+        const block = run.first + i;
+        const seed = placeSeed(format.seed, region.index * REGION_BLOCKS + block);
+        sums[i] = codecs.checksum(seed, this.#data + block * BLOCK_BYTES, BLOCK_BYTES);
+      }
+      return {
+        ...run,
+        codec: CODEC_RAW,
+        bytes: run.count * BLOCK_BYTES,
+        sectors: run.count * BLOCK_SECTORS,
+        mem: this.#data + run.first * BLOCK_BYTES,
+        sums,
+      };
+    });
+  }
+
+  /** Writes the parts to where `take` says and makes them the region's; otherwise nothing has changed. */
+  async #store(
+    region: Region,
+    parts: readonly Part[],
+    take: (sectors: number) => number,
+  ): Promise<'stored' | 'no room' | 'failed'> {
+    const { device } = this.#volume;
+    const places: number[] = [];
+    const giveAll = <T>(why: T): T => {
+      for (const [i, at] of places.entries()) {
+        this.#volume.giveBack(region, at, (parts[i] as Part).sectors);
+      }
+      return why;
+    };
+    for (const { sectors } of parts) {
+      const at = take(sectors);
+      if (at < 0) return giveAll('no room');
+      places.push(at);
+    }
+    const extents: Extent[] = [];
+    for (const [i, { first, count, codec, bytes, sectors, mem, sums }] of parts.entries()) {
+      const at = places[i] as number;
+      const vec = new BioVec([mem], [sectors * 512], this);
+      if ((await sendBio(Op.Write, device, at, sectors * 512, vec)) !== Status.Ok) {
+        return giveAll('failed');
+      }
+      extents.push(new Extent(first, count, codec, at, sectors, bytes, sums));
+    }
+    this.#volume.replace(region, [...region.current], extents, null);
+    return 'stored';
+  }
+}
+
+/** Runs of blocks that have data, or are one extent's. */
+function runsOf({ map }: Region, of?: Extent): { first: number; count: number }[] {
+  const runs: { first: number; count: number }[] = [];
+  for (let b = 0; b < REGION_BLOCKS; b++) {
+    if (map[b] === null || (of !== undefined && map[b] !== of)) continue;
+    const last = runs[runs.length - 1];
+    if (last !== undefined && last.first + last.count === b) last.count++;
+    else runs.push({ first: b, count: 1 });
+  }
+  return runs;
+}

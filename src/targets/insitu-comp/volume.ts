@@ -1,0 +1,387 @@
+// A version 2 volume: what its parts share, and the way of a bio to the part that does it.
+
+import { debugBuild } from '../../base/assert.ts';
+import { DmError } from '../../base/errors.ts';
+import { Status, statusName } from '../../base/status.ts';
+import type { Clock } from '../../base/clock.ts';
+import { type Bio, BioFlag, Op } from '../../bio/bio.ts';
+import { BioSet } from '../../bio/bio-set.ts';
+import type { BlockDevice, Extent as Allocation } from '../../bio/device.ts';
+import { sendBio } from '../../bio/send.ts';
+import { endBio } from '../../bio/submit.ts';
+import { BioVec } from '../../bio/vec.ts';
+import { type EndIoResult, EndIoResult as End, MapResult, submitMapped } from '../../dm/target.ts';
+import type { Arena } from '../../io/arena.ts';
+import type { IoEngine } from '../../io/engine.ts';
+import { ReservedBuffers } from '../../io/reserved-buffers.ts';
+import { Codecs } from './codecs.ts';
+import { Commits } from './commits.ts';
+import type { Extent } from './extent.ts';
+import { Ranges } from './ranges.ts';
+import { Reads } from './reads.ts';
+import { decodeRecord } from './record.format.ts';
+import type { Region } from './region.ts';
+import { RegionCache } from './region-cache.ts';
+import { SpaceMaker } from './space-maker.ts';
+import { Spill } from './spill.ts';
+import {
+  BLOCK_SECTORS,
+  RECORD_BYTES,
+  REGION_SECTORS,
+  type VolumeFormat,
+} from './superblock.format.ts';
+import { Trimmer } from './trimmer.ts';
+import { Writes } from './writes.ts';
+
+/** The largest piece of work: a payload, what it holds, and the words of a job. */
+export const JOB_BYTES_MAX = 256 * 1024;
+/** What a full scan reads at a time. */
+const SCAN_RECORDS = 512;
+const CLONES_MAX = 256;
+
+export interface VolumeOptions {
+  readonly name: string;
+  readonly format: VolumeFormat;
+  readonly device: BlockDevice;
+  readonly engine: IoEngine;
+  readonly clock: Clock;
+  /** Every write is durable when it ends. */
+  readonly isWritethrough: boolean;
+  /** Otherwise: how long a change may be in memory alone. */
+  readonly writebackMs: number;
+  readonly log: (text: string) => void;
+}
+
+export class Volume {
+  readonly name: string;
+  readonly format: VolumeFormat;
+  readonly device: BlockDevice;
+  readonly engine: IoEngine;
+  readonly arena: Arena;
+  readonly clock: Clock;
+  readonly writebackMs: number;
+  readonly isWritethrough: boolean;
+  readonly grain: number;
+  readonly set: BioSet;
+  readonly buffers: ReservedBuffers;
+  readonly spill: Spill;
+  readonly codecs: Codecs;
+  readonly cache: RegionCache;
+  readonly commits: Commits;
+  readonly writes: Writes;
+  readonly reads: Reads;
+  readonly ranges: Ranges;
+  readonly maker: SpaceMaker;
+  readonly trimmer: Trimmer;
+  /** Regions with extents in the spill area, by index. */
+  readonly spilled = new Set<number>();
+  /** Blocks that have data, and the sectors they take. */
+  blocks = 0;
+  sectors = 0;
+  badRegions = 0;
+  badExtents = 0;
+  readonly #log: (text: string) => void;
+
+  private constructor(options: VolumeOptions) {
+    this.name = options.name;
+    this.format = options.format;
+    this.device = options.device;
+    this.engine = options.engine;
+    this.arena = options.engine.arena;
+    this.clock = options.clock;
+    this.isWritethrough = options.isWritethrough;
+    this.writebackMs = options.isWritethrough ? 0 : options.writebackMs;
+    this.#log = options.log;
+    const { layout } = options.format;
+    this.grain = layout.grainSectors;
+    this.set = new BioSet({ name: this.name, reserve: 2, max: CLONES_MAX });
+    this.spill = new Spill(layout.spillSector, layout.spillUnits);
+    this.codecs = new Codecs(options.engine, this.name, options.format);
+    this.buffers = new ReservedBuffers(this.arena, JOB_BYTES_MAX, 'insitu_comp');
+    try {
+      this.maker = new SpaceMaker(this);
+    } catch (error) {
+      this.buffers.close();
+      throw error;
+    }
+    this.cache = new RegionCache(this);
+    this.commits = new Commits(this);
+    this.writes = new Writes(this);
+    this.reads = new Reads(this);
+    this.ranges = new Ranges(this);
+    this.trimmer = new Trimmer(this);
+  }
+
+  /** Reads every record. Throws DmError. */
+  static async open(options: VolumeOptions): Promise<Volume> {
+    const volume = new Volume(options);
+    try {
+      await volume.#scan();
+    } catch (error) {
+      volume.close();
+      throw error;
+    }
+    return volume;
+  }
+
+  /** Nothing is in flight. */
+  close(): void {
+    this.codecs.close();
+    this.maker.close();
+    this.buffers.close();
+  }
+
+  // ---- bios ----
+
+  map(bio: Bio): MapResult {
+    switch (bio.op) {
+      case Op.Flush:
+        return this.commits.flush(bio);
+      case Op.Read:
+      case Op.Write:
+        break;
+      default:
+        this.ranges.push(bio);
+        return MapResult.Submitted;
+    }
+    const index = Math.floor(bio.sector / REGION_SECTORS);
+    const region = this.cache.find(index);
+    if (region !== null) return this.#begin(bio, region);
+    this.cache.wait(index, bio);
+    return MapResult.Submitted;
+  }
+
+  #begin(bio: Bio, region: Region): MapResult {
+    if (bio.op === Op.Read) return this.reads.begin(bio, region);
+    if (!region.isLocked) return this.writes.begin(bio, region);
+    region.waiting.push(bio);
+    return MapResult.Submitted;
+  }
+
+  /** Goes on with a bio that had to wait. */
+  goOn(bio: Bio, region: Region): void {
+    const result = this.#begin(bio, region);
+    if (result === MapResult.Remapped) submitMapped(bio);
+    else if (result === MapResult.Kill) {
+      endBio(bio, bio.status === Status.Ok ? Status.Io : bio.status);
+    }
+  }
+
+  fail(bio: Bio, status: Status): void {
+    endBio(bio, status);
+  }
+
+  /** A bio that went down as it is comes back, as in Target.endIo. */
+  ended(bio: Bio): EndIoResult {
+    if (bio.targetWord === 0) return End.Done;
+    return bio.op === Op.Read ? this.reads.rawEnded(bio) : this.writes.rawEnded(bio);
+  }
+
+  /** A write, or what counts as one, has changed the map. Ends it, when it is durable if that is asked for. */
+  done(bio: Bio): void {
+    if (this.mustBeDurable(bio)) this.commits.endDurable(bio);
+    else endBio(bio, Status.Ok);
+  }
+
+  mustBeDurable(bio: Bio): boolean {
+    return this.isWritethrough || (bio.flags & BioFlag.Fua) !== 0;
+  }
+
+  // ---- the map ----
+
+  /** These blocks are the extent's from now on; the reference that its writer held is the map's. */
+  apply(region: Region, extent: Extent): void {
+    this.#cover(region, extent.first, extent.count, extent);
+    region.current.push(extent);
+    this.blocks += extent.count;
+    this.sectors += extent.sectors;
+    if (extent.at >= this.format.layout.spillSector) this.spilled.add(region.index);
+    this.#changed(region);
+  }
+
+  #changed(region: Region): void {
+    if (debugBuild) region.check();
+    this.commits.changed(region);
+  }
+
+  /**
+   * What `old` extents of the map have is in `fresh` ones now, which nobody but the map has: `from` says of which
+   * old extent each fresh one has the blocks; null: of any.
+   */
+  replace(
+    region: Region,
+    old: readonly Extent[],
+    fresh: readonly Extent[],
+    from: readonly Extent[] | null,
+  ): void {
+    region.current = region.current.filter((extent) => !old.includes(extent));
+    for (const [i, extent] of fresh.entries()) {
+      extent.visible = 0;
+      for (let b = extent.first; b < extent.first + extent.count; b++) {
+        const was = region.map[b] as Extent | null;
+        const isIts = from === null ? was !== null && old.includes(was) : was === from[i];
+        if (!isIts) continue;
+        region.map[b] = extent;
+        extent.visible++;
+      }
+      region.current.push(extent);
+      this.sectors += extent.sectors;
+      if (extent.at >= this.format.layout.spillSector) this.spilled.add(region.index);
+    }
+    for (const extent of old) {
+      this.sectors -= extent.sectors;
+      this.drop(region, extent);
+    }
+    this.#changed(region);
+  }
+
+  /** These blocks are zeroes from now on. */
+  zero(region: Region, first: number, count: number): void {
+    let isNew = region.isBad;
+    for (let b = first; b < first + count; b++) if (region.map[b] !== null) isNew = true;
+    if (!isNew) return;
+    this.#cover(region, first, count, null);
+    this.#changed(region);
+  }
+
+  #cover(region: Region, first: number, count: number, by: Extent | null): void {
+    if (region.isBad) {
+      // All of it is written: what the record said is no matter any more.
+      region.isBad = false;
+      this.badRegions--;
+    }
+    for (let b = first; b < first + count; b++) {
+      const old = region.map[b] as Extent | null;
+      region.map[b] = by;
+      if (old === null) continue;
+      this.blocks--;
+      if (--old.visible > 0) continue;
+      region.current.splice(region.current.indexOf(old), 1);
+      this.sectors -= old.sectors;
+      this.drop(region, old);
+    }
+  }
+
+  /** One thing fewer needs the extent; the last one gives its sectors back. */
+  drop(region: Region, extent: Extent): void {
+    if (--extent.refs > 0) return;
+    this.giveBack(region, extent.at, extent.sectors);
+  }
+
+  giveBack(region: Region, at: number, sectors: number): void {
+    if (at >= this.format.layout.spillSector) this.spill.give(at, sectors);
+    else region.give(at, sectors);
+    this.writes.spaceFreed();
+  }
+
+  committed(regions: readonly Region[], status: Status): void {
+    for (const region of regions) {
+      if (!this.spilled.has(region.index)) continue;
+      const { spillSector } = this.format.layout;
+      const isSpilled = [region.current, region.committed, ...region.unsure].some((list) =>
+        list.some(({ at }) => at >= spillSector),
+      );
+      if (!isSpilled) this.spilled.delete(region.index);
+    }
+    this.trimmer.committed(regions);
+    this.maker.tidy();
+    if (status !== Status.Ok) this.#log(`commit: ${statusName(status)}`);
+  }
+
+  badRecord(region: number, complaint: string): void {
+    this.#log(`record of region ${region}: ${complaint}; its 128 KiB cannot be read`);
+  }
+
+  badExtent(region: Region, extent: Extent): void {
+    this.badExtents++;
+    this.#log(
+      `region ${region.index}, blocks ${extent.first} to ${extent.first + extent.count - 1}: ` +
+        `what is at sector ${extent.at} is not what was written there`,
+    );
+  }
+
+  // ---- slow paths ----
+
+  async extents(sector: number, lenSectors: number, maxExtents: number): Promise<Allocation[]> {
+    const found: { lenSectors: number; isHole: boolean; isZero: boolean }[] = [];
+    let at = sector;
+    const end = sector + lenSectors;
+    while (at < end && found.length <= maxExtents) {
+      const index = Math.floor(at / REGION_SECTORS);
+      const region = await this.cache.hold(index);
+      for (; at < Math.min(end, (index + 1) * REGION_SECTORS); ) {
+        const block = Math.floor((at - index * REGION_SECTORS) / BLOCK_SECTORS);
+        const len = Math.min(end, index * REGION_SECTORS + (block + 1) * BLOCK_SECTORS) - at;
+        const isHole = region.map[block] === null && !region.isBad;
+        const last = found[found.length - 1];
+        if (last !== undefined && last.isHole === isHole) last.lenSectors += len;
+        else found.push({ lenSectors: len, isHole, isZero: isHole });
+        at += len;
+      }
+      region.users--;
+    }
+    return found.slice(0, maxExtents);
+  }
+
+  /** Everything durable, nothing under way, no timer: for a suspend. */
+  async quiesce(): Promise<Status> {
+    this.commits.stopTimer();
+    await this.maker.stop();
+    let status: Status = Status.Ok;
+    if (!this.commits.isClean) status = await this.commits.run();
+    await this.trimmer.finish();
+    return status;
+  }
+
+  goOnAfterSuspend(): void {
+    this.commits.startTimer();
+    this.maker.start();
+  }
+
+  /** Which spill units are whose, and how much there is; and which records are bad. */
+  async #scan(): Promise<void> {
+    const { layout } = this.format;
+    const bytes = SCAN_RECORDS * RECORD_BYTES;
+    const mem = await this.buffers.take(bytes);
+    try {
+      for (let first = 0; first < layout.regions; first += SCAN_RECORDS) {
+        const count = Math.ceil(Math.min(SCAN_RECORDS, layout.regions - first) / 8) * 8;
+        const vec = new BioVec([mem], [count * RECORD_BYTES], this);
+        const at = layout.recordSector + first;
+        const flags = BioFlag.Meta;
+        const status = await sendBio(Op.Read, this.device, at, count * RECORD_BYTES, vec, {
+          flags,
+        });
+        if (status !== Status.Ok) {
+          throw new DmError(status, `records at sector ${at}: ${statusName(status)}`);
+        }
+        for (let i = 0; i < count && first + i < layout.regions; i++) {
+          const from = mem + i * RECORD_BYTES;
+          this.#count(first + i, this.arena.u8.subarray(from, from + RECORD_BYTES));
+        }
+      }
+    } finally {
+      this.buffers.give(mem, bytes);
+    }
+  }
+
+  #count(index: number, record: Uint8Array): void {
+    const decoded = decodeRecord(this.format, index, record);
+    if (typeof decoded === 'string') {
+      this.badRegions++;
+      return;
+    }
+    for (const extent of decoded.extents) {
+      this.sectors += extent.sectors;
+      this.blocks += extent.visible;
+      if (extent.at < this.format.layout.spillSector) continue;
+      if (!this.spill.claim(extent.at, extent.sectors)) {
+        throw new DmError(
+          Status.Io,
+          `region ${index}: its extent at sector ${extent.at} overlaps another one's`,
+        );
+      }
+      this.spilled.add(index);
+    }
+  }
+}

@@ -1,0 +1,110 @@
+// Storms over insitu_comp alone: volumes of a few regions, where space is short all the time, with power cuts; and
+// what becomes of reads when the disk is damaged.
+
+import { Prng } from '../base/prng.ts';
+import { Status } from '../base/status.ts';
+import { SECTOR_BYTES } from '../base/units.ts';
+import { BioDriver } from './bio-driver.ts';
+import { StackSubject } from './conformance/stack-subject.ts';
+import { runSuite } from './conformance/suite.ts';
+import { makeLab } from './sim/lab.ts';
+import { VersionModel } from './version-model.ts';
+
+/** Checks that say something of a target whose errors are shared by all who wait for a commit. */
+const CHECKS = [
+  'data',
+  'extents',
+  'progress',
+  'memory',
+  'flush',
+  'fua',
+  'suspend-flush',
+  'crash',
+  'suspend',
+  'swap',
+];
+const REGION_SECTORS = 256;
+const DAMAGED_SECTORS = 24;
+const CUTS = 20;
+
+/** A disk for so many regions, and the table of a volume that fills it, or nearly. */
+function drawVolume(rng: Prng): { lenSectors: number; table: string; isLarge: boolean } {
+  const regions = rng.between(1, 3);
+  const lenSectors = 256 + regions * REGION_SECTORS + 1024 + 8;
+  const mode = rng.pick(['writethrough', 'writeback 1', 'writeback 30']);
+  const len = regions * REGION_SECTORS - 8 * rng.below(3);
+  return { lenSectors, table: `0 ${len} insitu_comp test:a ${mode}`, isLarge: rng.chance(0.25) };
+}
+
+/** Runs a storm. Throws what was found first, with the seed. */
+export async function runInsituStorm(seed: number): Promise<void> {
+  const rng = new Prng(seed ^ 0xc0);
+  const { lenSectors, table, isLarge } = drawVolume(rng);
+  const limits = isLarge ? { logicalBlockBytes: 4096 } : {};
+  const subject = new StackSubject('insitu_comp', {
+    disks: [{ name: 'test:a', lenSectors, limits }],
+    devices: [{ name: 'top', table }],
+    top: 'top',
+  });
+  const outcomes = await runSuite(subject, { seed, only: CHECKS, shrinkRuns: 0 });
+  const failed = outcomes.find(({ result }) => result === 'failed');
+  if (failed !== undefined) {
+    throw new Error(`insitu storm (seed ${seed}): ${failed.check}: ${failed.failure}`);
+  }
+  // A commit is short: many cuts to be in the middle of some.
+  for (let n = 1; n <= CUTS; n++) {
+    const [cut] = await runSuite(subject, {
+      seed: seed + n * 7919,
+      only: ['crash'],
+      shrinkRuns: 0,
+    });
+    if (cut?.result === 'failed') {
+      throw new Error(`insitu storm (seed ${seed}, cut ${n}): ${cut.check}: ${cut.failure}`);
+    }
+  }
+  await readDamaged(seed);
+}
+
+/** What is read from a damaged disk is right, or EIO. Throws. */
+async function readDamaged(seed: number): Promise<void> {
+  const rng = new Prng(seed ^ 0xda);
+  const lab = makeLab({ seed });
+  const { lenSectors, table } = drawVolume(rng);
+  const disk = lab.disk('a', lenSectors);
+  const { scheduler, dm, arena } = lab;
+  await scheduler.settle(dm.create({ name: 'top', table }));
+  const open = await dm.openDevice('top');
+  const driver = new BioDriver(open.device, arena);
+  const sectors = open.device.lenSectors;
+  const expected = Buffer.alloc(sectors * SECTOR_BYTES);
+  for (let number = 1; number <= 12; number++) {
+    const len = 8 * rng.between(1, 20);
+    const at = 8 * rng.below(Math.floor((sectors - len) / 8) + 1);
+    const data = VersionModel.data(number, at, len);
+    expected.set(data, at * SECTOR_BYTES);
+    const status = await scheduler.settle(driver.write(at * SECTOR_BYTES, data));
+    if (status !== Status.Ok) throw new Error(`insitu damage (seed ${seed}): write: ${status}`);
+  }
+  await scheduler.settle(dm.suspend('top'));
+  // Where there is something: records, payloads.
+  const used = Array.from({ length: lenSectors }, (_, sector) => sector).filter(
+    (sector) => sector >= 8 && disk.bytes[sector * SECTOR_BYTES] !== 0,
+  );
+  for (let n = 0; n < DAMAGED_SECTORS; n++) {
+    const at = rng.pick(used) * SECTOR_BYTES + rng.below(SECTOR_BYTES);
+    disk.bytes[at] = (disk.bytes[at] as number) ^ (1 << rng.below(8));
+  }
+  // A new table reads the records anew.
+  await scheduler.settle(dm.load('top', table));
+  await scheduler.settle(dm.resume('top'));
+  for (let at = 0; at < sectors; at += 8) {
+    const found = await scheduler.settle(driver.tryRead(at * SECTOR_BYTES, 4096));
+    if (typeof found === 'number') continue;
+    const right = expected.subarray(at * SECTOR_BYTES, at * SECTOR_BYTES + 4096);
+    if (Buffer.compare(found, right) !== 0) {
+      throw new Error(`insitu damage (seed ${seed}): sector ${at} is wrong, and no error`);
+    }
+  }
+  await scheduler.settle(Promise.resolve(open.close()));
+  await scheduler.settle(dm.close());
+}
