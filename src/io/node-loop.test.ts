@@ -38,6 +38,9 @@ interface RingThread {
   readonly words: Int32Array;
   readonly scheme: string | undefined;
   readonly exited: Promise<unknown>;
+  /** What the thread ends with, be it before anybody asks. */
+  readonly failed: Promise<Error>;
+  /** Throws what the thread has ended with. */
   next(): Promise<FromRingThread>;
 }
 
@@ -53,8 +56,17 @@ async function start(t: TestContext, loop: Loop, task: string): Promise<RingThre
     waiting.push(message);
     wake();
   });
+  let failure: Error | undefined;
+  const failed = new Promise<Error>((resolve) => {
+    worker.once('error', (error: Error) => {
+      failure = error;
+      wake();
+      resolve(error);
+    });
+  });
   const next = async (): Promise<FromRingThread> => {
     while (waiting.length === 0) {
+      if (failure !== undefined) throw failure;
       await new Promise<void>((resolve) => {
         wake = resolve;
       });
@@ -67,7 +79,7 @@ async function start(t: TestContext, loop: Loop, task: string): Promise<RingThre
     return undefined;
   }
   assert.equal(first.kind, 'started');
-  return { worker, words, scheme: first.scheme, exited, next };
+  return { worker, words, scheme: first.scheme, exited, failed, next };
 }
 
 /** Runs a task to its end and the thread's. */
@@ -122,8 +134,7 @@ for (const loop of LOOPS) {
       it(`ends with the error: ${task}`, async (t) => {
         const thread = await start(t, loop, task);
         if (thread === undefined) return;
-        const [error] = (await once(thread.worker, 'error')) as [Error];
-        assert.equal(error.message, text);
+        assert.equal((await thread.failed).message, text);
         await thread.exited;
       });
     }
