@@ -23,6 +23,8 @@ export interface ExportEntry {
 
 type Revert = () => void;
 
+const MAPPER = '/dev/mapper/';
+
 export class Book {
   readonly #devices = new Map<string, DeviceEntry>();
   readonly #exports = new Map<string, ExportEntry>();
@@ -163,9 +165,14 @@ export function wordsOf(table: SavedTable | undefined): string[] {
   return (table?.text ?? '').split('\n').flatMap((line) => splitArgs(line).slice(3));
 }
 
+/** The mapped device that a word of a table names, if it names one. */
+export function deviceOfWord(word: string): string {
+  return word.startsWith(MAPPER) ? word.slice(MAPPER.length) : word;
+}
+
 function names(table: SavedTable | undefined, device: string): boolean {
   if (table?.text.includes(lastPart(device)) !== true) return false;
-  return wordsOf(table).some((word) => word === device || word === `/dev/mapper/${device}`);
+  return wordsOf(table).some((word) => deviceOfWord(word) === device);
 }
 
 /** A part of a name that stands in a table as it is: escapes come before blanks and backslashes. */
@@ -183,9 +190,7 @@ function withWord(entry: DeviceEntry, from: string, to: string): DeviceEntry {
     ...table,
     text: parseTable(table.text)
       .map(({ startSector, lenSectors, type, args }) => {
-        const words = args.map((word) =>
-          word === from || word === `/dev/mapper/${from}` ? to : word,
-        );
+        const words = args.map((word) => (deviceOfWord(word) === from ? to : word));
         return `${startSector} ${lenSectors} ${type} ${joinArgs(words)}`;
       })
       .join('\n'),

@@ -12,6 +12,7 @@ import { Status } from '../base/status.ts';
 import type { DeviceInfo } from '../dm/control.ts';
 import type { ExportStatus } from '../exports/control.ts';
 import type { Book, DeviceEntry, ExportEntry } from './book.ts';
+import { errorWithMissing } from './missing-reason.ts';
 import { observeDevice, tableText } from './observe.ts';
 import type { Plane, VerbResult } from './plane.ts';
 import type { StateStore } from './state-store.ts';
@@ -67,7 +68,8 @@ export class Changes implements Verbs {
     const minor = options.minor ?? (await this.#freeMinor());
     this.#takenMinors.add(minor);
     try {
-      const info = await this.#plane.call('create', [{ ...options, minor }], signal);
+      const made = this.#plane.call('create', [{ ...options, minor }], signal);
+      const info = await this.#explained(options.table ?? '', made);
       await this.#keep(
         async () => await this.#observed(name, { isVolatile }),
         async () =>
@@ -85,7 +87,8 @@ export class Changes implements Verbs {
     const before = await tableText(this.#plane, name, { inactive: true, showKeys: true });
     const isReadOnly = options?.isReadOnly ?? entry?.saved.isReadOnly ?? false;
     const wasReadOnly = entry?.saved.inactive?.isReadOnly ?? false;
-    await this.#plane.call('load', [name, table, { isReadOnly }], signal);
+    const loaded = this.#plane.call('load', [name, table, { isReadOnly }], signal);
+    await this.#explained(table, loaded);
     await this.#keep(
       async () => await this.#observed(name, { isInactiveReadOnly: isReadOnly }),
       async () => {
@@ -134,8 +137,8 @@ export class Changes implements Verbs {
       return;
     }
     if (entry !== undefined && waiting !== undefined) {
-      const text = `device ${name}: Device or resource busy (export '${waiting.saved.name}' waits for it)`;
-      throw new DmError(Status.Busy, text);
+      if (options?.force !== true) throw awaited(name, waiting);
+      await this.#dropWaiting(name);
     }
     if (entry?.missing !== undefined) {
       await this.#save(this.#book.dropDevice(name));
@@ -317,7 +320,27 @@ export class Changes implements Verbs {
     }
   }
 
+  /** Exports that nobody can use, because their device is missing. */
+  async #dropWaiting(device: string): Promise<void> {
+    const reverts = this.#book
+      .exportsOf(device)
+      .filter(({ missing }) => missing !== undefined)
+      .map(({ saved }) => this.#book.dropExport(saved.name));
+    await this.#save(() => {
+      for (const revert of reverts.toReversed()) revert();
+    });
+  }
+
   // ---- looking ----
+
+  /** What is refused because a device is missing says so. */
+  async #explained<T>(table: string, work: Promise<T>): Promise<T> {
+    try {
+      return await work;
+    } catch (error) {
+      throw errorWithMissing(this.#book, table, error);
+    }
+  }
 
   /** The entry of a device that is there; undefined when the book has none. Throws DmError. */
   #present(name: string): DeviceEntry | undefined {
@@ -386,6 +409,12 @@ function isRefused(
   options: { readonly force?: boolean } | undefined,
 ): boolean {
   return status.connections > 0 && options?.force !== true;
+}
+
+function awaited(name: string, { saved }: ExportEntry): DmError {
+  const way = 'remove that first, or this with --force, which takes it along';
+  const text = `device ${name}: Device or resource busy (export '${saved.name}' waits for it: ${way})`;
+  return new DmError(Status.Busy, text);
 }
 
 function withoutInactive({ saved, isVolatile }: DeviceEntry): DeviceEntry {

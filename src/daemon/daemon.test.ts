@@ -152,7 +152,7 @@ test('a missing device keeps its minor and UUID, and shows its table', async () 
       d.run('create', [{ name: 'x', uuid: 'U' }]),
       /device top, which is missing/,
     );
-    await assert.rejects(d.run('remove', ['top', undefined]), /busy \(export 'e' waits for it\)/);
+    await assert.rejects(d.run('remove', ['top', undefined]), /busy \(export 'e' waits for it: /);
     await d.run('create', [{ name: 'low', table: '0 8 zero' }]);
     assert.deepEqual(d.missing(), []);
     assert.equal((await d.run('info', ['top'])).minor, 7);
@@ -225,4 +225,63 @@ test('a suspend that failed is not what was wished: after a restart the device i
       assert.equal((await d.run('info', ['e'])).state, isWished ? 'SUSPENDED' : 'ACTIVE');
     });
   }
+});
+
+test('what is refused for a device that is missing says so, and why', async () => {
+  const files = new FaultyFiles();
+  await withDaemon(files, async (d) => {
+    await d.run('create', [{ name: 'm+', table: '0 2048 linear memory:m?size=1M 0' }]);
+    await d.run('create', [{ name: 'low', table: '0 8 zero', isVolatile: true }]);
+    await d.run('create', [{ name: 'mid.1', table: '0 8 linear low 0' }]);
+    await d.run('create', [{ name: 'top', table: '0 8 linear /dev/mapper/mid.1 0' }]);
+    await d.run('create', [{ name: 'tip', table: '0 8 linear top 0' }]);
+  });
+  await withDaemon(files, async (d) => {
+    const reason = async (name: string): Promise<string> =>
+      (await d.run('info', [name])).reason ?? '';
+    for (let i = 0; i < 2; i++) {
+      assert.match(
+        await reason('mid.1'),
+        /device low: no such mapped device; .*luks open IMAGE low/,
+      );
+      assert.match(await reason('top'), /device mid\.1 is missing: .*device low: no such/);
+      assert.match(
+        await reason('tip'),
+        /device top is missing, as mid\.1 below it is: .*device low: no/,
+      );
+      assert.doesNotMatch(await reason('tip'), /named by a path: \.\/(top|mid)/);
+      await d.run('retry', [undefined]);
+    }
+    const over = { name: 'x', table: '0 8 linear top 0' };
+    await assert.rejects(d.run('create', [over]), /device top is missing, as mid\.1 below/);
+    await assert.rejects(d.run('load', ['m+', over.table, undefined]), /device top is missing/);
+    const none = { name: 'x', table: '0 8 linear nope 0' };
+    await assert.rejects(d.run('create', [none]), /device nope: no such mapped device; .*\.\/nope/);
+  });
+});
+
+test('a missing device goes with --force, with the exports that wait for it', async () => {
+  const files = new FaultyFiles();
+  const key = '5'.repeat(64);
+  const table = `0 64 crypt aes-cbc-essiv:sha256 ${key} 0 memory:k?size=1M 0`;
+  await withDaemon(files, async (d) => {
+    await d.run('create', [{ name: 'c', table }]);
+    await d.run('createExport', [{ name: 'e', device: 'c' }]);
+    await d.run('createExport', [{ name: 'f', device: 'c' }]);
+  });
+  await withDaemon(files, async (d) => {
+    assert.match((await d.run('info', ['c'])).reason ?? '', /remove it \(--force takes exports/);
+    await assert.rejects(
+      d.run('remove', ['c', undefined]),
+      /export 'e' .*with --force, which takes/,
+    );
+    files.isFull = true;
+    await assert.rejects(d.run('remove', ['c', { force: true }]), /No space left/);
+    files.isFull = false;
+    assert.equal((await d.run('listExports', [])).length, 2, 'or nothing goes');
+    await d.run('remove', ['c', { force: true }]);
+    assert.deepEqual(d.missing(), []);
+    assert.doesNotMatch(saved(files), /"c"|"e"|"f"/);
+    await d.run('create', [{ name: 'c', table }]);
+  });
 });

@@ -7,9 +7,9 @@
 import type { Clock, Timer } from '../base/clock.ts';
 import { DmError, errorText } from '../base/errors.ts';
 import { Status, statusOfError } from '../base/status.ts';
-import { NO_SUCH_MAPPED } from '../dm/references.ts';
 import type { Missing } from './answers.ts';
-import { type Book, type DeviceEntry, isIncomplete, wordsOf } from './book.ts';
+import { type Book, type DeviceEntry, deviceOfWord, isIncomplete, wordsOf } from './book.ts';
+import { opensWith, withMissing } from './missing-reason.ts';
 import type { Plane } from './plane.ts';
 import type { SavedDevice, SavedTable } from './state-file.ts';
 import { deviceTurn, exportTurn, type Turns } from './turns.ts';
@@ -64,7 +64,7 @@ export class Restorer {
     // And whatever has not been reached, for its reason.
     const tried = new Set(lowest.map(({ saved }) => saved.name));
     const rest = book.devices().filter((entry) => isIncomplete(entry));
-    await this.#tryAll(
+    await this.#tryFromBelow(
       rest.filter(({ saved }) =>
         name === undefined ? !tried.has(saved.name) : saved.name === name,
       ),
@@ -82,6 +82,17 @@ export class Restorer {
       if (missing !== undefined) await this.#tryExport(saved.name);
     }
     await this.#tryAll(book.usersOf(device).filter((entry) => isIncomplete(entry)));
+  }
+
+  /** A device is not tried while one that it names is being made. */
+  async #tryFromBelow(entries: readonly DeviceEntry[]): Promise<void> {
+    for (let left = entries; left.length > 0; ) {
+      const names = new Set(left.map(({ saved }) => saved.name));
+      const lowest = left.filter((entry) => !usesAny(entry, names));
+      const some = lowest.length === 0 ? left : lowest;
+      await this.#tryAll(some);
+      left = left.filter((entry) => !some.includes(entry));
+    }
   }
 
   /** A file that is first opened read-only could not be written to by another table. */
@@ -212,17 +223,9 @@ export class Restorer {
     return Status.Ok;
   }
 
-  /**
-   * Why a table was refused. Opened volumes are not in the state, so a device that is not in
-   * the book may have been one.
-   */
+  /** Why a table was refused. */
   #reasonOf({ name }: SavedDevice, table: SavedTable | undefined, error: unknown): string {
-    const reason = reasonOf(name, error);
-    const unknown = wordsOf(table).find((word) =>
-      reason.includes(`device ${word}: ${NO_SUCH_MAPPED}`),
-    );
-    if (unknown === undefined || this.#options.book.device(unknown) !== undefined) return reason;
-    return `${reason}; ${opensWith(unknown)}`;
+    return withMissing(this.#options.book, table, reasonOf(name, error));
   }
 
   /** What came of a try. A rename may have changed the tables in the book meanwhile. */
@@ -288,20 +291,17 @@ export class Restorer {
   }
 }
 
-/** Volumes that hold keys are not in the state: what the book does not know may have been one. */
-function opensWith(device: string): string {
-  return `an encrypted volume comes back with: lamina luks open IMAGE ${device}`;
-}
-
 function usesAny({ saved }: DeviceEntry, names: ReadonlySet<string>): boolean {
-  return [...wordsOf(saved.live), ...wordsOf(saved.inactive)].some((word) => names.has(word));
+  const words = [...wordsOf(saved.live), ...wordsOf(saved.inactive)];
+  return words.some((word) => names.has(deviceOfWord(word)));
 }
 
 function refuseWithoutKey(table: SavedTable | undefined): void {
   if (table?.isWithoutKey !== true) return;
   throw new DmError(
     Status.NoEntry,
-    'a key stood in its table, and keys are not saved: remove it, and create it with the key again',
+    'a key stood in its table, and keys are not saved: remove it (--force takes exports that wait for it along), ' +
+      'and create it with the key again',
   );
 }
 
