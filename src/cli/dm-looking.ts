@@ -139,7 +139,7 @@ function infoText(d: ListedDevice): string {
     .join(' & ');
   return [
     `Name:              ${shownName(d.name)}`,
-    `State:             ${d.state}${d.isReadOnly ? ' (READ-ONLY)' : ''}`,
+    `State:             ${d.state}${d.isReadOnly ? ' (READ-ONLY)' : ''}${d.isDeferredRemove ? ' (DEFERRED REMOVE)' : ''}`,
     ...(d.failure === '' ? [] : [`Failure:           ${printable(d.failure)}`]),
     ...(d.warning === '' ? [] : [`Warning:           ${printable(d.warning)}`]),
     `Tables present:    ${tables === '' ? 'None' : tables}`,
@@ -202,10 +202,13 @@ async function list(isTree: boolean, target: string | undefined, isJson: boolean
   else for (const d of devices) print(`${shownName(d.name)}\t(${MAJOR}:${d.minor})${notes(d)}`);
 }
 
+/** What is not as it would be by itself. */
 function notes(d: ListedDevice): string {
-  if (d.reason === undefined && d.warning !== '') return `\tWarning: ${printable(d.warning)}`;
-  if (d.reason === undefined) return '';
-  return `\t${d.state === 'MISSING' ? 'MISSING: ' : ''}${printable(d.reason)}`;
+  const pending = d.isDeferredRemove ? '\tDEFERRED REMOVE' : '';
+  if (d.reason !== undefined) {
+    return `${pending}\t${d.state === 'MISSING' ? 'MISSING: ' : ''}${printable(d.reason)}`;
+  }
+  return d.warning === '' ? pending : `${pending}\tWarning: ${printable(d.warning)}`;
 }
 
 async function printTree(devices: readonly ListedDevice[]): Promise<void> {

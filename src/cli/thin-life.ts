@@ -105,10 +105,9 @@ async function deleteVolume(name: string, idText: string | undefined, o: JsonFla
 
 /** A pool that is missing, or fails, can still say which of its volumes are active. */
 async function listed(pool: string): Promise<Listed[]> {
-  const active = await volumesOf(pool);
-  const isThere = (await call('list')).some((d) => d.name === pool && d.state !== 'MISSING');
-  if (!isThere) return active;
   const { params } = await oneLine('table', pool, 'thin-pool');
+  const active = await volumesOf(pool);
+  if ((await call('info', pool)).state === 'MISSING') return active;
   const blockBytes = Number(splitArgs(params)[2]) * SECTOR_BYTES;
   const names = new Set(active.map(({ id }) => id));
   const others = (await devicesOf(pool))

@@ -100,6 +100,10 @@ async function removeUnused(part: string, uuid: string): Promise<void> {
 }
 
 export async function closeVerity(name: string, flags: JsonFlag): Promise<void> {
+  const [line, ...more] = await call('table', name);
+  if (line?.type !== 'verity' || more.length > 0) {
+    throw invalid(`device ${name}: is no verity: its table is '${line?.type ?? 'empty'}'`);
+  }
   const parts = await partsOf(name);
   await call('remove', name);
   for (const part of parts) await call('remove', part);

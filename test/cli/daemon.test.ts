@@ -134,6 +134,22 @@ test('a daemon that does not answer is waited for, with a word about it', async 
   }
 });
 
+test('a removal that waits for the last user is seen', async () => {
+  const d = desk({ isWarm: true });
+  try {
+    await d.start();
+    d.ok(['create', 'v', '--table', '0 8 zero']);
+    d.ok(['create', 'top', '--table', '0 8 linear v 0']);
+    d.ok(['remove', 'v', '--deferred']);
+    assert.match(d.ok(['info', 'v']), /^State: +ACTIVE \(DEFERRED REMOVE\)$/m);
+    assert.match(d.ok(['ls']), /^v\t\(253:0\)\tDEFERRED REMOVE\ntop\t\(253:1\)\n$/);
+    d.ok(['remove', 'top']);
+    assert.equal(d.ok(['ls']), 'No devices found\n');
+  } finally {
+    await d.end();
+  }
+});
+
 test('several exports end in one call', async () => {
   const d = desk();
   try {

@@ -254,6 +254,9 @@ test('volumes come and go by their ids; deleted ones leave the data file', async
       /has no volume with id 5/,
     );
     assert.match(d.refused(['thin', 'delete', 'p', '2']), /is active, as snap/);
+    assert.equal(d.refused(['thin', 'list', 'nope']), 'lamina: Device nope not found\n');
+    assert.match(d.refused(['thin', 'list', 'snap']), /snap: is no thin-pool/);
+    assert.match(d.refused(['verity', 'close', 'snap']), /snap: is no verity: its table is 'thin'/);
     d.ok(['thin', 'activate', 'p', '1', 'again', '--size', '32M']);
     assert.match(d.refused(['thin', 'activate', 'p', '1', 'x', '--size', '1M']), /as again/);
     assert.match(
