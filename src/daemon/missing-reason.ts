@@ -42,9 +42,12 @@ function lackedBy(table: SavedTable | undefined, text: string): string | undefin
 }
 
 function lackOf(word: string): RegExp {
-  const escaped = (text: string): string => text.replaceAll(/[\\^$.*+?()[\]{}|]/g, '\\$&');
-  const hint = escaped(`; a file is named by a path: ./${word}`);
-  return new RegExp(`device ${escaped(word)}: ${NO_SUCH_MAPPED}(?:${hint})?`);
+  const hint = literally(`; a file is named by a path: ./${word}`);
+  return new RegExp(`device ${literally(word)}: ${NO_SUCH_MAPPED}(?:${hint})?`);
+}
+
+function literally(text: string): string {
+  return text.replaceAll(/[\\^$.*+?()[\]{}|]/g, '\\$&');
 }
 
 /** The reason at the bottom: what stands on a missing device is missing for that alone. */
