@@ -12,7 +12,7 @@ import {
   makeHandler,
 } from '../../codec/codec-jobs.ts';
 import { Probe } from '../../codec/probe.ts';
-import { type CodecName, isCodecName } from '../../codec/codec.ts';
+import { type CodecName } from '../../codec/codec.ts';
 import { CODEC_IDS, type VolumeFormat } from './superblock.format.ts';
 
 const JOBS_MODULE = new URL(
@@ -30,11 +30,14 @@ export class Codecs {
   /** Index of a codec's number in the recipe. */
   readonly #index = new Map<number, number>();
 
-  /** Throws DmError when the volume's codec cannot be had. */
-  constructor(engine: IoEngine, name: string, format: VolumeFormat) {
+  /**
+   * `used` are the numbers of codecs that extents on the disk have. Throws DmError when one of them,
+   * or the one for what is written, cannot be had.
+   */
+  constructor(engine: IoEngine, name: string, format: VolumeFormat, used: ReadonlySet<number>) {
     const { memory } = engine.arena;
     const recipe: CodecRecipe = Object.entries(CODEC_IDS)
-      .filter(([word]) => isCodecName(word))
+      .filter(([, id]) => id === format.codec || used.has(id))
       .map(([word, id], index) => {
         this.#index.set(id, index);
         const level = id === format.codec && format.level > 0 ? { level: format.level } : {};

@@ -26,6 +26,7 @@ import { SpaceMaker } from './space-maker.ts';
 import { Spill } from './spill.ts';
 import {
   BLOCK_SECTORS,
+  CODEC_RAW,
   RECORD_BYTES,
   REGION_SECTORS,
   type VolumeFormat,
@@ -65,7 +66,6 @@ export class Volume {
   readonly set: BioSet;
   readonly buffers: ReservedBuffers;
   readonly spill: Spill;
-  readonly codecs: Codecs;
   readonly cache: RegionCache;
   readonly commits: Commits;
   readonly writes: Writes;
@@ -81,6 +81,8 @@ export class Volume {
   badRegions = 0;
   badExtents = 0;
   readonly #log: (text: string) => void;
+  /** Null until the records have told which codecs are needed. */
+  #codecs: Codecs | null = null;
 
   private constructor(options: VolumeOptions) {
     this.name = options.name;
@@ -96,7 +98,6 @@ export class Volume {
     this.grain = layout.grainSectors;
     this.set = new BioSet({ name: this.name, reserve: 2, max: CLONES_MAX });
     this.spill = new Spill(layout.spillSector, layout.spillUnits);
-    this.codecs = new Codecs(options.engine, this.name, options.format);
     this.buffers = new ReservedBuffers(this.arena, JOB_BYTES_MAX, 'insitu_comp');
     try {
       this.maker = new SpaceMaker(this);
@@ -116,7 +117,8 @@ export class Volume {
   static async open(options: VolumeOptions): Promise<Volume> {
     const volume = new Volume(options);
     try {
-      await volume.#scan();
+      const used = await volume.#scan();
+      volume.#codecs = new Codecs(options.engine, volume.name, volume.format, used);
     } catch (error) {
       volume.close();
       throw error;
@@ -126,9 +128,13 @@ export class Volume {
 
   /** Nothing is in flight. */
   close(): void {
-    this.codecs.close();
+    this.#codecs?.close();
     this.maker.close();
     this.buffers.close();
+  }
+
+  get codecs(): Codecs {
+    return this.#codecs as Codecs;
   }
 
   // ---- bios ----
@@ -338,9 +344,10 @@ export class Volume {
     this.maker.start();
   }
 
-  /** Which spill units are whose, and how much there is; and which records are bad. */
-  async #scan(): Promise<void> {
+  /** Which spill units are whose, how much there is, which records are bad. The numbers of codecs. */
+  async #scan(): Promise<Set<number>> {
     const { layout } = this.format;
+    const used = new Set<number>();
     const bytes = SCAN_RECORDS * RECORD_BYTES;
     const mem = await this.buffers.take(bytes);
     try {
@@ -357,15 +364,16 @@ export class Volume {
         }
         for (let i = 0; i < count && first + i < layout.regions; i++) {
           const from = mem + i * RECORD_BYTES;
-          this.#count(first + i, this.arena.u8.subarray(from, from + RECORD_BYTES));
+          this.#count(first + i, this.arena.u8.subarray(from, from + RECORD_BYTES), used);
         }
       }
     } finally {
       this.buffers.give(mem, bytes);
     }
+    return used;
   }
 
-  #count(index: number, record: Uint8Array): void {
+  #count(index: number, record: Uint8Array, used: Set<number>): void {
     const decoded = decodeRecord(this.format, index, record);
     if (typeof decoded === 'string') {
       this.badRegions++;
@@ -374,6 +382,7 @@ export class Volume {
     for (const extent of decoded.extents) {
       this.sectors += extent.sectors;
       this.blocks += extent.visible;
+      if (extent.codec !== CODEC_RAW) used.add(extent.codec);
       if (extent.at < this.format.layout.spillSector) continue;
       if (!this.spill.claim(extent.at, extent.sectors)) {
         throw new DmError(
