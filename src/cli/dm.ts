@@ -11,6 +11,7 @@ import { EXIT_FAILED, WrongCall } from './errors.ts';
 import { notNegative, numberArgument, repeated } from './option-values.ts';
 import { printJson, printLine as print, shownName } from './output.ts';
 import { readText } from './read-text.ts';
+import { resumeDevice } from './resume-device.ts';
 import { withAbsolutePaths } from './table-paths.ts';
 
 interface Json {
@@ -28,7 +29,7 @@ async function fromHere(table: string): Promise<string> {
 /** A table from --table lines, a file, or standard input. */
 function readTable(lines: readonly string[], file: string | undefined): string {
   if (lines.length > 0) return lines.join('\n');
-  return readText(file ?? '-');
+  return readText(file ?? '-', 'the table');
 }
 
 export function addDeviceCommands(program: Command): void {
@@ -145,7 +146,7 @@ function addStates(program: Command): void {
     .description(VERBS.resume.help)
     .option('--json', 'print the state then')
     .action(async (name: string, o: Json) => {
-      await call('resume', name);
+      await resumeDevice(name);
       await tellState(name, o);
     });
 }

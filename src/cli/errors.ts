@@ -58,12 +58,18 @@ export function reportError(error: unknown): void {
  * False: the call was without --json, and nothing was printed.
  */
 export function reportAsJson(error: unknown): boolean {
-  const end = process.argv.indexOf('--');
-  const words = end === -1 ? process.argv : process.argv.slice(0, end);
-  if (!words.includes('--json')) return false;
-  const [message = ''] = errorLines(error);
+  if (!wantsJson()) return false;
+  // What commander refuses begins with a word that says no more than the field.
+  const message = (errorLines(error)[0] ?? '').replace(/^error: /, '');
   printLine(JSON.stringify({ error: { status: statusName(statusOf(error)), message } }));
   return true;
+}
+
+/** The caller is a program that reads JSON, whatever becomes of the call. */
+export function wantsJson(): boolean {
+  const end = process.argv.indexOf('--');
+  const words = end === -1 ? process.argv : process.argv.slice(0, end);
+  return words.includes('--json');
 }
 
 function statusOf(error: unknown): Status {

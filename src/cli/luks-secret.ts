@@ -192,10 +192,13 @@ function fromLine(): Buffer {
 const CTRL_C = 0x03;
 const CTRL_D = 0x04;
 const CTRL_U = 0x15;
+const CTRL_Z = 0x1a;
+/** After a stop that does not happen, because nobody could end it, typing goes on. */
+const NOT_STOPPED_MS = 200;
 const BACKSPACES: ReadonlySet<number> = new Set([0x08, 0x7f]);
 const ENDS: ReadonlySet<number> = new Set([0x0a, 0x0d, CTRL_D]);
 
-/** Without showing it. Control-C ends the program. */
+/** Without showing it. Control-C ends the program, Control-Z stops it; then the question comes again. */
 async function typedLine(prompt: string): Promise<Buffer> {
   const { stdin } = process;
   tell(prompt);
@@ -209,7 +212,11 @@ async function typedLine(prompt: string): Promise<Buffer> {
           if (byte === CTRL_C) reject(new DmError(125, 'given up'));
           else if (ENDS.has(byte)) resolve();
           else if (byte === CTRL_U) length = 0;
-          else if (BACKSPACES.has(byte)) length = withoutLast(typed, length);
+          else if (byte === CTRL_Z) {
+            typed.fill(0);
+            length = 0;
+            stopUntilContinued(() => tell(prompt));
+          } else if (BACKSPACES.has(byte)) length = withoutLast(typed, length);
           else if (length < TYPED_BYTES_MAX) typed[length++] = byte;
           else reject(invalid(`a passphrase has at most ${TYPED_BYTES_MAX} bytes`));
           if (byte === CTRL_C || ENDS.has(byte)) stdin.off('data', take);
@@ -230,6 +237,25 @@ async function typedLine(prompt: string): Promise<Buffer> {
     stdin.pause();
     tell('\n');
   }
+}
+
+/** Stops the program as the terminal would have done, which shows what is typed meanwhile. */
+function stopUntilContinued(again: () => void): void {
+  const { stdin } = process;
+  const goOn = (): void => {
+    clearTimeout(timer);
+    process.off('SIGCONT', goOn);
+    // The question may be over.
+    if (stdin.listenerCount('data') === 0) return;
+    stdin.setRawMode(true);
+    again();
+  };
+  tell('\n');
+  stdin.setRawMode(false);
+  process.on('SIGCONT', goOn);
+  const timer = setTimeout(goOn, NOT_STOPPED_MS);
+  // Everybody in the foreground: a pipe has several.
+  process.kill(0, 'SIGTSTP');
 }
 
 /** A character of several bytes goes as a whole. */

@@ -128,7 +128,7 @@ function addImport(token: Command): void {
     .option('--token-replace', 'even if there is a token');
   withKeySlot(import_, 'also for this key slot').action(
     async (image: string, flags: TokenFlags) => {
-      const text = readText(flags.jsonFile ?? '-');
+      const text = readText(flags.jsonFile ?? '-', 'the token');
       await withTokens(image, flags, { isReadOnly: false }, async (volume) => {
         const id = await importToken(volume, text, {
           id: flags.tokenId,

@@ -3,6 +3,8 @@
 
 import { readFileSync } from 'node:fs';
 import { Command } from 'commander';
+import { wantsJson } from './errors.ts';
+import { optionDescription } from './help-words.ts';
 import { print, tell } from './output.ts';
 
 const ABOUT = `The device mapper in userspace: stacks of virtual block devices from dm table lines, served over NBD,
@@ -78,9 +80,11 @@ async function programOf(files: readonly CommandFile[]): Promise<Command> {
   program.exitOverride().showSuggestionAfterError().showHelpAfterError('(--help tells more)');
   program.configureOutput({
     writeOut: print,
-    writeErr: tell,
+    // A program that asks for JSON gets the error as that, and nothing else.
+    writeErr: (text) => (wantsJson() ? undefined : tell(text)),
     outputError: (text, write) => write(text.replace(/^error: /, 'lamina: ')),
   });
+  program.configureHelp({ optionDescription });
   for (const file of files) (await file.load())(program);
   return program;
 }

@@ -2,6 +2,7 @@
 
 import { CommanderError, InvalidArgumentError } from 'commander';
 import { EXIT_USAGE, exitStatusOf, reportAsJson, reportError } from './errors.ts';
+import { refuseUnknownHelp } from './help-words.ts';
 import { EXIT_PIPE, OutputGone } from './output.ts';
 import { programFor } from './program.ts';
 
@@ -14,7 +15,9 @@ export async function runCall(): Promise<void> {
     return;
   }
   try {
-    const program = await programFor(process.argv.slice(2));
+    const words = process.argv.slice(2);
+    const program = await programFor(words);
+    refuseUnknownHelp(program, words);
     await program.parseAsync();
   } catch (error) {
     if (error instanceof CommanderError && !(error instanceof InvalidArgumentError)) {

@@ -10,6 +10,7 @@ import { printLine as printTableLine } from '../dm/table-text.ts';
 import { call } from './daemon-call.ts';
 import { print, printLine } from './output.ts';
 import { planDown, planUp, type Present, type Step, type Wanted } from './stack-plan.ts';
+import { resumeDevice } from './resume-device.ts';
 import { withAbsolutePaths } from './table-paths.ts';
 
 interface Flags {
@@ -120,7 +121,7 @@ async function doStep({ does, name, device, export: wanted }: Step): Promise<voi
   } else if (does === 'set uuid') await call('setUuid', name, device.uuid);
   else {
     await call('load', name, device.table, { isReadOnly: device.isReadOnly });
-    await call('resume', name);
+    await resumeDevice(name);
   }
 }
 

@@ -248,3 +248,26 @@ test('a file that is deleted under a device is told, by the daemon and by serve 
   assert.equal(await server.stop(), 0);
   assert.match(server.stderr(), /cut\.img: the file has become shorter: it has 4096 bytes/);
 });
+
+test('a resume that takes sectors from who uses the device says so', async (t) => {
+  const d = desk();
+  t.after(async () => await d.end());
+  await d.start();
+  d.ok(['create', 'disk', '--table', '0 2048 zero']);
+  const resumed = async (sectors: number): Promise<string> => {
+    d.ok(['load', 'disk', '--table', `0 ${sectors} zero`]);
+    const child = d.begin(['resume', 'disk']);
+    let said = '';
+    child.stderr.on('data', (chunk: Buffer) => (said += chunk.toString()));
+    assert.deepEqual(await once(child, 'close'), [0, null], said);
+    return said;
+  };
+  assert.equal(await resumed(1024), '', 'nobody uses it');
+  d.ok(['export', 'add', 'disk']);
+  assert.equal(await resumed(1024), '');
+  assert.equal(await resumed(2048), '');
+  assert.match(
+    await resumed(512),
+    /^lamina: warning: device disk is shorter now, 512 sectors instead of 2048, and has one user/,
+  );
+});

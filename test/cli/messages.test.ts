@@ -60,6 +60,8 @@ const BAD: readonly Bad[] = [
   ['serve --nosuch', 2, /unknown option '--nosuch'/],
   ['serve disk extra', 2, /too many arguments/],
   ['pool nosuch', 2, /unknown command 'nosuch'/],
+  ['help nosuch', 2, /unknown command 'nosuch'/],
+  ['pool help nosuch', 2, /unknown command 'nosuch'/],
   ['luks kill-slot disk x', 2, /'x' is invalid for argument 'slot'/],
   ['completion tcsh', 2, /Allowed choices are bash, zsh, fish/],
   ['rename x', 2, /missing required argument 'new'/],
@@ -189,6 +191,22 @@ test('what is called wrongly or cannot be used is told in a line', {
     }),
   );
   await Promise.all(all);
+});
+
+test('a wrong call with --json is told as JSON, and nothing else is said', async () => {
+  for (const call of [
+    'srve --json',
+    'ls --nosuch --json',
+    'help nosuch --json',
+    'rename x --json',
+  ]) {
+    const { status, stdout, stderr } = await run(call);
+    assert.equal(status, 2, call);
+    assert.equal(stderr, '', call);
+    const { error } = JSON.parse(stdout) as { error: { status: string; message: string } };
+    assert.equal(error.status, 'EINVAL');
+    assert.match(error.message, /^(?:unknown|missing)/);
+  }
 });
 
 test('output that cannot be written is an error; a reader that goes away is not', async () => {

@@ -130,3 +130,10 @@ for (const page of MAN) {
     assert.deepEqual([...described].sort(), [...real].sort());
   });
 }
+
+test('defaults in --help are written as one would type them, and none says nothing', () => {
+  for (const { name, help } of knownCommands().values()) {
+    assert.doesNotMatch(help, /default:\s+(?:\[\]|""|\d{5,})/, name);
+  }
+  assert.match(knownCommands().get('lamina serve')?.help ?? '', /--buffer.*\(default: 128M\)/);
+});
