@@ -2,9 +2,10 @@
 
 import { EventEmitter, once } from 'node:events';
 import { dirname } from 'node:path';
+import { realClock } from '../base/clock.ts';
 import { invalid } from '../base/errors.ts';
 import { parseSize } from '../base/units.ts';
-import { ControlServer } from '../daemon/control-socket.ts';
+import { ControlServer, type Handler } from '../daemon/control-socket.ts';
 import { Daemon } from '../daemon/daemon.ts';
 import { type DaemonConfig, defaultConfigPath, loadDaemonConfig } from '../daemon/daemon-config.ts';
 import { lockPlaces } from '../daemon/daemon-locks.ts';
@@ -69,10 +70,12 @@ async function run(
   await ending.hold({ close: () => locks.release() });
   const ready = new EventEmitter();
   const started = once(ready, 'daemon') as Promise<[Daemon]>;
-  const control = await ControlServer.listen(places.controlSocket, async (method, args, signal) => {
+  const answer: Handler = async (method, args, signal) => {
     const [running] = await started;
     return await running.call(method, args, signal);
-  });
+  };
+  const keep = { clock: realClock, log };
+  const control = await ControlServer.listen(places.controlSocket, answer, {}, keep);
   ending.onExit((exitStatus, why) => control.tellEnd({ exitStatus, why }));
   let closed: Promise<void> | undefined;
   const held = {
@@ -114,10 +117,11 @@ function readyJson(
 }
 
 function listenAddresses({ unix, tcp }: DaemonOptions): ListenAddress[] {
+  const own: ListenAddress[] =
+    unix === undefined && tcp === undefined ? [{ kind: 'unix', path: nbdSocketPath() }] : [];
   return asCall(() => [
-    ...(unix === undefined && tcp !== undefined
-      ? []
-      : [parseUnixAddress('--unix', unix ?? nbdSocketPath())]),
+    ...own,
+    ...(unix === undefined ? [] : [parseUnixAddress('--unix', unix)]),
     ...(tcp === undefined ? [] : [parseTcpAddress('--tcp', tcp)]),
   ]);
 }

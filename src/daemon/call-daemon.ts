@@ -84,11 +84,14 @@ async function connectToDaemon(path: string): Promise<Socket> {
       await once(socket, 'connect');
       return socket;
     } catch (error) {
-      if (Date.now() > until || !isDaemonStarting()) {
-        throw new DmError(
-          Status.NoEntry,
-          `no daemon at ${path} (${errorText(error)}); start one with: lamina daemon`,
-        );
+      const pid = daemonPid();
+      const why = `no daemon at ${path} (${errorText(error)})`;
+      if (pid === undefined) {
+        throw new DmError(Status.NoEntry, `${why}; start one with: lamina daemon`);
+      }
+      if (Date.now() > until) {
+        const what = `process ${pid} is a daemon and does not listen there`;
+        throw new DmError(Status.NoEntry, `${why}: ${what}; wait for it, or end it: kill ${pid}`);
       }
       await sleep(START_POLL_MS);
     }
@@ -96,14 +99,14 @@ async function connectToDaemon(path: string): Promise<Socket> {
 }
 
 /**
- * Whether this user has a process `lamina daemon` with the same folders. While nothing listens yet, that one
- * must be starting.
+ * This user's process `lamina daemon` with the same folders. While it does not listen, it must be starting, or about
+ * to see that the file of its socket is gone.
  */
-function isDaemonStarting(): boolean {
+function daemonPid(): string | undefined {
   try {
-    return readdirSync('/proc').some((entry) => /^\d+$/.test(entry) && isDaemon(entry));
+    return readdirSync('/proc').find((entry) => /^\d+$/.test(entry) && isDaemon(entry));
   } catch {
-    return false;
+    return undefined;
   }
 }
 

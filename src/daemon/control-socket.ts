@@ -8,10 +8,11 @@
 
 import { createServer, type Server, type Socket } from 'node:net';
 import { dirname } from 'node:path';
+import { realClock } from '../base/clock.ts';
 import { DmError, errorText } from '../base/errors.ts';
 import { spawn } from '../base/spawn.ts';
 import { Status, statusOfError } from '../base/status.ts';
-import { listenOnUnixSocket, type UnixSocketFile } from '../frontends/nbd/unix-socket.ts';
+import { type KeepOptions, KeptSocket } from '../frontends/nbd/kept-socket.ts';
 import { makeFolders } from '../io/make-folders.ts';
 import { VERBS, verbNamed } from './verbs.ts';
 
@@ -71,7 +72,7 @@ function onLines(socket: Socket, line: (text: string) => void): void {
 export class ControlServer {
   readonly #server: Server;
   /** Undefined until it has its name. */
-  #file: UnixSocketFile | undefined;
+  #file: KeptSocket | undefined;
   readonly #limits: ControlLimits;
   readonly #connections = new Set<ControlConnection>();
 
@@ -85,13 +86,14 @@ export class ControlServer {
     path: string,
     handler: Handler,
     limits: Partial<ControlLimits> = {},
+    keep: KeepOptions = { clock: realClock, log: () => undefined },
   ): Promise<ControlServer> {
     makeFolders(dirname(path));
     const server = createServer();
     const control = new ControlServer(server, { ...LIMITS, ...limits });
     // Before the socket has its name: whoever connects to that at once is served too.
     server.on('connection', (socket) => control.#serve(socket, handler));
-    control.#file = await listenOnUnixSocket(server, path);
+    control.#file = await KeptSocket.listen(server, path, keep);
     return control;
   }
 
@@ -102,12 +104,12 @@ export class ControlServer {
   async close(): Promise<void> {
     this.#server.close();
     for (const connection of this.#connections) connection.close();
-    await this.#file?.removeIfOurs();
+    await this.#file?.close();
   }
 
   /** For a process that ends at once. */
   abandon(): void {
-    this.#file?.removeNow();
+    this.#file?.abandon();
   }
 
   /** The last word to whoever has asked for the end, right before it. */

@@ -14,10 +14,8 @@ export function withMissing(book: Book, table: SavedTable | undefined, text: str
   if (book.device(deviceOfWord(word)) === undefined) {
     return `${text}; ${opensWith(deviceOfWord(word))}`;
   }
-  return text.replace(
-    lackOf(word),
-    `device ${deviceOfWord(word)} ${whyMissing(book, deviceOfWord(word))}`,
-  );
+  const name = deviceOfWord(word);
+  return text.replace(lackOf(word), () => `device ${name} ${whyMissing(book, name)}`);
 }
 
 /** Volumes that hold keys are not in the state: what the book does not know may have been one. */

@@ -3,7 +3,7 @@
 
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
-import { mkdirSync, statSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { desk } from '../../src/testing/daemon-desk.ts';
@@ -44,6 +44,33 @@ test('stop waits until the daemon is gone, and a start right behind a SIGTERM fo
     await d.start();
     assert.deepEqual(await ended, [0, null]);
     assert.equal(d.ok(['ls']), 'No devices found\n');
+  } finally {
+    await d.end();
+  }
+});
+
+test('sockets whose files are deleted under the daemon are there again', async () => {
+  const d = desk();
+  try {
+    const daemon = await d.start();
+    d.ok(['create', 'z', '--table', '0 8 zero']);
+    d.ok(['export', 'add', 'z']);
+    rmSync(join(d.path, 'lamina'), { recursive: true });
+    // A call waits for that.
+    assert.equal(d.ok(['ls']), 'z\t(253:0)\n');
+    const again = new Set(['control.sock', 'nbd.sock', 'commands.sock']);
+    while (again.size > 0) {
+      for (const name of again) {
+        if (daemon.said().includes(`${name}': its file was gone, it is there again`))
+          again.delete(name);
+      }
+      await new Promise((resolve) => setTimeout(resolve, 20));
+    }
+    const path = join(d.path, 'lamina', 'nbd.sock');
+    const client = await NbdClient.connect({ path }, { exportName: 'z' });
+    await client.disconnect();
+    d.ok(['stop']);
+    assert.deepEqual(readdirSync(join(d.path, 'lamina')), []);
   } finally {
     await d.end();
   }

@@ -16,9 +16,9 @@ import { Status, statusOfError } from '../../base/status.ts';
 import type { ExportLookup } from '../../exports/control.ts';
 import type { Transmission } from './negotiated.ts';
 import { HandshakeConnection } from './handshake-connection.ts';
+import { KeptSocket } from './kept-socket.ts';
 import { type ListenAddress, formatHostPort, isLoopback, nbdUri } from './listen-address.ts';
 import type { TlsServer } from './tls.ts';
-import { type UnixSocketFile, listenOnUnixSocket } from './unix-socket.ts';
 
 export const CONNECTIONS_MAX = 1024;
 export const HANDSHAKE_MS = 10_000;
@@ -44,7 +44,7 @@ export class NbdListener {
   readonly #server: Server;
   readonly #handshakes = new Map<HandshakeConnection, Promise<void>>();
   #address: ListenAddress;
-  #file: UnixSocketFile | undefined;
+  #file: KeptSocket | undefined;
   #connections = 0;
   #accepted = 0;
   #closing: Promise<void> | undefined;
@@ -90,13 +90,14 @@ export class NbdListener {
 
   /** For a process that ends at once: no file of a socket is left behind. */
   abandon(): void {
-    this.#file?.removeNow();
+    this.#file?.abandon();
   }
 
   async #listen(): Promise<void> {
     const { address, log } = this.#options;
     if (address.kind === 'unix') {
-      this.#file = await listenOnUnixSocket(this.#server, address.path);
+      const { clock = realClock } = this.#options;
+      this.#file = await KeptSocket.listen(this.#server, address.path, { clock, log });
       this.#address = { kind: 'unix', path: this.#file.path };
     } else {
       this.#address = await listenOnTcp(this.#server, address, this.#options);
@@ -108,7 +109,7 @@ export class NbdListener {
     // Its callback waits for connections that transmission has; listening ends with the call.
     this.#server.close();
     for (const handshake of this.#handshakes.keys()) handshake.shutDown(SHUTDOWN_GRACE_MS);
-    await this.#file?.removeIfOurs();
+    await this.#file?.close();
     await Promise.all(this.#handshakes.values());
   }
 

@@ -18,6 +18,8 @@ import { UNIX_PATH_BYTES_MAX } from './listen-address.ts';
 export interface UnixSocketFile {
   /** Absolute. */
   readonly path: string;
+  /** Whether the file at `path` is still this socket's. */
+  isOurs(): Promise<boolean>;
   removeIfOurs(): Promise<void>;
   /** The same at once, for a process that has no time. */
   removeNow(): void;
@@ -35,6 +37,8 @@ export async function listenOnUnixSocket(server: Server, path: string): Promise<
   let folder: string;
   try {
     folder = await mkdtemp(join(dirname(absolute), '.nbd-'));
+    // Whatever the umask has left of it.
+    await chmod(folder, 0o700);
   } catch (cause) {
     throw cannotListen(absolute, cause);
   }
@@ -48,6 +52,7 @@ export async function listenOnUnixSocket(server: Server, path: string): Promise<
     await rename(draft, absolute);
     return {
       path: absolute,
+      isOurs: () => isSame(absolute, mine),
       removeIfOurs: () => removeIfSame(absolute, mine),
       removeNow: () => removeNow(absolute, mine),
     };
@@ -127,6 +132,12 @@ function listening(server: Server, path: string): Promise<void> {
 
 async function identify(path: string): Promise<FileIdentity | undefined> {
   return await lstat(path).catch(undefinedIfMissing);
+}
+
+/** A folder that cannot be looked into counts as one without it. */
+async function isSame(path: string, mine: FileIdentity): Promise<boolean> {
+  const found = await lstat(path).catch(() => undefined);
+  return found?.dev === mine.dev && found.ino === mine.ino;
 }
 
 async function removeIfSame(path: string, mine: FileIdentity): Promise<void> {
