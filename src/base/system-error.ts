@@ -92,6 +92,10 @@ export function errnoText(errno: number): string {
   return TEXTS[Math.abs(errno)] ?? `error ${Math.abs(errno)}`;
 }
 
+/** As Node calls it. */
+const GETCWD = 'uv_cwd';
+const NO_WORKING_FOLDER = 'the working directory is not there any more: change to another one';
+
 interface SystemError {
   readonly message: string;
   readonly code?: unknown;
@@ -102,7 +106,8 @@ interface SystemError {
 
 /** The reason alone, without the path and the call, or the text of any other error. */
 export function reasonOf(error: Error): string {
-  const { code, errno, message } = error as SystemError;
+  const { code, errno, message, syscall } = error as SystemError;
+  if (syscall === GETCWD) return NO_WORKING_FOLDER;
   if (typeof code === 'string' && code in LOOKUP_TEXTS) return LOOKUP_TEXTS[code] as string;
   if (typeof errno === 'number' && typeof code === 'string') {
     return TEXTS[Math.abs(errno)] ?? message;
@@ -118,7 +123,8 @@ export function opensslText(reason: string): string {
 /** For an error that nobody has put into words: `open disk.img: No such file or directory`. */
 export function systemErrorText(error: Error): string {
   const { syscall, path, errno } = error as SystemError;
-  if (typeof syscall !== 'string' || typeof errno !== 'number') return reasonOf(error);
+  if (syscall === GETCWD || typeof syscall !== 'string' || typeof errno !== 'number')
+    return reasonOf(error);
   const what = typeof path === 'string' ? `${syscall} ${path}` : syscall;
   return `${what}: ${reasonOf(error)}`;
 }

@@ -4,7 +4,7 @@ import { existsSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Command } from 'commander';
-import { baseFolder } from '../daemon/paths.ts';
+import { baseFolder, socketIn } from '../daemon/paths.ts';
 import type { Plane } from '../daemon/plane.ts';
 import { buildStack, parseExports, type Stack, type StackExport } from '../daemon/stack.ts';
 import type { LoadedStack } from '../daemon/stack-file.ts';
@@ -160,11 +160,13 @@ async function listenAddress(
   if (unix !== undefined) return asCall(() => parseUnixAddress('--unix', unix));
   // The variable may name a folder that nobody has made: after `su`, say.
   const runtime = baseFolder('XDG_RUNTIME_DIR');
-  const base = runtime !== undefined && existsSync(runtime) ? runtime : tmpdir();
+  const isThere = runtime !== undefined && existsSync(runtime);
+  const base = isThere ? runtime : tmpdir();
   const folder = mkdtempSync(join(base, 'lamina-'));
   const remove = (): void => rmSync(folder, { recursive: true, force: true });
   await ending.hold({ close: remove, abandon: remove });
-  return parseUnixAddress('--unix', join(folder, 'nbd.sock'));
+  const variable = isThere ? 'XDG_RUNTIME_DIR' : 'TMPDIR';
+  return { kind: 'unix', path: socketIn({ path: folder, variable }, 'nbd.sock') };
 }
 
 async function readyLine(

@@ -4,6 +4,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type Command, InvalidArgumentError } from 'commander';
 import { realClock } from '../base/clock.ts';
+import { invalid } from '../base/errors.ts';
 import type { Plane, PlaneOptions } from '../daemon/plane.ts';
 import { NbdListener, type ListenerOptions } from '../frontends/nbd/listener.ts';
 import { exitNow } from '../io/output-calls.ts';
@@ -12,6 +13,7 @@ import { addPlaneOptions, openPlane, type PlaneFlags } from './plane-options.ts'
 import { ServerOutput } from './server-output.ts';
 
 const GRACE_SECONDS_MAX = 3600;
+const OWNER_BITS = 0o700;
 
 export interface ServerFlags extends PlaneFlags {
   readonly grace: number;
@@ -46,8 +48,19 @@ export interface Server {
   announce(line: string): Promise<void>;
 }
 
+/** Files, folders and sockets that are made would be out of the server's own reach. Throws DmError. */
+function refuseUselessUmask(): void {
+  const umask = process.umask();
+  if ((umask & OWNER_BITS) === 0) return;
+  const shown = umask.toString(8).padStart(3, '0');
+  throw invalid(
+    `umask ${shown}: takes away the server's own rights to the files and sockets that it makes: set another, such as 077`,
+  );
+}
+
 /** From here on, signals end the process as `Ending` says, and `ending.run` is the only way on. */
 export function startServer(flags: ServerFlags): Server {
+  refuseUselessUmask();
   const errors = new ServerOutput(2);
   const log = (line: string): void => errors.log(line);
   const ending = new Ending({

@@ -2,10 +2,9 @@
 // folder it is in. An option on the command line wins.
 
 import { existsSync } from 'node:fs';
-import { homedir } from 'node:os';
 import { dirname, join, resolve } from 'node:path';
 import { z } from 'zod';
-import { baseFolder } from './paths.ts';
+import { baseFolder, homeFolder } from './paths.ts';
 import { loadYamlFile } from './yaml-file.ts';
 
 const Config = z.strictObject({
@@ -31,7 +30,7 @@ export type DaemonConfig = z.output<typeof Config>;
 
 /** Where the file is unless told otherwise; undefined: there is none. */
 export function defaultConfigPath(): string | undefined {
-  const base = baseFolder('XDG_CONFIG_HOME') ?? join(homedir(), '.config');
+  const base = baseFolder('XDG_CONFIG_HOME') ?? join(homeFolder(), '.config');
   const path = join(base, 'lamina', 'daemon.yaml');
   return existsSync(path) ? path : undefined;
 }

@@ -225,3 +225,26 @@ test('a limit of files or memory that is too low is told', async () => {
   assert.equal(few.status, 1);
   check(few);
 });
+
+test('places that cannot be are told by what names them, with the same status', async () => {
+  const long = `/${'l'.repeat(100)}`;
+  for (const call of ['daemon', 'ls']) {
+    const outcome = await run(call, `unset XDG_STATE_HOME; export XDG_RUNTIME_DIR=${long};`);
+    assert.match(outcome.stderr, /^lamina: XDG_RUNTIME_DIR: socket .* bytes, at most 107/);
+    assert.equal(outcome.status, 1);
+  }
+  const made = join(folder, 'l'.repeat(90));
+  mkdirSync(made);
+  const serve = await run('serve disk', `export XDG_RUNTIME_DIR=${made};`);
+  assert.match(serve.stderr, /^lamina: XDG_RUNTIME_DIR: socket .* bytes, at most 107/);
+  assert.equal(serve.status, 1);
+  for (const call of ['daemon', 'serve disk']) {
+    const outcome = await run(call, 'umask 777;');
+    assert.match(outcome.stderr, /^lamina: umask 777: takes away the server's own rights/);
+    assert.equal(outcome.status, 1);
+  }
+  const gone = await run('serve disk', 'mkdir gone; cd gone; rmdir ../gone;');
+  assert.match(gone.stderr, /^lamina: .*the working directory is not there any more/);
+  assert.equal(gone.status, 1);
+  check(gone);
+});
