@@ -31,6 +31,11 @@ export const QEMU_CONFLICTS: readonly number[] = [
   USED_BASE + RESIZE,
 ];
 
+const ALL_BYTES: readonly number[] = [
+  LAMINA_BYTE,
+  ...[READ, WRITE, RESIZE].flatMap((p) => [USED_BASE + p, UNSHARED_BASE + p]),
+];
+
 const F_OFD_GETLK = 36;
 const F_OFD_SETLK = 37;
 const F_RDLCK = 0;
@@ -40,15 +45,18 @@ const F_UNLCK = 2;
 const FLOCK_BYTES = 32;
 
 /**
- * Takes the lock for as long as the file is open. `Status.Again`: somebody else has it, and the file is to be closed.
+ * Takes the lock for as long as the file is open. `Status.Again`: somebody else has it, and nothing is locked.
  * `fd` must be open for writing unless `isReadOnly`.
  */
 export function lockData(fd: number, isReadOnly: boolean): Status {
   if (process.platform !== 'linux') {
     return flock(fd, (isReadOnly ? LOCK_SH : LOCK_EX) | LOCK_NB) === 0 ? Status.Ok : errno();
   }
-  const lamina = lockByte(fd, LAMINA_BYTE, isReadOnly ? F_RDLCK : F_WRLCK);
-  return lamina === Status.Ok ? lockAsQemu(fd, isReadOnly) : lamina;
+  let status = lockByte(fd, LAMINA_BYTE, isReadOnly ? F_RDLCK : F_WRLCK);
+  if (status === Status.Ok) status = lockAsQemu(fd, isReadOnly);
+  // Who is told who has the file is not to find this program.
+  if (status !== Status.Ok) for (const byte of ALL_BYTES) lockByte(fd, byte, F_UNLCK);
+  return status;
 }
 
 /** Locked first and looked at then, as QEMU does: of two that come at once one is refused, or both. */

@@ -32,19 +32,12 @@ const TELLING_BYTES = [LAMINA_BYTE, ...QEMU_CONFLICTS];
  */
 export function heldBy(path: string): string {
   try {
-    const { ino } = statSync(path, { bigint: true });
-    const held = heldBytes(ino);
-    // This process may have taken some of the locks itself before it met one that it could not get.
-    const own = String(process.pid);
-    const byOther = TELLING_BYTES.find((byte) =>
-      [...(held.get(byte) ?? [])].some((p) => p !== own),
-    );
-    const byte = byOther ?? TELLING_BYTES.find((b) => held.has(b));
+    const held = heldBytes(statSync(path, { bigint: true }).ino);
+    const byte = TELLING_BYTES.find((b) => held.has(b));
     if (byte === undefined) return '';
-    const pids = [...(held.get(byte) ?? [])].filter((pid) => byOther === undefined || pid !== own);
-    const pid = pids.find((p) => p !== UNKNOWN);
-    const lock = qemuLockAt(byte);
+    const pid = [...(held.get(byte) ?? [])].find((p) => p !== UNKNOWN);
     const who = pid === undefined ? undefined : programOf(pid);
+    const lock = qemuLockAt(byte);
     if (lock === undefined) return `: ${who ?? 'a program of lamina'} has it open`;
     return `: ${who ?? 'another program'} holds QEMU's ${lock} lock`;
   } catch {
@@ -52,10 +45,10 @@ export function heldBy(path: string): string {
   }
 }
 
-/** In place of a process that cannot be told. */
+/** In place of a process that cannot be told, in /proc/locks. */
 const UNKNOWN = '-1';
 
-/** The bytes of a file that are locked, with the processes that have done it. */
+/** Telling bytes of a file that are locked, with the processes that have done it. */
 function heldBytes(ino: bigint): Map<number, Set<string>> {
   const lock = new RegExp(
     `\\d+: (?:OFDLCK|POSIX) +ADVISORY +\\w+ +(-?\\d+) [0-9a-f]+:[0-9a-f]+:${ino} (\\d+) (\\d+|EOF)`,
@@ -72,11 +65,11 @@ function heldBytes(ino: bigint): Map<number, Set<string>> {
       }
     }
   };
+  note(readFileSync('/proc/locks', 'utf8'));
+  if (held.size === 0) return held;
   for (const pid of readdirSync('/proc').filter((name) => /^\d+$/.test(name))) {
     for (const text of fdinfoOf(pid)) note(text, pid);
   }
-  // Those of other users have no fdinfo for us.
-  if (held.size === 0) note(readFileSync('/proc/locks', 'utf8'));
   return held;
 }
 
