@@ -253,6 +253,7 @@ export class Daemon {
       targetCount: 0,
       lenSectors: 0,
       isDeferredRemove,
+      waitsFor: '',
     };
   }
 

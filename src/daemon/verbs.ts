@@ -48,7 +48,6 @@ export const VERBS = {
     at: 'plane',
     devices: first,
     help: 'hold new I/O, wait for what is in flight, flush',
-    waits: true,
   },
   resume: {
     kind: 'change',

@@ -38,6 +38,8 @@ export interface DeviceInfo {
   /** Of the live table; 0 without one. */
   readonly lenSectors: number;
   readonly isDeferredRemove: boolean;
+  /** What a suspend of the device, or a remove, waits for now; '' when none does. */
+  readonly waitsFor: string;
 }
 
 export interface LineOptions {

@@ -69,6 +69,7 @@ export class DeviceNode {
       targetCount: live?.entries.length ?? 0,
       lenSectors: this.device.lenSectors,
       isDeferredRemove: this.isDeferredRemove,
+      waitsFor: this.slots.waitsFor,
     };
   }
 

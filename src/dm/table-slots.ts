@@ -19,6 +19,8 @@ import type { LateClosings } from './late-closings.ts';
 import type { MappedDevice } from './mapped-device.ts';
 import type { Table, TableEntry } from './table.ts';
 
+const NOTHING = (): string => '';
+
 export interface SuspendOptions {
   /** What waits in a target for something that may not come goes back to the device. */
   readonly requeues: boolean;
@@ -35,6 +37,8 @@ export class TableSlots {
   /** Nothing was written since lower devices were flushed. */
   #isFlushed = true;
   #failure: DmError | null = null;
+  /** What the suspend that runs waits for. */
+  #waitsFor: () => string = NOTHING;
   /** Flushes under way, also those that were given up. */
   readonly #flushing = new Set<Promise<Status>>();
 
@@ -53,6 +57,11 @@ export class TableSlots {
   /** Why the device is neither active nor properly suspended. */
   get failure(): DmError | null {
     return this.#failure;
+  }
+
+  /** What a suspend waits for now; '' when none does. */
+  get waitsFor(): string {
+    return this.#waitsFor();
   }
 
   /** Takes a freshly loaded table; the one it replaces is closed. */
@@ -181,7 +190,23 @@ export class TableSlots {
       told.push(entry);
       await entry.target.presuspend?.(requeues);
     }
-    await this.device.idle(signal);
+    await this.#waiting(() => this.#inFlight(entries), this.device.idle(signal));
+  }
+
+  #inFlight(entries: readonly TableEntry[]): string {
+    const { inFlight } = this.device;
+    const known = entries.map(({ target }) => target.waitsFor?.() ?? '').filter((s) => s !== '');
+    return [`${inFlight} requests in flight`, ...known].join('; ');
+  }
+
+  /** Waits for `work`, so that whoever asks hears for what. */
+  async #waiting<T>(what: () => string, work: Promise<T>): Promise<T> {
+    this.#waitsFor = what;
+    try {
+      return await work;
+    } finally {
+      this.#waitsFor = NOTHING;
+    }
   }
 
   #undoQuiet(told: readonly TableEntry[]): void {
@@ -194,7 +219,8 @@ export class TableSlots {
     // Also below targets that want to see clients' flushes: what is suspended is on the medium.
     for (const device of table.devices()) {
       const what = `${name}: flush of ${device.name}`;
-      const status = await unlessGivenUp(this.#noted(flushDevice(device)), signal, what);
+      const flush = unlessGivenUp(this.#noted(flushDevice(device)), signal, what);
+      const status = await this.#waiting(() => `the flush of ${device.name}`, flush);
       if (status !== Status.Ok) throw new DmError(status, `${what}: ${statusName(status)}`);
     }
   }

@@ -127,6 +127,8 @@ export interface Target {
    * not come goes back to the device. May throw: the suspend does not take place.
    */
   presuspend?(requeues: boolean): Promise<void>;
+  /** What I/O that has not ended waits for, if the target knows: for an operator whose suspend waits for it. */
+  waitsFor?(): string;
   /**
    * The suspend that `presuspend` has heard of does not take place; also when `presuspend`
    * itself failed.

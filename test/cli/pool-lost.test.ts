@@ -7,7 +7,9 @@ import { once } from 'node:events';
 import { truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { desk } from '../../src/testing/daemon-desk.ts';
+import { NbdClient } from '../../src/testing/nbd-client.ts';
 
 test('what a pool has lost is told, at once and at the end', async () => {
   const d = desk();
@@ -48,5 +50,35 @@ test('what a pool has lost is told, at once and at the end', async () => {
   } catch (error) {
     await d.end().catch(() => undefined);
     throw error;
+  }
+});
+
+test('a suspend over a full pool says what it waits for', async () => {
+  const d = desk();
+  try {
+    await d.start();
+    d.ok(['pool', 'create', 'p', '--data', 'data', '--metadata', 'meta', '--size', '1M']);
+    d.ok(['thin', 'create', 'p', 'vol', '--size', '8M']);
+    d.ok(['export', 'add', 'vol']);
+    const client = await NbdClient.connect(
+      { path: join(d.path, 'lamina', 'nbd.sock') },
+      { exportName: 'vol' },
+    );
+    const written = client.write(0, Buffer.alloc(2 << 20, 1));
+    while (!d.ok(['status', 'p']).includes('out_of_data_space')) await sleep(50);
+    const suspend = d.begin(['suspend', 'vol']);
+    const ended = once(suspend, 'exit');
+    const [said] = (await once(suspend.stderr, 'data')) as [Buffer];
+    assert.match(
+      String(said),
+      /^lamina: suspend vol: waiting for \d+ requests in flight; \d+ writes that wait for space: pool p is full\n$/,
+    );
+    d.ok(['pool', 'grow', 'p', '--size', '4M']);
+    assert.deepEqual(await ended, [0, null]);
+    await written;
+    await client.disconnect();
+    assert.equal(JSON.parse(d.ok(['info', 'vol', '--json']))[0].waitsFor, '');
+  } finally {
+    await d.end();
   }
 });

@@ -50,6 +50,11 @@ export class NoSpaceQueue {
     });
   }
 
+  /** Writes of this user's that wait. */
+  countOf(user: PoolUser): number {
+    return this.#waiting.filter((deferred) => deferred.user === user).length;
+  }
+
   /** Fails what waits. */
   fail(status: Status): void {
     for (const { bio } of this.take()) endBio(bio, status);

@@ -205,6 +205,11 @@ export class Pool implements Shared {
     return status;
   }
 
+  /** Writes of a thin device that wait for space. */
+  waitingFor(user: PoolUser): number {
+    return this.#noSpace.countOf(user);
+  }
+
   /** Runs `work` with nothing under way. What comes meanwhile waits. */
   async quiesced<T>(work: () => Promise<T>): Promise<T> {
     const wasStopped = this.worker.isStopped;

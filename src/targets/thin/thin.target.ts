@@ -99,6 +99,12 @@ class Thin implements Target {
     if (requeues) await this.#path.startRequeueing();
   }
 
+  waitsFor(): string {
+    const count = this.#path.pool.waitingFor(this.#path);
+    if (count === 0) return '';
+    return `${count} writes that wait for space: pool ${this.#poolDevice.name} is full`;
+  }
+
   presuspendUndo(): void {
     this.#path.stopRequeueing();
   }
