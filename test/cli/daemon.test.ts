@@ -45,7 +45,7 @@ test('the verbs of dmsetup, in its words', async () => {
     assert.match(d.refused(['create', 'low'], '0 8 zero'), /low: name already exists/);
     assert.match(
       d.ok(['targets']),
-      /\nerror {12}v1\.5\.0\nflakey {11}v1\.5\.0\nlinear {11}v1\.4\.0\n/,
+      /\nerror {12}v1\.5\.0\nflakey {11}v1\.5\.0\ninsitu_comp {6}v2\.0\.0\nlinear {11}v1\.4\.0\n/,
     );
     const info = JSON.parse(d.ok(['info', '--json'])) as { name: string }[];
     assert.deepEqual(
