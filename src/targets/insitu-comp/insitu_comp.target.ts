@@ -114,6 +114,7 @@ class InsituComp implements Target {
       clock,
       isWritethrough: this.#mode.kind === 'writethrough',
       writebackMs: this.#mode.kind === 'writeback' ? this.#mode.s * 1000 : 0,
+      isReadOnly: this.#host.isReadOnly,
       log: (text) => this.#host.log(text),
     });
   }

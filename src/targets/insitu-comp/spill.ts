@@ -46,6 +46,11 @@ export class Spill {
     this.freeUnits += Math.max(0, Math.min(end, this.#openUnits) - from);
   }
 
+  /** Whether these sectors are in the reserve, some of them at least. */
+  isReserved(sector: number, sectors: number): boolean {
+    return (sector - this.#start + sectors - 1) / UNIT_SECTORS >= this.#openUnits;
+  }
+
   /** For what a record on the disk has. False: somebody has some of these sectors already. */
   claim(sector: number, sectors: number): boolean {
     const from = (sector - this.#start) / UNIT_SECTORS;

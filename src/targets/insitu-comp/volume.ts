@@ -50,6 +50,8 @@ export interface VolumeOptions {
   readonly isWritethrough: boolean;
   /** Otherwise: how long a change may be in memory alone. */
   readonly writebackMs: number;
+  /** Nothing is written. */
+  readonly isReadOnly: boolean;
   readonly log: (text: string) => void;
 }
 
@@ -81,6 +83,8 @@ export class Volume {
   badRegions = 0;
   badExtents = 0;
   readonly #log: (text: string) => void;
+  /** Regions that a crash has left in the reserve. */
+  readonly #reserved = new Set<number>();
   /** Null until the records have told which codecs are needed. */
   #codecs: Codecs | null = null;
 
@@ -119,6 +123,7 @@ export class Volume {
     try {
       const used = await volume.#scan();
       volume.#codecs = new Codecs(options.engine, volume.name, volume.format, used);
+      if (!options.isReadOnly) await volume.maker.emptyReserve([...volume.#reserved]);
     } catch (error) {
       volume.close();
       throw error;
@@ -391,6 +396,7 @@ export class Volume {
         );
       }
       this.spilled.add(index);
+      if (this.spill.isReserved(extent.at, extent.sectors)) this.#reserved.add(index);
     }
   }
 }

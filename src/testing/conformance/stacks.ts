@@ -91,7 +91,7 @@ export const RECIPES: Readonly<Record<string, Recipe>> = {
   insitu_comp(bench) {
     const { rng } = bench;
     // Blocks of 4096 bytes, which whatever stands above has to know.
-    if (bench.blockSectors < 8) return bench.below();
+    if (bench.blockSectors < 8) return (RECIPES['linear'] as Recipe)(bench);
     const regions = rng.between(1, 3);
     // Records, homes and a spill area of four regions; see layoutFor.
     // A commit that fails is the failure of all who waited for it.
