@@ -23,7 +23,14 @@ export interface OpenedDisk {
 }
 
 /** What a command has something in the daemon for. One command may have one of each. */
-export type Purpose = 'backup' | 'restore' | 'luks' | 'verity-data' | 'verity-hash' | 'partitions';
+export type Purpose =
+  | 'backup'
+  | 'restore'
+  | 'luks'
+  | 'verity-data'
+  | 'verity-hash'
+  | 'partitions'
+  | 'compress';
 
 /** A name for what this process makes in the daemon and takes away again. */
 export function ownName(what: Purpose): string {
@@ -33,8 +40,9 @@ export function ownName(what: Purpose): string {
 /** Whether a name is that of a process which is gone. */
 export function isLeftBehind(name: string): boolean {
   const [, pid, start] =
-    /^lamina-(?:backup|restore|luks|verity-data|verity-hash|partitions)-(\d+)-(\d+)$/.exec(name) ??
-    [];
+    /^lamina-(?:backup|restore|luks|verity-data|verity-hash|partitions|compress)-(\d+)-(\d+)$/.exec(
+      name,
+    ) ?? [];
   return pid !== undefined && String(startOf(Number(pid))) !== start;
 }
 

@@ -52,7 +52,11 @@ export async function openPlaceIo(
 }
 
 /** What is only read may be in use as long as nobody can write to it. */
-async function refuseChanging(image: string, name: string, isReadOnly: boolean): Promise<void> {
+export async function refuseChanging(
+  image: string,
+  name: string,
+  isReadOnly: boolean,
+): Promise<void> {
   if (isReadOnly && (await call('info', name)).isReadOnly) return;
   await refuseUsed(image, name);
 }

@@ -44,6 +44,7 @@ export const COMMAND_FILES: readonly CommandFile[] = [
   { names: ['pool'], load: async () => (await import('./pool.ts')).addPool },
   { names: ['thin'], load: async () => (await import('./thin.ts')).addThin },
   { names: ['verity'], load: async () => (await import('./verity.ts')).addVerity },
+  { names: ['compress'], load: async () => (await import('./compress.ts')).addCompress },
   { names: ['completion'], load: async () => (await import('./completion.ts')).addCompletion },
 ];
 

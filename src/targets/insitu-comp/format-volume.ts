@@ -44,46 +44,72 @@ export async function readFirstBlock(device: BlockDevice, arena: Arena): Promise
   });
 }
 
-/** Throws DmError. */
+/** What is formatted: a table's device, or a tool's disk. Writes and flushes throw DmErrors. */
+export interface FormatSink {
+  readonly name: string;
+  readonly lenSectors: number;
+  readonly blockBytes: number;
+  /** At most 64 KiB, of which the sink keeps nothing. */
+  write(sector: number, bytes: Uint8Array): Promise<void>;
+  /** Everything written before is durable when this resolves. */
+  flush(): Promise<void>;
+}
+
+/** Formats a device of a table. Throws DmError. */
 export async function formatVolume(
   device: BlockDevice,
   arena: Arena,
   options: FormatOptions,
 ): Promise<VolumeFormat> {
-  const grain = Math.max(1, device.limits.logicalBlockBytes / 512);
-  const layout = layoutFor(device.lenSectors, grain);
-  if (layout === undefined) {
-    throw invalid(
-      `device ${device.name}: ${device.lenSectors} sectors are too few to be formatted`,
+  return await withBuffer(arena, async (mem) => {
+    const where = `device ${device.name}`;
+    return await formatSink(
+      {
+        name: where,
+        lenSectors: device.lenSectors,
+        blockBytes: device.limits.logicalBlockBytes,
+        write: async (sector, bytes) => {
+          arena.u8.set(bytes, mem);
+          const vec = new BioVec([mem], [bytes.length], arena);
+          const flags = BioFlag.Meta;
+          check(await sendBio(Op.Write, device, sector, bytes.length, vec, { flags }), where);
+        },
+        flush: async () => check(await flushDevice(device), `${where}: flush`),
+      },
+      options,
     );
+  });
+}
+
+/**
+ * Writes an empty volume: its records and the copy of the superblock first, the superblock when
+ * these are durable. Throws DmError.
+ */
+export async function formatSink(sink: FormatSink, options: FormatOptions): Promise<VolumeFormat> {
+  const layout = layoutFor(sink.lenSectors, Math.max(1, sink.blockBytes / 512));
+  if (layout === undefined) {
+    throw invalid(`${sink.name}: ${sink.lenSectors} sectors are too few to be formatted`);
   }
   const word = (): number => Math.floor(options.random() * 0x100000000) >>> 0;
   const uuid = new Uint8Array(new Uint32Array([word(), word(), word(), word()]).buffer);
   const codec = CODEC_IDS[options.codec];
   const format = { layout, uuid, codec, level: options.level, seed: word() };
   const nothing = emptyMap();
-  await withBuffer(arena, async (mem) => {
-    const write = async (at: number, bytes: number): Promise<void> => {
-      const vec = new BioVec([mem], [bytes], arena);
-      const flags = BioFlag.Meta;
-      check(await sendBio(Op.Write, device, at, bytes, vec, { flags }), `device ${device.name}`);
-    };
-    const perChunk = CHUNK_BYTES / RECORD_BYTES;
-    for (let first = 0; first < layout.regions; first += perChunk) {
-      const count = Math.min(perChunk, Math.ceil((layout.regions - first) / 8) * 8);
-      for (let i = 0; i < count; i++) {
-        const record = encodeRecord(format, first + i, [], nothing, 0);
-        arena.u8.set(record, mem + i * RECORD_BYTES);
-      }
-      await write(layout.recordSector + first, count * RECORD_BYTES);
-      options.progress?.(Math.min(layout.regions, first + count), layout.regions);
+  const perChunk = CHUNK_BYTES / RECORD_BYTES;
+  for (let first = 0; first < layout.regions; first += perChunk) {
+    const count = Math.min(perChunk, Math.ceil((layout.regions - first) / 8) * 8);
+    const records = new Uint8Array(count * RECORD_BYTES);
+    for (let i = 0; i < count; i++) {
+      records.set(encodeRecord(format, first + i, [], nothing, 0), i * RECORD_BYTES);
     }
-    arena.u8.set(encodeSuperblock(format), mem);
-    await write(endOf(layout), SUPERBLOCK_BYTES);
-    check(await flushDevice(device), `device ${device.name}: flush`);
-    await write(0, SUPERBLOCK_BYTES);
-    check(await flushDevice(device), `device ${device.name}: flush`);
-  });
+    await sink.write(layout.recordSector + first, records);
+    options.progress?.(Math.min(layout.regions, first + count), layout.regions);
+  }
+  const superblock = encodeSuperblock(format);
+  await sink.write(endOf(layout), superblock);
+  await sink.flush();
+  await sink.write(0, superblock);
+  await sink.flush();
   return format;
 }
 

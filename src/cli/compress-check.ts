@@ -1,0 +1,125 @@
+// lamina compress check: all of a compressed volume judged, and repaired on demand.
+
+import type { Command } from 'commander';
+import { DmError } from '../base/errors.ts';
+import { Status } from '../base/status.ts';
+import { formatSize } from '../base/units.ts';
+import { type CheckResult, checkVolume, type Fault } from '../tools/compress/check.ts';
+import { type ByteRange, type CompressIo, uuidText } from '../tools/compress/image.ts';
+import { type Repair, repairVolume } from '../tools/compress/repair.ts';
+import { BLOCK_BYTES } from '../targets/insitu-comp/superblock.format.ts';
+import { knownOn, notThere, withImage } from './compress-place.ts';
+import { EXIT_FAILED, WrongCall } from './errors.ts';
+import { type JsonFlag, print, printJson } from './output.ts';
+import { Progress } from './progress.ts';
+
+interface CheckFlags extends JsonFlag {
+  readonly repair?: true;
+  readonly force?: true;
+}
+
+export function addCompressCheck(compress: Command): void {
+  compress
+    .command('check')
+    .summary('check superblocks, records and every payload')
+    .description(
+      'Reads all of a volume that nobody uses: its superblock and the copy, every record, every payload.\n' +
+        'Prints each fault with the bytes of the device that cannot be had. Exit status 1 when there are any.',
+    )
+    .argument('<image>', 'a file, a block device, a mapped device or an NBD URI')
+    .option('--repair', 'put back what can be had; without it nothing is written')
+    .option(
+      '--force',
+      'with --repair: records that cannot be used become empty, their 128 KiB zeroes',
+    )
+    .option('--json', 'print the result as JSON')
+    .action(check);
+}
+
+async function check(image: string, flags: CheckFlags): Promise<void> {
+  const { repair = false, force = false } = flags;
+  if (force && !repair) throw new WrongCall('--force: is for --repair');
+  await withImage(image, !repair, async (io) => {
+    const progress = new Progress();
+    const found = await checkVolume(io, (done, total) =>
+      progress.show(done, total, `checking ${image}`),
+    ).finally(() => progress.clear());
+    if (typeof found === 'string') throw notThere(image, found);
+    const repairs = repair ? await repaired(image, io, found, force) : [];
+    if (!isWhole(found, repairs)) process.exitCode = EXIT_FAILED;
+    if (flags.json === true) printJson(asJson(found, repairs));
+    else printFound(found, repairs);
+  });
+}
+
+/** A superblock is not put over what has taken its place, unless forced. Throws DmError. */
+async function repaired(
+  image: string,
+  io: CompressIo,
+  found: CheckResult,
+  isForced: boolean,
+): Promise<Repair[]> {
+  if (found.superblocks.firstComplaint !== undefined && !isForced) {
+    const known = await knownOn(image, io);
+    if (known !== undefined) {
+      const text = `${image}: holds ${known} where the superblock was; --force writes over it`;
+      throw new DmError(Status.Exists, text);
+    }
+  }
+  return await repairVolume(io, found, isForced);
+}
+
+/** Nothing is wrong, or all of it is repaired and nothing lost. */
+function isWhole({ faults }: CheckResult, repairs: readonly Repair[]): boolean {
+  if (faults.some(({ kind }) => kind !== 'superblock' && kind !== 'copy')) return false;
+  return faults.length === repairs.filter(({ isDone }) => isDone).length;
+}
+
+function asJson(found: CheckResult, repairs: readonly Repair[]): object {
+  const { format, faults, regions, extents, blocks } = found;
+  return {
+    isGood: faults.length === 0,
+    isWhole: isWhole(found, repairs),
+    uuid: uuidText(format),
+    regions,
+    extents,
+    logicalBytes: blocks * BLOCK_BYTES,
+    faults,
+    repairs,
+  };
+}
+
+function printFound(found: CheckResult, repairs: readonly Repair[]): void {
+  const { faults, regions, extents, blocks } = found;
+  for (const fault of faults) print(`${textOf(fault)}\n`);
+  for (const { isDone, region, lost, what } of repairs) {
+    const where = region === undefined ? '' : `region ${region} `;
+    const gone = lost.length === 0 ? '' : `; lost: ${bytesText(lost)}`;
+    print(`${isDone ? 'repaired' : 'not repaired'}: ${where}${what}${gone}\n`);
+  }
+  const count = faults.length === 1 ? '1 fault' : `${faults.length} faults`;
+  const word = faults.length === 0 ? 'good' : `bad: ${count}`;
+  const held = `${extents} extents with ${formatSize(blocks * BLOCK_BYTES)}`;
+  print(`${word}; ${regions} regions, ${held}\n`);
+}
+
+const HEADS = {
+  superblock: 'superblock',
+  copy: 'copy of the superblock',
+  record: 'record',
+  overlap: 'extent in the spill area',
+  payload: 'payload',
+} as const;
+
+function textOf({ kind, region, ranges, sector, what }: Fault): string {
+  const where = region === undefined ? '' : `region ${region}: `;
+  const tail = ranges.length === 0 ? '' : `; the device has it at ${bytesText(ranges)}`;
+  return `${where}${HEADS[kind]} at sector ${sector}: ${what}${tail}`;
+}
+
+function bytesText(ranges: readonly ByteRange[]): string {
+  const texts = ranges.map(
+    ({ offsetBytes, lenBytes }) => `${offsetBytes} to ${offsetBytes + lenBytes - 1}`,
+  );
+  return `bytes ${texts.join(', ')}`;
+}

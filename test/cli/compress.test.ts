@@ -1,0 +1,154 @@
+// lamina compress from the command line: a volume made, served, written to, checked and measured; damaged, and repaired.
+
+import assert from 'node:assert/strict';
+import {
+  closeSync,
+  openSync,
+  readFileSync,
+  readSync,
+  truncateSync,
+  writeFileSync,
+  writeSync,
+} from 'node:fs';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { desk } from '../../src/testing/daemon-desk.ts';
+import { readExport, writeExport } from '../../src/testing/export-disk.ts';
+import { startLamina } from '../../src/testing/lamina-server.ts';
+import { NbdClient } from '../../src/testing/nbd-client.ts';
+
+const MIB = 1024 * 1024;
+
+interface Made {
+  readonly uuid: string;
+  readonly lenSectors: number;
+  readonly table: string;
+}
+
+interface Checked {
+  readonly isGood: boolean;
+  readonly isWhole: boolean;
+  readonly logicalBytes: number;
+  readonly faults: readonly { kind: string; region?: number; sector: number }[];
+}
+
+/** Bytes of a file are turned over. */
+function damage(path: string, at: number, lenBytes: number): void {
+  const fd = openSync(path, 'r+');
+  const bytes = Buffer.alloc(lenBytes);
+  readSync(fd, bytes, 0, lenBytes, at);
+  writeSync(
+    fd,
+    bytes.map((byte) => byte ^ 0xff),
+    0,
+    lenBytes,
+    at,
+  );
+  closeSync(fd);
+}
+
+test('format, serve, write, check, stats; damage and repair', async (t) => {
+  const d = desk({ isWarm: true });
+  t.after(async () => await d.end());
+  const path = join(d.path, 'disk.img');
+  writeFileSync(path, '');
+  truncateSync(path, 32 * MIB);
+  const args = ['compress', 'format', 'disk.img', '--codec', 'deflate', '--level', '9', '--json'];
+  const made = JSON.parse(d.ok(args)) as Made;
+  assert.match(made.table, /^0 \d+ insitu_comp disk\.img writeback 5$/);
+
+  const server = await startLamina(['--table', made.table], join(d.path, 's'), {}, d.path);
+  const client = await NbdClient.connect({ path: server.socketPath });
+  assert.equal(client.sizeBytes, made.lenSectors * 512);
+  const data = Buffer.alloc(MIB, 'a line of a log, ');
+  await client.write(MIB, data);
+  for (const verb of ['check', 'stats', 'format']) {
+    assert.match(d.refused(['compress', verb, 'disk.img']), /disk\.img.*use/, verb);
+  }
+  client.destroy();
+  assert.equal(await server.stop(), 0, server.stderr());
+
+  assert.match(
+    d.ok(['compress', 'check', 'disk.img']),
+    /^good; \d+ regions, \d+ extents with 1 MiB$/m,
+  );
+  const shown = d.ok(['compress', 'stats', 'disk.img']);
+  assert.match(shown, /^Data: +1 MiB$/m);
+  assert.match(shown, /^deflate +\d+ +1 MiB +\d+\.\d\d:1$/m);
+  assert.match(shown, /^ +10 % +1 MiB #{40}$/m);
+
+  // The superblock; the record of the first region that has data, which is the eighth.
+  const whole = readFileSync(path);
+  damage(path, 0, 4096);
+  damage(path, (8 + 8) * 512 + 100, 1);
+  const json = (more: readonly string[], status: number): Checked =>
+    JSON.parse(d.ok(['compress', 'check', 'disk.img', '--json', ...more], '', status)) as Checked;
+  const bad = json([], 1);
+  assert.deepEqual(
+    bad.faults.map(({ kind, region, sector }) => [kind, region, sector]),
+    [
+      ['superblock', undefined, 0],
+      ['record', 8, 16],
+    ],
+  );
+  const text = d.ok(['compress', 'check', 'disk.img'], '', 1);
+  assert.match(text, /^superblock at sector 0: .*its copy at the end is good$/m);
+  assert.match(text, /^region 8: record at sector 16: .*bytes 1048576 to 1179647$/m);
+  // The record stays until it is given up.
+  assert.deepEqual(json(['--repair'], 1).isWhole, false);
+  assert.match(
+    d.ok(['compress', 'check', 'disk.img', '--repair'], '', 1),
+    /^not repaired: region 8 .*--force/m,
+  );
+  writeFileSync(path, whole);
+  damage(path, 0, 4096);
+  assert.equal(json(['--repair'], 0).isWhole, true);
+  assert.ok(readFileSync(path).equals(whole), 'the superblock is as it was');
+  damage(path, (8 + 8) * 512 + 100, 1);
+  const repaired = d.ok(['compress', 'check', 'disk.img', '--repair', '--force'], '', 1);
+  assert.match(repaired, /^repaired: region 8 .*zeroes; lost: bytes 1048576 to 1179647$/m);
+  assert.equal(json([], 0).logicalBytes, MIB - 131072);
+});
+
+test('what is refused, and what is asked for', (t) => {
+  const d = desk({ isWarm: true });
+  t.after(async () => await d.end());
+  const path = join(d.path, 'x.img');
+  writeFileSync(path, Buffer.concat([Buffer.alloc(1080), Buffer.from([0x53, 0xef])]));
+  truncateSync(path, 8 * MIB);
+  const before = readFileSync(path);
+  assert.match(d.refused(['compress', 'format', 'x.img']), /holds ext2.*--force/);
+  assert.match(
+    d.refused(['compress', 'check', 'x.img']),
+    /x\.img: is not an insitu_comp disk: it begins with 0+/,
+  );
+  assert.ok(readFileSync(path).equals(before));
+  d.refused(['compress', 'format', 'x.img', '--codec', 'lzo', '--level', '3'], '', {}, 2);
+  d.refused(['compress', 'format', 'x.img', '--codec', 'deflate', '--level', '12'], '', {}, 2);
+  d.refused(['compress', 'check', 'x.img', '--force'], '', {}, 2);
+  assert.match(d.refused(['compress', 'format', 'none.img']), /none\.img.*no such file/i);
+  d.ok(['compress', 'format', 'x.img', '--force']);
+  assert.match(d.refused(['compress', 'format', 'x.img']), /holds a compressed volume/);
+  writeFileSync(join(d.path, 'small.img'), Buffer.alloc(65536));
+  assert.match(
+    d.refused(['compress', 'format', 'small.img']),
+    /small\.img: 128 sectors are too few/,
+  );
+});
+
+test('on a thin volume of the daemon', async (t) => {
+  const d = desk({ isWarm: true });
+  t.after(async () => await d.end());
+  await d.start();
+  d.ok(['pool', 'create', 'tp', '--data', 'data', '--metadata', 'meta', '--size', '64M']);
+  d.ok(['thin', 'create', 'tp', 'vol', '--size', '16M']);
+  const made = JSON.parse(d.ok(['compress', 'format', 'vol', '--json'])) as Made;
+  d.ok(['create', 'small', '--table', made.table]);
+  assert.match(d.refused(['compress', 'check', 'vol']), /vol: is in use/);
+  const data = Buffer.alloc(MIB, 'again and ');
+  await writeExport(d, 'small', data);
+  assert.ok((await readExport(d, 'small', 0, MIB)).equals(data));
+  d.ok(['remove', 'small']);
+  assert.match(d.ok(['compress', 'check', 'vol']), /^good; .* with 1 MiB$/m);
+  assert.match(d.ok(['compress', 'stats', 'vol']), /^Data: +1 MiB$/m);
+});
