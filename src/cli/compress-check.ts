@@ -60,7 +60,7 @@ async function repaired(
   isForced: boolean,
 ): Promise<Repair[]> {
   if (found.superblocks.firstComplaint !== undefined && !isForced) {
-    const known = await knownOn(image, io);
+    const known = await knownOn(io);
     if (known !== undefined) {
       const text = `${image}: holds ${known} where the superblock was; --force writes over it`;
       throw new DmError(Status.Exists, text);

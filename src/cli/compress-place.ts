@@ -50,7 +50,7 @@ export function notThere(image: string, complaint: string): Error {
 }
 
 /** The name of what else an image holds, by its signature. */
-export async function knownOn(image: string, io: CompressIo): Promise<string | undefined> {
+export async function knownOn(io: CompressIo): Promise<string | undefined> {
   const { sizeBytes } = io;
   const wholeBytes = sizeBytes - (sizeBytes % 4096);
   const begin = await io.read(0, Math.min(BEGIN_BYTES, wholeBytes));
@@ -60,13 +60,5 @@ export async function knownOn(image: string, io: CompressIo): Promise<string | u
     const from = at + into.length <= begin.length ? begin.subarray(at) : end.subarray(at - endAt);
     into.set(from.subarray(0, into.length));
   };
-  const nothing = async (): Promise<void> => await Promise.resolve();
-  return findSignature({
-    path: image,
-    sizeBytes: wholeBytes,
-    read,
-    write: () => undefined,
-    readBack: nothing,
-    flush: nothing,
-  });
+  return findSignature({ sizeBytes: wholeBytes, read });
 }

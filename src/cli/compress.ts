@@ -79,13 +79,13 @@ async function format(image: string, flags: FormatFlags): Promise<void> {
 /** Asks before something is written over. Throws DmError. */
 async function refuseHeld(image: string, io: CompressIo, isForced: boolean): Promise<void> {
   if (isForced || io.sizeBytes < SUPERBLOCK_BYTES) return;
-  const held = await heldBy(image, io);
+  const held = await heldBy(io);
   if (held !== undefined) await confirm(`${image}: ${held}; what is there is lost`, '--force');
 }
 
 /** What an image has already; undefined: nothing that is known, and zeroes where the superblock goes. */
-async function heldBy(image: string, io: CompressIo): Promise<string | undefined> {
-  const known = await knownOn(image, io);
+async function heldBy(io: CompressIo): Promise<string | undefined> {
+  const known = await knownOn(io);
   if (known !== undefined) return `holds ${known}`;
   if (typeof (await readSuperblocks(io)) !== 'string') return 'holds a compressed volume';
   const block = await io.read(0, SUPERBLOCK_BYTES);

@@ -134,14 +134,14 @@ async function withDevice(
 
 async function checked(io: CompressIo): Promise<CheckResult> {
   const found = await checkVolume(io);
-  assert.ok(typeof found !== 'string', String(found));
+  assert.ok(typeof found !== 'string', typeof found === 'string' ? found : '');
   return found;
 }
 
 function recordOf({ disk }: Image, format: VolumeFormat, region: number): DecodedRecord {
   const at = (format.layout.recordSector + region) * 512;
   const record = decodeRecord(format, region, disk.bytes.subarray(at, at + 512));
-  assert.ok(typeof record !== 'string', String(record));
+  assert.ok(typeof record !== 'string', typeof record === 'string' ? record : '');
   return record;
 }
 
@@ -252,7 +252,11 @@ test('either superblock is put back from the other one; without both there is no
   }
   disk.bytes.fill(0, 0, 4096);
   disk.bytes.fill(0, endOf(format.layout) * 512);
-  assert.match(String(await checkVolume(io)), /begins with 4096 zeroes; and there is no copy/);
+  const none = await checkVolume(io);
+  assert.match(
+    typeof none === 'string' ? none : 'a volume',
+    /begins with 4096 zeroes; and there is no copy/,
+  );
 });
 
 /** Gives an extent of one region the place that another region has in the spill area. */
@@ -283,7 +287,7 @@ test(`units of two regions stay with the one whose payload is there, LAMINA_SEED
   );
   const found = await checked(io);
   const overlaps = found.faults.filter(({ kind }) => kind === 'overlap').map((f) => f.region);
-  assert.deepEqual([...new Set(overlaps)].sort(), [keeps, loses].sort());
+  assert.deepEqual(new Set(overlaps), new Set([keeps, loses]));
   const repairs = await repairVolume(io, found, false);
   assert.ok(repairs.every(({ isDone, region }) => isDone && region === loses));
   // What was lost stays an error, and is all that is wrong.

@@ -54,7 +54,10 @@ const SIGNATURES: readonly Signature[] = [
  * The name of what is found first, none of `except`; undefined for a device without a known
  * signature.
  */
-export function findSignature(io: LuksIo, except: readonly string[] = []): string | undefined {
+export function findSignature(
+  io: Pick<LuksIo, 'sizeBytes' | 'read'>,
+  except: readonly string[] = [],
+): string | undefined {
   for (const { name, at, magic } of SIGNATURES) {
     if (except.includes(name)) continue;
     const from = at < 0 ? io.sizeBytes + at : at;
