@@ -11,6 +11,7 @@ import { escapeArg } from '../dm/table-text.ts';
 import { checkCodec, formatImage } from '../tools/compress/format.ts';
 import { type CompressIo, readSuperblocks, uuidText } from '../tools/compress/image.ts';
 import { addCompressCheck } from './compress-check.ts';
+import { addCompressEstimate } from './compress-estimate.ts';
 import { addCompressStats } from './compress-looking.ts';
 import { knownOn, withImage } from './compress-place.ts';
 import { confirm } from './confirm.ts';
@@ -28,7 +29,10 @@ Examples:
   truncate -s 64M other.img
   lamina compress format other.img
   lamina compress check other.img
-  lamina compress stats other.img`;
+  lamina compress stats other.img
+
+  head -c 4M /dev/urandom >any.img
+  lamina compress estimate any.img --pieces 8`;
 
 interface FormatFlags extends JsonFlag {
   readonly codec: CodecName;
@@ -59,6 +63,7 @@ export function addCompress(program: Command): void {
     .action(format);
   addCompressCheck(compress);
   addCompressStats(compress);
+  addCompressEstimate(compress);
 }
 
 async function format(image: string, flags: FormatFlags): Promise<void> {

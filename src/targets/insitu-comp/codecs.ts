@@ -1,5 +1,6 @@
 // What a volume compresses and decompresses with: here, or on compute threads.
 
+import type { SharedMemory } from '../../base/wasm.ts';
 import { type ComputeQueue } from '../../io/compute.ts';
 import type { IoDone, IoEngine } from '../../io/engine.ts';
 import { makeChecksum } from '../../codec/checksum.ts';
@@ -12,13 +13,26 @@ import {
   makeHandler,
 } from '../../codec/codec-jobs.ts';
 import { Probe } from '../../codec/probe.ts';
-import { type CodecName } from '../../codec/codec.ts';
+import { type CodecName, openCodec } from '../../codec/codec.ts';
 import { CODEC_IDS, type VolumeFormat } from './superblock.format.ts';
 
 const JOBS_MODULE = new URL(
   `../../codec/codec-jobs.${import.meta.url.endsWith('.ts') ? 'ts' : 'js'}`,
   import.meta.url,
 ).href;
+
+/** The name of a codec by its number in records and superblocks. */
+export function codecName(id: number): CodecName | 'raw' {
+  for (const [name, number] of Object.entries(CODEC_IDS)) {
+    if (number === id) return name as CodecName;
+  }
+  return 'raw';
+}
+
+/** Throws DmError when what a superblock wants for writing, codec and level, cannot be had here. */
+export function checkCodec(memory: SharedMemory, { codec, level }: VolumeFormat): void {
+  openCodec(codecName(codec) as CodecName, level > 0 ? level : undefined, memory);
+}
 
 export class Codecs {
   readonly probe: Probe;

@@ -16,6 +16,7 @@ import {
   type TargetTraits,
   type TargetType,
 } from '../../dm/target.ts';
+import { checkCodec } from './codecs.ts';
 import { formatVolume, readFirstBlock } from './format-volume.ts';
 import {
   BLOCK_BYTES,
@@ -170,6 +171,12 @@ async function create(args: readonly string[], host: TargetHost): Promise<Target
   const all = { device, startSector: 0, lenSectors: device.lenSectors };
   host.claim(all, { role: 'disk', by: 'a compressed device' });
   const format = await formatOf(device, host);
+  try {
+    checkCodec(host.engine.arena.memory, format);
+  } catch (error) {
+    if (!(error instanceof DmError)) throw error;
+    throw new DmError(error.status, `device ${reference}: superblock: ${error.message}`);
+  }
   const { layout } = format;
   const blockSectors = device.limits.logicalBlockBytes / 512;
   if (layout.grainSectors % blockSectors !== 0) {

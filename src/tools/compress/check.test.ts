@@ -2,10 +2,11 @@
 // damaged is named, no more and no less.
 
 import assert from 'node:assert/strict';
-import { test } from 'node:test';
+import { mock, test } from 'node:test';
 import { Prng } from '../../base/prng.ts';
 import { Status } from '../../base/status.ts';
 import { CODEC_NAMES, type CodecName, implementationsOf } from '../../codec/codec.ts';
+import { ZSTD } from '../../codec/zstd.ts';
 import type { Extent } from '../../targets/insitu-comp/extent.ts';
 import {
   type DecodedRecord,
@@ -13,6 +14,8 @@ import {
   encodeRecord,
 } from '../../targets/insitu-comp/record.format.ts';
 import {
+  CODEC_IDS,
+  encodeSuperblock,
   endOf,
   findSuperblock,
   type VolumeFormat,
@@ -233,6 +236,37 @@ for (const codec of CODEC_NAMES) {
   });
 }
 
+test('a codec that is not here is an error of the table, and no matter to other volumes', async (t) => {
+  if (implementationsOf('zstd').length === 0) {
+    t.skip('no zstd here');
+    return;
+  }
+  const [zstd, lz4] = [await makeImage(SEED, 'zstd'), await makeImage(SEED, 'lz4')];
+  const has = mock.method(ZSTD, 'has', () => false);
+  t.after(() => has.mock.restore());
+  const refused = async ({ lab }: Image, expected: RegExp): Promise<void> => {
+    await assert.rejects(
+      lab.scheduler.settle(lab.dm.create({ name: 'd', table: TABLE })),
+      expected,
+    );
+  };
+  await refused(
+    zstd,
+    /device test:a: superblock: codec zstd: nothing here does it: install libzstd/,
+  );
+  await assert.rejects(checkVolume(zstd.io), /codec zstd: nothing here does it/);
+  await withDevice(lz4, async (driver) => {
+    const read = await lz4.lab.scheduler.settle(driver.read(0, lz4.data.length));
+    assert.deepEqual(Buffer.from(read), lz4.data);
+  });
+  // LZ4 is for what will be written; what is there needs the other one.
+  const format = formatOf(zstd);
+  zstd.disk.bytes.set(encodeSuperblock({ ...format, codec: CODEC_IDS.lz4 }), 0);
+  await refused(zstd, /codec zstd: nothing here does it/);
+  zstd.disk.bytes.set(encodeSuperblock({ ...format, codec: CODEC_IDS.deflate, level: 99 }), 0);
+  await refused(zstd, /superblock: codec deflate: level 99: need a whole number 1 to 9/);
+});
+
 test('either superblock is put back from the other one; without both there is no volume', async () => {
   const { disk, io } = await makeImage(SEED, 'lz4');
   const before = Buffer.from(disk.bytes);
@@ -266,6 +300,8 @@ function makeOverlap(image: Image, format: VolumeFormat): { keeps: number; loses
     const extent = record.extents.find(({ at }) => at >= format.layout.spillSector);
     return { region, record, extent };
   }).filter(({ extent }) => extent !== undefined);
+  // The longer one keeps its place, so that there are two in it and no third.
+  spilled.sort((a, b) => (b.extent?.sectors ?? 0) - (a.extent?.sectors ?? 0));
   const [keeps, loses] = spilled;
   assert.ok(keeps?.extent !== undefined && loses?.extent !== undefined, 'two regions have spilled');
   // In TypeScript alone the place is not to be changed.

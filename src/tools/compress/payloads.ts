@@ -4,11 +4,11 @@ import { DmError } from '../../base/errors.ts';
 import { allocateShared } from '../../base/wasm.ts';
 import { type Codec, type CodecName, openCodec } from '../../codec/codec.ts';
 import { makeChecksum } from '../../codec/checksum.ts';
+import { codecName } from '../../targets/insitu-comp/codecs.ts';
 import type { Extent } from '../../targets/insitu-comp/extent.ts';
 import { homeOf, placeSeed } from '../../targets/insitu-comp/record.format.ts';
 import {
   BLOCK_BYTES,
-  CODEC_IDS,
   CODEC_RAW,
   REGION_BLOCKS,
   REGION_BYTES,
@@ -17,14 +17,6 @@ import {
   type VolumeFormat,
 } from '../../targets/insitu-comp/superblock.format.ts';
 import type { ByteRange, CompressIo } from './image.ts';
-
-/** The name of a codec by its number in records and superblocks. */
-export function codecName(id: number): CodecName | 'raw' {
-  for (const [name, number] of Object.entries(CODEC_IDS)) {
-    if (number === id) return name as CodecName;
-  }
-  return 'raw';
-}
 
 /** Blocks of an extent that cannot be had, and why. */
 export interface BadPayload {

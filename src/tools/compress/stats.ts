@@ -1,5 +1,6 @@
 // What a compressed volume holds and what that takes, by its records alone.
 
+import { codecName } from '../../targets/insitu-comp/codecs.ts';
 import { decodeRecord } from '../../targets/insitu-comp/record.format.ts';
 import {
   BLOCK_BYTES,
@@ -11,7 +12,6 @@ import {
 } from '../../targets/insitu-comp/superblock.format.ts';
 import { SpillClaims } from './claims.ts';
 import { type CompressIo, forEachRecord, type OnProgress } from './image.ts';
-import { codecName } from './payloads.ts';
 
 export const HISTOGRAM_BINS = 10;
 
