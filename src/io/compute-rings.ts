@@ -24,6 +24,8 @@ export const Word = {
   IsReady: 6,
   /** The thread is to end (owner). */
   IsStopped: 7,
+  /** The thread runs nothing any more (thread). */
+  IsEnded: 8,
 } as const;
 
 /** Words of the memory that all threads of a compute share. */

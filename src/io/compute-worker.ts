@@ -95,6 +95,8 @@ async function main(port: MessagePort): Promise<void> {
     if (!hasWork) Atomics.wait(words, Word.Bell, bell);
     Atomics.store(words, Word.IsAsleep, 0);
   }
+  Atomics.store(words, Word.IsEnded, 1);
+  Atomics.notify(words, Word.IsEnded);
 }
 
 main(parentPort ?? bug('compute worker: not in a worker thread')).catch((error: unknown) => {

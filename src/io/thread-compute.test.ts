@@ -1,4 +1,4 @@
-// Compute threads that cannot all be started.
+// Compute threads that cannot all be started, or end when they have hardly begun.
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
@@ -57,4 +57,25 @@ test('without memory for every thread there is an error and no thread', async ()
   assert.equal(await run(compute), 0);
   compute.close();
   assert.equal(arena.usedBytes, usedBytes - SCRATCH_BYTES);
+});
+
+test('threads that have hardly begun are no longer loading when close returns', () => {
+  const compute = new ThreadCompute(new Arena(8 << 20), THREADS);
+  // What a thread's recipe holds: 1 while its definition is being made, 2 behind that.
+  const made = Array.from({ length: THREADS }, () => new Int32Array(new SharedArrayBuffer(4)));
+  compute.define({
+    ...DEFINITION,
+    module: `data:text/javascript,export function makeHandler(memory, scratch, made) {
+      Atomics.store(made, 0, 1);
+      for (const end = Date.now() + 50; Date.now() < end; );
+      Atomics.store(made, 0, 2);
+      return { run() {} };
+    }`,
+    recipes: made,
+  });
+  compute.close();
+  assert.deepEqual(
+    made.map((words) => Atomics.load(words, 0)),
+    made.map(() => 2),
+  );
 });

@@ -41,6 +41,9 @@ const IN_RING_MAX = 32;
 /** Bytes not done per thread from which on callers had better work themselves. */
 const WELCOME_BYTES_PER_THREAD = 2 << 20;
 
+/** What a thread that is just starting may take to end; one that runs ends at once. */
+const END_MS_MAX = 3000;
+
 declare global {
   interface Atomics {
     waitAsync(
@@ -128,6 +131,11 @@ class Thread {
   stop(): void {
     Atomics.store(this.words, Word.IsStopped, 1);
     this.ring();
+  }
+
+  /** Waits for the end: a program that exits while a thread loads native code is aborted. */
+  awaitEnd(): void {
+    Atomics.wait(this.words, Word.IsEnded, 0, END_MS_MAX);
   }
 
   ring(): void {
@@ -218,7 +226,7 @@ export class ThreadCompute implements Compute {
     Atomics.store(this.#owner, OwnerWord.IsAsleep, 0);
   }
 
-  /** Nothing is pending. The threads end by themselves. */
+  /** Nothing is pending. The threads have ended when it returns. */
   close(): void {
     assert(this.#pending === 0, `compute: closed with ${this.#pending} jobs pending`);
     this.#stopAll();
@@ -273,10 +281,10 @@ export class ThreadCompute implements Compute {
     }
   }
 
-  /** The threads end by themselves. */
   #stopAll(): void {
+    for (const thread of this.#running) thread.stop();
     for (const thread of this.#running) {
-      thread.stop();
+      thread.awaitEnd();
       this.#arena.free(thread.scratch, SCRATCH_BYTES);
     }
     this.#running = [];
