@@ -14,6 +14,8 @@ import {
   CODEC_IDS,
   encodeSuperblock,
   endOf,
+  findSuperblock,
+  type Found,
   layoutFor,
   RECORD_BYTES,
   SUPERBLOCK_BYTES,
@@ -31,14 +33,27 @@ export interface FormatOptions {
   readonly progress?: (doneRegions: number, regions: number) => void;
 }
 
-/** The first 4096 bytes of a disk. Throws DmError. */
-export async function readFirstBlock(device: BlockDevice, arena: Arena): Promise<Uint8Array> {
+/** What the first block of a disk is; zeroes before a copy of a superblock are a damaged disk. Throws DmError. */
+export async function findFormat(device: BlockDevice, arena: Arena): Promise<Found> {
+  const found = findSuperblock(await readBlock(device, arena, 0), device.lenSectors);
+  const layout = found.what === 'zeroes' ? layoutFor(device.lenSectors, 1) : undefined;
+  if (layout === undefined) return found;
+  const copy = findSuperblock(await readBlock(device, arena, endOf(layout)), device.lenSectors);
+  if (copy.what !== 'version 2') return found;
+  const complaint =
+    'it begins with zeroes, and the copy of its superblock is there: ' +
+    "'lamina compress check --repair' puts it back, 'lamina compress format --force' makes the disk anew";
+  return { what: 'other', complaint };
+}
+
+/** 4096 bytes of a disk. */
+async function readBlock(device: BlockDevice, arena: Arena, sector: number): Promise<Uint8Array> {
   if (device.lenSectors * 512 < SUPERBLOCK_BYTES) {
     throw invalid(`device ${device.name}: ${device.lenSectors} sectors are too few`);
   }
   return await withBuffer(arena, async (mem) => {
     const vec = new BioVec([mem], [SUPERBLOCK_BYTES], arena);
-    const status = await sendBio(Op.Read, device, 0, SUPERBLOCK_BYTES, vec);
+    const status = await sendBio(Op.Read, device, sector, SUPERBLOCK_BYTES, vec);
     check(status, `device ${device.name}: superblock`);
     return arena.u8.slice(mem, mem + SUPERBLOCK_BYTES);
   });
@@ -82,8 +97,8 @@ export async function formatVolume(
 }
 
 /**
- * Writes an empty volume: its records and the copy of the superblock first, the superblock when
- * these are durable. Throws DmError.
+ * Writes an empty volume: its records first, the superblock when these are durable, then the copy
+ * of that. Throws DmError.
  */
 export async function formatSink(sink: FormatSink, options: FormatOptions): Promise<VolumeFormat> {
   const layout = layoutFor(sink.lenSectors, Math.max(1, sink.blockBytes / 512));
@@ -106,9 +121,11 @@ export async function formatSink(sink: FormatSink, options: FormatOptions): Prom
     options.progress?.(Math.min(layout.regions, first + count), layout.regions);
   }
   const superblock = encodeSuperblock(format);
-  await sink.write(endOf(layout), superblock);
   await sink.flush();
   await sink.write(0, superblock);
+  await sink.flush();
+  // Where there is a copy there was a superblock: a disk that was only half made is blank.
+  await sink.write(endOf(layout), superblock);
   await sink.flush();
   return format;
 }

@@ -17,11 +17,10 @@ import {
   type TargetType,
 } from '../../dm/target.ts';
 import { checkCodec } from './codecs.ts';
-import { formatVolume, readFirstBlock } from './format-volume.ts';
+import { findFormat, formatVolume } from './format-volume.ts';
 import {
   BLOCK_BYTES,
   BLOCK_SECTORS,
-  findSuperblock,
   REGION_BYTES,
   REGION_SECTORS,
   type VolumeFormat,
@@ -150,7 +149,7 @@ function parseMode(args: readonly string[]): Mode {
 }
 
 async function formatOf(device: BlockDevice, host: TargetHost): Promise<VolumeFormat> {
-  const found = findSuperblock(await readFirstBlock(device, host.engine.arena), device.lenSectors);
+  const found = await findFormat(device, host.engine.arena);
   if (found.what === 'version 2') return found.format;
   if (found.what === 'other') throw invalid(`device ${device.name}: ${found.complaint}`);
   if (host.isReadOnly)

@@ -268,7 +268,7 @@ test('a codec that is not here is an error of the table, and no matter to other 
 });
 
 test('either superblock is put back from the other one; without both there is no volume', async () => {
-  const { disk, io } = await makeImage(SEED, 'lz4');
+  const { disk, io, lab } = await makeImage(SEED, 'lz4');
   const before = Buffer.from(disk.bytes);
   const { format } = await checked(io);
   for (const [sector, kind] of [
@@ -278,6 +278,11 @@ test('either superblock is put back from the other one; without both there is no
     disk.bytes.fill(0, sector * 512, sector * 512 + 4096);
     const found = await checked(io);
     assert.deepEqual(wordsOf(found.faults), [kind]);
+    if (sector === 0) {
+      // A table that took it for a blank disk would format it.
+      const table = lab.scheduler.settle(lab.dm.create({ name: 'd', table: TABLE }));
+      await assert.rejects(table, /begins with zeroes, and the copy of its superblock is there/);
+    }
     assert.deepEqual(
       (await repairVolume(io, found, false)).map(({ isDone, lost }) => [isDone, lost]),
       [[true, []]],
