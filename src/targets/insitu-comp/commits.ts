@@ -29,6 +29,8 @@ import { RECORD_BYTES, type VolumeFormat } from './superblock.format.ts';
 const RUN_RECORDS = 128;
 const RUNS_MAX = 8;
 const PAGE_RECORDS = 8;
+/** How often a commit that failed is tried again when nobody asks for it: later each time. */
+const RETRIES_MAX = 8;
 /** So many changed regions are not left to the timer. */
 const DIRTY_MAX = 4096;
 
@@ -63,6 +65,8 @@ export class Commits {
   #isRunning = false;
   #timer: Timer | null = null;
   #isTimerOff = false;
+  /** Commits that have failed since one succeeded. */
+  #failures = 0;
 
   constructor(host: CommitsHost) {
     this.#host = host;
@@ -74,11 +78,20 @@ export class Commits {
 
   /** The region's map has changed. */
   changed(region: Region): void {
-    if (region.isDirty) return;
-    region.isDirty = true;
-    this.#dirty.add(region);
+    if (region.isDirty) {
+      // Left over from commits that have failed: a write has come, so they are tried again.
+      if (this.#timer === null && !this.#isRunning) this.#startTimer();
+      return;
+    }
+    this.#keep(region);
     if (this.#dirty.size >= DIRTY_MAX) this.#kick();
     else this.#startTimer();
+  }
+
+  /** For the next commit, whenever that is. */
+  #keep(region: Region): void {
+    region.isDirty = true;
+    this.#dirty.add(region);
   }
 
   /** Ends `bio` when everything that has ended up to now is durable. */
@@ -121,7 +134,8 @@ export class Commits {
   #startTimer(): void {
     const { clock, writebackMs } = this.#host;
     if (writebackMs === 0 || this.#isTimerOff || this.#timer !== null) return;
-    this.#timer = clock.after(writebackMs, () => {
+    const delayMs = writebackMs * 2 ** Math.min(this.#failures, RETRIES_MAX);
+    this.#timer = clock.after(delayMs, () => {
       this.#timer = null;
       if (this.#dirty.size > 0) this.#kick();
     });
@@ -140,11 +154,13 @@ export class Commits {
       this.#bios = [];
       this.#calls = [];
       const status = await this.#commit();
+      this.#failures = status === Status.Ok ? 0 : this.#failures + 1;
       for (const bio of bios) endBio(bio, status);
       for (const call of calls) call(status);
     } while (this.#bios.length > 0 || this.#calls.length > 0);
     this.#isRunning = false;
-    if (this.#dirty.size > 0) this.#startTimer();
+    // After that a write, a flush or a suspend has to come.
+    if (this.#dirty.size > 0 && this.#failures <= RETRIES_MAX) this.#startTimer();
   }
 
   async #commit(): Promise<Status> {
@@ -180,14 +196,14 @@ export class Commits {
   /** Nothing was tried: the record on the disk is the old one. */
   #notWritten({ region, extents }: Changed): void {
     for (const extent of extents) this.#host.drop(region, extent);
-    this.changed(region);
+    this.#keep(region);
   }
 
   #written({ region, extents, record, status }: Changed): void {
     if (status !== Status.Ok) {
       // The disk may have the new record or an older one: the extents of all of them stay.
       region.unsure.push(extents);
-      this.changed(region);
+      this.#keep(region);
       return;
     }
     const old = [region.committed, ...region.unsure];
