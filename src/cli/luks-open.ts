@@ -169,6 +169,7 @@ async function create(
     table,
     isReadOnly: flags.readonly === true,
     isVolatile: true,
+    onlyUuid: luksDeviceUuid(volume, ''),
   };
   await call('create', options);
   printDone(flags, { name, uuid: options.uuid });

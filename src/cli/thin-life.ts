@@ -70,7 +70,7 @@ async function activateId(pool: string, id: number, name: string, o: Activate): 
     throw invalid(`pool ${pool}: volume ${id} is active already, as ${active.name}`);
   }
   const table = `0 ${o.size / SECTOR_BYTES} thin ${escapeArg(pool)} ${id}`;
-  await call('create', { name, table });
+  await call('create', { name, table, isOnlyUser: true });
   printDone(o, { name, pool, id, sizeBytes: o.size });
 }
 

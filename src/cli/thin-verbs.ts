@@ -395,10 +395,11 @@ export async function newId(
 
 async function activate(pool: string, name: string, id: number, lenSectors: number): Promise<void> {
   try {
-    await call('create', { name, table: `0 ${lenSectors} thin ${escapeArg(pool)} ${id}` });
+    const table = `0 ${lenSectors} thin ${escapeArg(pool)} ${id}`;
+    await call('create', { name, table, isOnlyUser: true });
   } catch (error) {
-    // Nobody would find it again.
-    await call('message', pool, 0, `delete ${id}`);
+    // Nobody would find it again; one that somebody has activated meanwhile is refused, and stays.
+    await call('message', pool, 0, `delete ${id}`).catch(() => undefined);
     throw error;
   }
 }

@@ -19,6 +19,8 @@ const Create = z.strictObject({
   table: z.string().exactOptional(),
   isVolatile: Flag.exactOptional(),
   isRestored: Flag.exactOptional(),
+  onlyUuid: z.string().exactOptional(),
+  isOnlyUser: Flag.exactOptional(),
 });
 
 const Lines = z.strictObject({

@@ -17,6 +17,10 @@ export interface CreateOptions {
   readonly isVolatile?: boolean;
   /** Whether the device was there before: what its table names is taken as it is, and blank metadata is refused. */
   readonly isRestored?: boolean;
+  /** Refused when another device, also one that is being made, has a UUID that begins so. */
+  readonly onlyUuid?: string;
+  /** Refused when another device, also one that is being made, has a volume of the table: a thin device of a pool. */
+  readonly isOnlyUser?: boolean;
 }
 
 export interface DeviceInfo {

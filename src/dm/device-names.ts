@@ -85,6 +85,13 @@ export class DeviceNames {
     }
   }
 
+  /** Refuses a device beside one whose UUID begins so. Throws DmError. */
+  checkOnlyUuid(name: string, start: string): void {
+    const other = this.all.find((node) => node.uuid.startsWith(start));
+    if (other === undefined) return;
+    throw new DmError(Status.Busy, `device ${name}: is open already, as device ${other.name}`);
+  }
+
   /** The wanted minor number, or the lowest free one. Throws DmError. */
   chooseMinor(wanted: number | undefined): number {
     const used = new Set(this.all.map((node) => node.minor));

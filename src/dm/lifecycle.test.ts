@@ -417,3 +417,15 @@ test('what a target says of itself is read again at resume, and when it asks for
   await open.close();
   await t.scheduler.settle(t.dm.close());
 });
+
+test('of two devices that may not be beside each other, made at once, one is refused', async () => {
+  const rig = new DmRig(7);
+  const make = async (name: string): Promise<unknown> =>
+    await rig.dm.create({ name, uuid: `volume-${name}`, onlyUuid: 'volume-' });
+  const [one, two] = await Promise.allSettled([make('a'), make('b')]);
+  assert.equal(one?.status, 'fulfilled');
+  const { message } = (two as PromiseRejectedResult).reason as Error;
+  assert.equal(message, 'device b: is open already, as device a');
+  await rig.dm.create({ name: 'c', uuid: 'volume-c' });
+  await rig.dm.close();
+});

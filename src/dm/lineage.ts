@@ -17,6 +17,8 @@ export type ChangesSince = (
 export interface Lineage {
   /** Whether `changesSince` can compare with `other`, which is another's. */
   isComparable(other: Lineage): boolean;
+  /** Whether `other` is of the same blocks, in whatever table. */
+  isSame(other: Lineage): boolean;
   /**
    * Where the data may be another than in `base`, from `sector` on. As BlockDevice.extents. Throws DmError when
    * `base` is not there any more.

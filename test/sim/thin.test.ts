@@ -520,3 +520,31 @@ test('messages, status and refusals speak as the kernel does', async () => {
   }
   await close();
 });
+
+test('of two that want a volume for themselves alone, at once, one gets it', async () => {
+  const { lab, settle, close } = await makePool(64, '1 skip_block_zeroing');
+  await settle(lab.dm.message('pool', 0, 'create_thin 1'));
+  const make = async (name: string, id: number, isOnlyUser: boolean): Promise<unknown> =>
+    await lab.dm.create({ name, table: `0 4096 thin pool ${id}`, isOnlyUser });
+  const busy = /its volume is active already, as/;
+  const ends = await settle(Promise.allSettled([make('x', 1, true), make('y', 1, true)]));
+  assert.deepEqual(ends.map(({ status }) => status).sort(), ['fulfilled', 'rejected']);
+  const names = (await lab.dm.list()).map(({ name }) => name);
+  assert.equal(names.length, 3, String(names));
+  await assert.rejects(settle(make('z', 1, true)), { status: Status.Busy, message: busy });
+  await assert.rejects(settle(make('z', 0, true)), { message: /device z: .*already, as t$/ });
+  // Who does not ask for it gets a twin.
+  await settle(make('z', 1, false));
+  // An inactive table counts as well, and whoever has it may load another.
+  for (const name of [names[2] ?? '', 'z']) {
+    await settle(lab.dm.load(name, '0 8192 thin pool 1'));
+    await settle(lab.dm.resume(name));
+    await settle(lab.dm.load(name, '0 4096 zero'));
+    await settle(lab.dm.resume(name));
+  }
+  await settle(lab.dm.load('z', '0 4096 thin pool 1'));
+  await assert.rejects(settle(make('w', 1, true)), { message: /device w: .*already, as z$/ });
+  await settle(lab.dm.clear('z'));
+  await settle(make('w', 1, true));
+  await close();
+});

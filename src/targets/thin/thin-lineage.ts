@@ -39,6 +39,10 @@ export class ThinLineage implements Lineage {
     );
   }
 
+  isSame(other: Lineage): boolean {
+    return other instanceof ThinLineage && other.#device === this.#device;
+  }
+
   async changesSince(
     base: Lineage,
     sector: number,
