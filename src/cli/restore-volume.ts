@@ -64,6 +64,7 @@ export async function restoreVolume(
   return await withChain(froms, flags.onto, async (links) => {
     const last = links.at(-1) as Link;
     const { sizeBytes, state } = last.info;
+    if (!(await isDevice(to))) refuseOwnSource(to, links);
     const opened = await openTarget(to, sizeBytes, flags);
     let writtenBytes = 0;
     let zeroedBytes = 0;
@@ -144,6 +145,13 @@ async function withChain<T>(
   } finally {
     for (const { file } of links) await file.close();
   }
+}
+
+/** Whatever is forced, no backup is overwritten by what is in it. */
+function refuseOwnSource(to: string, links: readonly Link[]): void {
+  const source = links.find(({ file }) => file.isAt(to));
+  if (source === undefined) return;
+  throw invalid(`${to}: is the backup itself, ${source.name}; need another file or a device`);
 }
 
 async function openTarget(to: string, sizeBytes: number, flags: RestoreFlags): Promise<OpenedDisk> {

@@ -4,7 +4,14 @@
 import assert from 'node:assert/strict';
 import { execFileSync, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, readFileSync, truncateSync, writeFileSync } from 'node:fs';
+import {
+  existsSync,
+  linkSync,
+  readFileSync,
+  symlinkSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -208,5 +215,25 @@ test(`backups of a volume in use have it as it was at one moment, LAMINA_SEED=${
       assert.ok(count >= least && count <= most, `${count} writes, of ${least} to ${most}`);
     }
     assert.ok((bounds[2]?.least ?? 0) > (bounds[0]?.least ?? 0), 'it was written to meanwhile');
+  });
+});
+
+test('neither a file in use nor the backup itself is overwritten, not even by force', async () => {
+  await withVolume(async (d) => {
+    linkSync(join(d.path, 'meta'), join(d.path, 'link'));
+    for (const file of ['meta', 'data', 'link']) {
+      const said = d.refused(['thin', 'backup', 'vol', file, '--force']);
+      assert.match(said, new RegExp(`${file}: .*is open elsewhere: lamina daemon \\(PID`));
+    }
+    d.ok(['thin', 'backup', 'vol', 'full']);
+    const before = readFileSync(join(d.path, 'full'));
+    symlinkSync('full', join(d.path, 'same'));
+    for (const to of ['full', 'same']) {
+      assert.match(d.refused(['thin', 'restore', 'full', to, '--force']), /is the backup itself/);
+    }
+    assert.match(refusedBy(d, 'lamina thin restore - full --force <full'), /is the backup itself/);
+    assert.ok(readFileSync(join(d.path, 'full')).equals(before));
+    d.ok(['thin', 'backup', 'vol', 'full', '--force']);
+    assert.deepEqual(devices(d), ['p', 'vol']);
   });
 });

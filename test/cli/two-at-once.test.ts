@@ -18,7 +18,11 @@ async function race(d: Desk, refusal: RegExp, a: string[], b: string[]): Promise
   for (const [i, { stderr }] of both.entries()) stderr.on('data', (text) => (said[i] += text));
   const ended = async (child: ChildProcess): Promise<unknown> => (await once(child, 'close'))[0];
   const codes = await Promise.all(both.map(ended));
-  assert.deepEqual([...codes].sort(), [0, 1], `${codes.join()}: ${said.join()}`);
+  assert.deepEqual(
+    codes.toSorted((x, y) => Number(x) - Number(y)),
+    [0, 1],
+    `${codes.join()}: ${said.join()}`,
+  );
   assert.match(said.join(''), refusal);
   return codes.indexOf(0);
 }

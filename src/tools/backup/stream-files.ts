@@ -1,6 +1,7 @@
 // Where backup streams are: files, and standard input and output.
 
 import {
+  accessSync,
   close,
   constants,
   existsSync,
@@ -17,7 +18,7 @@ import {
 import { promisify } from 'node:util';
 import { DmError } from '../../base/errors.ts';
 import { Status, statusOfError } from '../../base/status.ts';
-import { systemErrorText } from '../../base/system-error.ts';
+import { errnoText, systemErrorText } from '../../base/system-error.ts';
 import {
   crcOf,
   END_BYTES,
@@ -27,6 +28,7 @@ import {
 } from '../../format/backup.ts';
 import { lockData } from '../../io/data-lock.ts';
 import { syncFolderOf } from '../../io/durable-file.ts';
+import { heldBy } from '../../io/lock-holder.ts';
 import type { Source } from './stream-reader.ts';
 
 const openFd = promisify(open);
@@ -58,6 +60,14 @@ export class StreamFile {
     const fd = await named(path, async () => await openFd(path, 'r'));
     const found = fstatSync(fd);
     return new StreamFile(path, fd, found.isFile() ? found.size : undefined);
+  }
+
+  /** Whether the stream is read from the file that has this name. */
+  isAt(path: string): boolean {
+    const named = statSync(path, { bigint: true, throwIfNoEntry: false });
+    if (named === undefined) return false;
+    const own = fstatSync(this.#fd, { bigint: true });
+    return own.dev === named.dev && own.ino === named.ino;
   }
 
   readonly source: Source = async (into) => {
@@ -112,11 +122,16 @@ export class StreamFile {
 export class StreamSink {
   readonly #path: string;
   readonly #fd: number;
+  readonly #overwrites: boolean;
+  /** The file that is to be overwritten, locked so that nobody begins to use it; undefined: there is none. */
+  #old: number | undefined;
   #isFinished = false;
 
-  private constructor(path: string, fd: number) {
+  private constructor(path: string, fd: number, overwrites = false, old?: number) {
     this.#path = path;
     this.#fd = fd;
+    this.#overwrites = overwrites;
+    this.#old = old;
   }
 
   /** Throws DmError. */
@@ -129,11 +144,17 @@ export class StreamSink {
     if (found !== undefined && !found.isFile()) {
       throw new DmError(Status.Invalid, `${path}: need a file, or - for standard output`);
     }
-    const fd = await named(path, async () => await openPartial(path));
-    const sink = new StreamSink(path, fd);
-    // Another backup may have ended meanwhile.
-    if (options.overwrites || !existsSync(path)) return sink;
-    await sink.abandon();
+    const old = found && (await named(path, async () => await lockOld(path)));
+    try {
+      const fd = await named(path, async () => await openPartial(path));
+      const sink = new StreamSink(path, fd, options.overwrites, old);
+      // Another backup may have ended meanwhile.
+      if (options.overwrites || !existsSync(path)) return sink;
+      await sink.abandon();
+    } catch (error) {
+      if (old !== undefined) await closeFd(old);
+      throw error;
+    }
     throw exists(path);
   }
 
@@ -153,9 +174,14 @@ export class StreamSink {
     const path = this.#path;
     await named(path, async () => {
       await syncFd(this.#fd);
+      if (this.#old === undefined && existsSync(path)) {
+        if (!this.#overwrites) throw exists(path);
+        this.#old = await lockOld(path);
+      }
       renameSync(partial(path), path);
       this.#isFinished = true;
       await closeFd(this.#fd);
+      await this.#letOldGo();
       await syncFolderOf(path);
     });
   }
@@ -165,6 +191,36 @@ export class StreamSink {
     if (this.#fd === STDOUT_FD || this.#isFinished) return;
     unlinkSync(partial(this.#path));
     await closeFd(this.#fd).catch(() => undefined);
+    await this.#letOldGo();
+  }
+
+  async #letOldGo(): Promise<void> {
+    const old = this.#old;
+    this.#old = undefined;
+    if (old !== undefined) await closeFd(old);
+  }
+}
+
+/** Refuses a file that somebody uses, such as the daemon for a pool. Throws DmError. */
+async function lockOld(path: string): Promise<number> {
+  const isReadOnly = !isWritable(path);
+  const fd = await openFd(path, isReadOnly ? 'r' : 'r+');
+  const status = lockData(fd, isReadOnly);
+  if (status === Status.Ok) return fd;
+  await closeFd(fd);
+  if (status !== Status.Again) {
+    throw new DmError(status, `${path}: cannot lock: ${errnoText(status)}`);
+  }
+  const text = `${path}: Device or resource busy: it is open elsewhere${heldBy(path)}`;
+  throw new DmError(Status.Busy, text);
+}
+
+function isWritable(path: string): boolean {
+  try {
+    accessSync(path, constants.W_OK);
+    return true;
+  } catch {
+    return false;
   }
 }
 
