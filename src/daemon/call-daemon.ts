@@ -4,7 +4,6 @@ import { once } from 'node:events';
 import { readdirSync, readFileSync, statSync } from 'node:fs';
 import { connect, type Socket } from 'node:net';
 import { basename } from 'node:path';
-import { createInterface } from 'node:readline';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { DmError, errorText } from '../base/errors.ts';
 import { Status } from '../base/status.ts';
@@ -39,12 +38,17 @@ export async function callDaemon<N extends VerbName>(
   const lost = new DmError(Status.Io, `the daemon went away during '${verb}'`);
   const lines: string[] = [];
   const line = new Promise<string>((resolve, reject) => {
-    createInterface({ input: socket }).on('line', (text) => {
-      lines.push(text);
-      resolve(text);
+    let rest = '';
+    socket.setEncoding('utf8');
+    socket.on('data', (chunk: string) => {
+      const parts = chunk.split('\n');
+      parts[0] = rest + (parts[0] ?? '');
+      rest = parts.pop() ?? '';
+      lines.push(...parts);
+      const [first] = lines;
+      if (first !== undefined) resolve(first);
     });
     socket.once('close', () => reject(lost));
-    socket.once('error', () => reject(lost));
   });
   const closed = new Promise<void>((resolve) => {
     socket.once('close', () => resolve());
@@ -80,6 +84,8 @@ function refuseBadEnd(last: string | undefined, result: unknown): void {
 async function connectToDaemon(path: string): Promise<Socket> {
   for (const until = Date.now() + START_MS_MAX; ; ) {
     const socket = connect(path);
+    // Whatever the daemon dies of, and when: the connection is closed then, and that is what counts.
+    socket.on('error', () => undefined);
     try {
       await once(socket, 'connect');
       return socket;
