@@ -26,7 +26,13 @@ import { Progress } from './progress.ts';
 import { untilInterrupted } from './signals.ts';
 import type { BackupFlags } from './thin-backup.ts';
 import { newId } from './thin-verbs.ts';
-import { findVolume, poolBlockBytes, type Volume, volumeDiff } from './thin-volume.ts';
+import {
+  deleteActive,
+  findVolume,
+  poolBlockBytes,
+  type Volume,
+  volumeDiff,
+} from './thin-volume.ts';
 
 export interface BackupDone extends BackupInfo {
   readonly to: string;
@@ -133,7 +139,7 @@ async function backup(volume: Volume, base: Base | undefined, how: How): Promise
 /** The snapshot of this backup. Who cannot delete it says so. */
 async function removeOwn(snapshot: Volume): Promise<void> {
   try {
-    await removeSnapshot(snapshot);
+    await deleteActive(snapshot.name);
   } catch (error) {
     tell(
       `lamina: ${snapshot.name}: a snapshot is left, which the next backup in the pool deletes\n`,
@@ -160,11 +166,6 @@ async function takeSnapshot(volume: Volume, keep: string | undefined): Promise<V
     throw error;
   }
   return snapshot;
-}
-
-async function removeSnapshot({ name, pool, id }: Volume): Promise<void> {
-  await call('remove', name);
-  await call('message', pool, 0, `delete ${id}`);
 }
 
 async function copy(
@@ -245,7 +246,7 @@ async function removeLeftBehind(pool: string): Promise<void> {
     if (!isLeftBehind(name)) continue;
     const left = await findVolume(name);
     if (left.pool !== pool) continue;
-    await removeSnapshot(left);
+    await deleteActive(name);
     tell(`lamina: ${printable(name)}: the snapshot of a backup that was killed; deleted\n`);
   }
 }

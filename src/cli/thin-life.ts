@@ -10,6 +10,7 @@ import { JSON_DONE, type JsonFlag, print, printDone, printJson, shownName } from
 import { confirm } from './confirm.ts';
 import { thinId } from './thin-tools.ts';
 import { devicesOf, oneLine, size, type Volume, volumesOf } from './thin-verbs.ts';
+import { deleteActive } from './thin-volume.ts';
 
 interface Activate extends JsonFlag {
   readonly size: number;
@@ -86,11 +87,8 @@ async function deactivate(name: string, o: JsonFlag): Promise<void> {
 
 async function deleteVolume(name: string, idText: string | undefined, o: JsonFlag): Promise<void> {
   if (idText === undefined) {
-    const line = await oneLine('table', name, 'thin');
-    const [pool = '', id = ''] = splitArgs(line.params);
-    await call('remove', name);
-    await call('message', pool, 0, `delete ${id}`);
-    printDone(o, { name, pool, id: Number(id) });
+    const { pool, id } = await deleteActive(name);
+    printDone(o, { name, pool, id });
     return;
   }
   const id = thinId(idText);
@@ -103,23 +101,33 @@ async function deleteVolume(name: string, idText: string | undefined, o: JsonFla
   printDone(o, { pool: name, id });
 }
 
-/** A pool that is missing, or fails, can still say which of its volumes are active. */
+/** Throws DmError for a pool that is missing: what its volumes have is not known then. */
 async function listed(pool: string): Promise<Listed[]> {
   const { params } = await oneLine('table', pool, 'thin-pool');
-  const active = await volumesOf(pool);
-  if ((await call('info', pool)).state === 'MISSING') return active;
   const blockBytes = Number(splitArgs(params)[2]) * SECTOR_BYTES;
+  const inPool = (await devicesOf(pool)).map(({ id, mappedBlocks }) => ({
+    id,
+    mappedBytes: mappedBlocks * blockBytes,
+  }));
+  const active = await volumesOf(pool);
   const names = new Set(active.map(({ id }) => id));
-  const others = (await devicesOf(pool))
-    .filter(({ id }) => !names.has(id))
-    .map(({ id, mappedBlocks }) => ({ id, mappedBytes: mappedBlocks * blockBytes }));
-  return [...active, ...others];
+  return [
+    // A device that is missing does not say what its volume has; the pool does.
+    ...active.map((volume) =>
+      volume.state === undefined
+        ? volume
+        : { ...volume, ...inPool.find(({ id }) => id === volume.id) },
+    ),
+    ...inPool.filter(({ id }) => !names.has(id)),
+  ];
 }
 
 function lineOf(volume: Listed): string {
   const mapped = `${formatSize(volume.mappedBytes)} mapped`;
   if (!('name' in volume)) return `-\tid ${volume.id}\tnot active\t${mapped}\n`;
-  return `${shownName(volume.name)}\tid ${volume.id}\t${formatSize(volume.sizeBytes)}\t${mapped}\n`;
+  const { name, id, sizeBytes, state } = volume;
+  const missing = state === undefined ? '' : `\t${state}`;
+  return `${shownName(name)}\tid ${id}\t${formatSize(sizeBytes)}\t${mapped}${missing}\n`;
 }
 
 async function resize(name: string, o: Resize): Promise<void> {

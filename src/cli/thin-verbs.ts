@@ -206,6 +206,8 @@ export interface Volume {
   readonly id: number;
   readonly sizeBytes: number;
   readonly mappedBytes: number;
+  /** Of a device that is missing; it does not know what is mapped. */
+  readonly state?: 'MISSING';
 }
 
 interface VolumeReport {
@@ -262,6 +264,7 @@ export async function volumesOf(pool: string): Promise<Volume[]> {
       id: Number(id),
       sizeBytes: line.lenSectors * SECTOR_BYTES,
       mappedBytes: mapped * SECTOR_BYTES,
+      ...(state === 'MISSING' ? { state } : {}),
     });
   }
   return volumes;

@@ -1,10 +1,12 @@
 // A volume of a running pool, as the daemon tells of it, and how two of them differ.
 
-import { invalid } from '../base/errors.ts';
+import { errorText, invalid } from '../base/errors.ts';
+import { printable } from '../base/names.ts';
 import { SECTOR_BYTES } from '../base/units.ts';
 import { splitArgs } from '../dm/table-text.ts';
 import type { DiffKind, DiffRange } from '../targets/thin/tree-diff.ts';
 import { call } from './daemon-call.ts';
+import { tell } from './output.ts';
 
 export interface Volume {
   readonly name: string;
@@ -23,6 +25,34 @@ export async function findVolume(name: string): Promise<Volume> {
     throw invalid(`device ${name}: is no thin volume: its table is '${line?.type ?? 'empty'}'`);
   }
   return { name, pool, id: Number(id), lenSectors: line.lenSectors, origin };
+}
+
+/**
+ * Takes a volume that is a mapped device out of its pool. Throws DmError, with the device as it was: its pool may be
+ * missing or read-only, or somebody else may use the volume.
+ */
+export async function deleteActive(name: string): Promise<Volume> {
+  const volume = await findVolume(name);
+  const { pool, id } = volume;
+  const { uuid, minor, isReadOnly } = await call('info', name);
+  const [line] = await call('table', name);
+  // A pool that does not answer refuses here, before anything has happened.
+  await call('message', pool, 0, 'devices');
+  await call('remove', name);
+  try {
+    await call('message', pool, 0, `delete ${id}`);
+  } catch (error) {
+    const table = `0 ${volume.lenSectors} thin ${line?.params ?? ''}`;
+    try {
+      await call('create', { name, uuid, minor, isReadOnly, table });
+    } catch (failure) {
+      tell(
+        `lamina: ${printable(name)}: is not active any more: ${printable(errorText(failure))}\n`,
+      );
+    }
+    throw error;
+  }
+  return volume;
 }
 
 /** The data block of a pool. Throws DmError. */

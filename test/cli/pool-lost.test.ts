@@ -4,7 +4,7 @@
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { once } from 'node:events';
-import { truncateSync, writeFileSync } from 'node:fs';
+import { renameSync, truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -78,6 +78,50 @@ test('a suspend over a full pool says what it waits for', async () => {
     await written;
     await client.disconnect();
     assert.equal(JSON.parse(d.ok(['info', 'vol', '--json']))[0].waitsFor, '');
+  } finally {
+    await d.end();
+  }
+});
+
+test('volumes are not deleted by halves: of a pool that is missing, or with another user', async () => {
+  const d = desk();
+  const at = (name: string): string => join(d.path, name);
+  try {
+    await d.start();
+    d.ok(['pool', 'create', 'p', '--data', 'data', '--metadata', 'meta', '--size', '1M']);
+    d.ok(['thin', 'create', 'p', 'vol', '--size', '8M']);
+    writeFileSync(at('origin'), Buffer.alloc(1 << 20));
+    d.ok(['message', 'p', '0', 'create_thin 9']);
+    d.ok(['create', 'over', '--table', '0 2048 thin p 9 ./origin']);
+    const twin = d.ok(['table', 'vol']);
+    d.ok(['create', 'twin', '--table', twin]);
+    const before = d.ok(['info', 'vol', '--json']);
+    assert.match(d.refused(['thin', 'delete', 'vol']), /device 1 is open/);
+    assert.equal(d.ok(['info', 'vol', '--json']), before);
+    assert.equal(d.ok(['table', 'vol']), twin);
+    d.ok(['remove', 'twin']);
+    d.ok(['stop']);
+
+    renameSync(at('origin'), at('away'));
+    await d.start();
+    assert.match(d.ok(['thin', 'list', 'p']), /^over\tid 9\t1 MiB\t0 B mapped\tMISSING$/m);
+    d.ok(['stop']);
+    renameSync(at('away'), at('origin'));
+    renameSync(at('data'), at('lost'));
+    await d.start();
+    for (const verb of [
+      ['list', 'p'],
+      ['delete', 'vol'],
+      ['delete', 'p', '7'],
+    ]) {
+      assert.match(d.refused(['thin', ...verb]), /^lamina: device p: is missing: .*data: /);
+    }
+    assert.match(d.ok(['ls']), /^vol\t/m);
+    renameSync(at('lost'), at('data'));
+    d.ok(['retry']);
+    assert.equal(d.ok(['table', 'vol']), twin);
+    d.ok(['thin', 'delete', 'vol']);
+    assert.doesNotMatch(d.ok(['thin', 'list', 'p']), /id 1\t/);
   } finally {
     await d.end();
   }
