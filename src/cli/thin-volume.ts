@@ -28,8 +28,8 @@ export async function findVolume(name: string): Promise<Volume> {
 }
 
 /**
- * Takes a volume that is a mapped device out of its pool. Throws DmError, with the device as it was: its pool may be
- * missing or read-only, or somebody else may use the volume.
+ * Takes a volume that is a mapped device out of its pool. Throws DmError, with the device as it
+ * was: its pool may be missing or read-only, or somebody else may use the volume.
  */
 export async function deleteActive(name: string): Promise<Volume> {
   const volume = await findVolume(name);

@@ -67,7 +67,7 @@ export class DeviceMapper implements DmControl {
         const built = await this.#build(node, table, { isReadOnly, isRestored }, until);
         const isSet = node.slots.setInactive(built);
         // In one go with the line before: of two that are made at once the second sees the first.
-        if (options.isOnlyUser === true) this.#refuseUsed(node, built);
+        if (options.isOnlyUser === true) this.#names.checkOnlyUser(node, built);
         await isSet;
         await node.slots.resume(until);
         node.isMaking = false;
@@ -392,18 +392,6 @@ export class DeviceMapper implements DmControl {
       .map((n) => n.name);
     const by = users.length > 0 ? ` (used by ${users.join(', ')})` : ' (exported)';
     return new DmError(Status.Busy, `device ${node.name}: Device or resource busy${by}${what}`);
-  }
-
-  /** Throws DmError when another device has a volume of the table, in a live or an inactive one. */
-  #refuseUsed(node: DeviceNode, table: Table): void {
-    const volumes = table.entries.flatMap(({ target }) => target.lineage ?? []);
-    for (const other of this.#names.all) {
-      if (other === node) continue;
-      const tables = [other.device.live, other.slots.inactive];
-      const theirs = tables.flatMap((t) => t?.entries ?? []).map(({ target }) => target.lineage);
-      if (!theirs.some((l) => l !== undefined && volumes.some((mine) => mine.isSame(l)))) continue;
-      throw new DmError(Status.Busy, `its volume is active already, as ${other.name}`);
-    }
   }
 
   #ending(node: DeviceNode): DmError {

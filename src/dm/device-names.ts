@@ -7,6 +7,7 @@ import { Status } from '../base/status.ts';
 import type { BlockDevice } from '../bio/device.ts';
 import type { DeviceNode } from './device-node.ts';
 import { mappedWord, NO_SUCH_MAPPED } from './references.ts';
+import type { Table } from './table.ts';
 
 const NAME_BYTES_MAX = 127;
 const UUID_BYTES_MAX = 128;
@@ -90,6 +91,18 @@ export class DeviceNames {
     const other = this.all.find((node) => node.uuid.startsWith(start));
     if (other === undefined) return;
     throw new DmError(Status.Busy, `device ${name}: is open already, as device ${other.name}`);
+  }
+
+  /** Refuses a table when another device has a volume of it, in a live or an inactive table. Throws DmError. */
+  checkOnlyUser(node: DeviceNode, table: Table): void {
+    const volumes = table.entries.flatMap(({ target }) => target.lineage ?? []);
+    for (const other of this.#nodes) {
+      if (other === node) continue;
+      const tables = [other.device.live, other.slots.inactive];
+      const theirs = tables.flatMap((t) => t?.entries ?? []).map(({ target }) => target.lineage);
+      if (!theirs.some((l) => l !== undefined && volumes.some((mine) => mine.isSame(l)))) continue;
+      throw new DmError(Status.Busy, `its volume is active already, as ${other.name}`);
+    }
   }
 
   /** The wanted minor number, or the lowest free one. Throws DmError. */
