@@ -23,6 +23,8 @@ export interface PoolFiles {
   readonly metadata: string;
   /** Of a file that is made, or is blank; a pool's metadata may be smaller. */
   readonly metadataBytes: number;
+  /** The pool that the metadata is of; undefined: a new one. */
+  readonly pool: FoundPool | undefined;
   readonly isForced: boolean;
 }
 
@@ -36,6 +38,8 @@ interface Found {
 export interface FoundPool {
   readonly dataBytes: number;
   readonly blockBytes: number;
+  /** What its volumes have in its data. */
+  readonly usedBytes: number;
 }
 
 /** The pool whose metadata is in a file or on a block device; undefined if there is none. */
@@ -45,7 +49,8 @@ export async function findPool(path: string): Promise<FoundPool | undefined> {
   try {
     const { fields, dataMap } = await readSuperblock(new BlockManager(file));
     const blockBytes = fields.dataBlockSize * SECTOR_BYTES;
-    return { blockBytes, dataBytes: dataMap.nrBlocks * blockBytes };
+    const usedBytes = dataMap.nrAllocated * blockBytes;
+    return { blockBytes, dataBytes: dataMap.nrBlocks * blockBytes, usedBytes };
   } catch (error) {
     if (!(error instanceof CorruptBlockError)) throw error;
     const text = `${path}: ${error.message}; 'lamina pool repair' may help`;
@@ -61,6 +66,7 @@ export async function preparePoolFiles(files: PoolFiles): Promise<string[]> {
   refuseSame(data, metadata);
   const [foundData, foundMetadata] = [look(data), look(metadata)];
   const isPool = foundMetadata?.holds === METADATA;
+  refuseLost(files, foundData);
   if (foundMetadata !== undefined && !isPool) {
     refuseUsed(metadata, foundMetadata, isForced);
     refuseSmall(metadata, foundMetadata, files.metadataBytes);
@@ -91,6 +97,22 @@ function refuseSame(data: string, metadata: string): void {
   const isOne = a !== undefined && b !== undefined && a.dev === b.dev && a.ino === b.ino;
   if (data !== metadata && !isOne) return;
   throw invalid(`--data ${data}, --metadata ${metadata}: are one file; need two`);
+}
+
+/** A blank or a short file under volumes that have data would be read as their data. */
+function refuseLost({ data, metadata, pool }: PoolFiles, found: Found | undefined): void {
+  if (pool === undefined || pool.usedBytes === 0) return;
+  const { usedBytes, dataBytes } = pool;
+  const its =
+    `${metadata} is of a pool that has ${formatSize(usedBytes)} in its data of ` +
+    formatSize(dataBytes);
+  if (found === undefined) throw new DmError(Status.NoEntry, `${data}: no such file; ${its}`);
+  const { sizeBytes } = found;
+  if (sizeBytes >= dataBytes) return;
+  throw invalid(
+    `${data}: is there and has ${sizeBytes} bytes (${formatSize(sizeBytes)}), not ${dataBytes} ` +
+      `(${formatSize(dataBytes)}): it was cut, or is another's; ${its}`,
+  );
 }
 
 function look(path: string): Found | undefined {

@@ -115,6 +115,7 @@ async function createPool(name: string, o: CreatePool): Promise<void> {
     dataBytes: bytes,
     metadata,
     metadataBytes: metadataBytes(bytes, blockBytes),
+    pool: found,
     isForced: o.force === true,
   });
   try {

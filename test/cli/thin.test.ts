@@ -219,6 +219,55 @@ test('a pool is created or opened, and says which; what is refused changes nothi
   }
 });
 
+test('a pool whose volumes have data is not opened over a data file that is missing or short', async () => {
+  const d = desk();
+  const at = (name: string): string => join(d.path, name);
+  const open = (...more: string[]): string[] => [
+    'pool',
+    'create',
+    'p',
+    '--metadata',
+    'meta',
+    ...more,
+  ];
+  try {
+    await d.start();
+    d.ok(open('--data', 'data', '--size', '16M'));
+    // Nothing is mapped yet: the data may be made anew.
+    d.ok(['remove', 'p']);
+    rmSync(at('data'));
+    assert.match(d.ok(open('--data', 'data')), /opened, it was there/);
+    d.ok(['thin', 'create', 'p', 'vol', '--size', '8M']);
+    d.ok(['export', 'add', 'vol']);
+    const uri = `nbd+unix:///vol?socket=${join(d.path, 'lamina', 'nbd.sock')}`;
+    qemuIo(uri, 'write -P 3 0 1M', 'flush');
+    for (const gone of [
+      ['export', 'remove', 'vol'],
+      ['remove', 'vol'],
+      ['remove', 'p'],
+    ]) {
+      d.ok(gone);
+    }
+    for (const more of [[], ['--force']]) {
+      assert.match(
+        d.refused(open('--data', 'dtaa', ...more)),
+        /\/dtaa: no such file; \S*\/meta is of a pool that has 1 MiB in its data of 16 MiB/,
+      );
+      assert.ok(!existsSync(at('dtaa')));
+    }
+    writeFileSync(at('other'), Buffer.alloc(4096));
+    const said = d.refused(open('--data', 'other'));
+    assert.match(said, /other: is there and has 4096 bytes .* 16777216 \(16 MiB\)/);
+    assert.doesNotMatch(said, /truncate/);
+    assert.equal(statSync(at('other')).size, 4096);
+    assert.match(d.ok(open('--data', 'data')), /opened, it was there/);
+    await d.end();
+  } catch (error) {
+    await d.end().catch(() => undefined);
+    throw error;
+  }
+});
+
 test('volumes come and go by their ids; deleted ones leave the data file', async () => {
   const d = desk();
   const volumes = (): { id: number; name?: string; mappedBytes: number }[] =>
