@@ -2,16 +2,12 @@
 // daemon or an NBD export.
 
 import { invalid } from '../base/errors.ts';
-import { findSignature } from '../tools/luks/known-signatures.ts';
+import { fetchSignature } from '../tools/luks/known-signatures.ts';
 import { type CompressIo, readSuperblocks, type Superblocks } from '../tools/compress/image.ts';
 import { openDaemonDisk, type OpenedDisk, openReferenceDisk, ownName } from './daemon-disk.ts';
 import { imageReference } from './image-device.ts';
 import { placeOf } from './place.ts';
 import { refuseChanging } from './place-io.ts';
-
-/** Where signatures are: so much at the begin, and at the end. */
-const BEGIN_BYTES = 128 * 1024;
-const END_BYTES = 4096;
 
 /** Opens an image and runs `use` with its disk. Throws DmError when somebody else may change it meanwhile. */
 export async function withImage<T>(
@@ -51,14 +47,8 @@ export function notThere(image: string, complaint: string): Error {
 
 /** The name of what else an image holds, by its signature. */
 export async function knownOn(io: CompressIo): Promise<string | undefined> {
-  const { sizeBytes } = io;
-  const wholeBytes = sizeBytes - (sizeBytes % 4096);
-  const begin = await io.read(0, Math.min(BEGIN_BYTES, wholeBytes));
-  const endAt = wholeBytes - END_BYTES;
-  const end = await io.read(endAt, END_BYTES);
-  const read = (at: number, into: Uint8Array): void => {
-    const from = at + into.length <= begin.length ? begin.subarray(at) : end.subarray(at - endAt);
-    into.set(from.subarray(0, into.length));
-  };
-  return findSignature({ sizeBytes: wholeBytes, read });
+  const wholeBytes = io.sizeBytes - (io.sizeBytes % 4096);
+  return await fetchSignature(wholeBytes, async (at, len) => await io.read(at, len), [
+    'insitu_comp',
+  ]);
 }

@@ -14,6 +14,7 @@ import { WrongCall } from './errors.ts';
 import { openPlace } from './luks-file.ts';
 import type { OpenedIo } from './luks-place.ts';
 import { placeOf } from './place.ts';
+import { refuseInsidePartition, withEnd } from './place-io.ts';
 import { readVolumeKey } from './luks-key-files.ts';
 import {
   checkKdf,
@@ -82,7 +83,7 @@ export function addLuksFormat(luks: Command): void {
     .option('--uuid <uuid>', 'a random one, if not given')
     .option('--volume-key-file <file>', 'the volume key, instead of a random one')
     .option('-q, --batch-mode', 'do not ask whether to go on')
-    .option('--force', 'even if IMAGE holds something known')
+    .option('--force', 'even if IMAGE holds something known, or --offset-in is inside a partition')
     .addHelpText('after', EXAMPLES)
     .action(format_);
   withKeySlot(withHeader(withSecret(withKdf(format))), 'put the key there (0)');
@@ -90,6 +91,11 @@ export function addLuksFormat(luks: Command): void {
 
 async function format_(image: string, flags: FormatFlags): Promise<void> {
   const region = regionOf(flags);
+  if (flags.force !== true && region.offsetBytes > 0) {
+    const place = await placeOf(image);
+    const spot = { image, place, region: await withEnd(image, place, region) };
+    await refuseInsidePartition(spot);
+  }
   const data = await openPlace(image, { isReadOnly: false, isAlone: true, region });
   let header: OpenedIo | undefined;
   try {

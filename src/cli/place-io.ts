@@ -3,8 +3,9 @@
 
 import { existsSync } from 'node:fs';
 import { DmError, invalid } from '../base/errors.ts';
+import { Status } from '../base/status.ts';
 import { createDurably } from '../io/durable-file.ts';
-import { findPartitions } from '../tools/partitions/partitions.ts';
+import { findPartitions, type Partition } from '../tools/partitions/partitions.ts';
 import { VolumeDisk, VolumeFile, type VolumeIo } from '../tools/verity/volume-io.ts';
 import { call } from './daemon-call.ts';
 import { openDaemonDisk, openReferenceDisk, ownName, type Purpose } from './daemon-disk.ts';
@@ -59,6 +60,46 @@ export async function refuseChanging(
 ): Promise<void> {
   if (isReadOnly && (await call('info', name)).isReadOnly) return;
   await refuseUsed(image, name);
+}
+
+/**
+ * Refuses a region that is not a partition's but has bytes of one: it would be written over what is in that. Without a
+ * partition table, or where the table is damaged, nothing is known of that. Throws DmError.
+ */
+export async function refuseInsidePartition(spot: {
+  readonly image: string;
+  readonly place: Place;
+  readonly region: Region;
+}): Promise<void> {
+  const { image, place, region } = spot;
+  const { option, offsetBytes, lenBytes } = region;
+  if (offsetBytes === 0) return;
+  const hit = (await partitionsOf(image, place)).find((part) => {
+    const isApart =
+      part.offsetBytes + part.lenBytes <= offsetBytes ||
+      (lenBytes !== undefined && part.offsetBytes >= offsetBytes + lenBytes);
+    return !isApart && part.offsetBytes !== offsetBytes;
+  });
+  if (hit === undefined) return;
+  const word = hit.offsetBytes < offsetBytes ? 'inside' : 'over';
+  const [from, to] = [hit.offsetBytes, hit.offsetBytes + hit.lenBytes];
+  throw new DmError(
+    Status.Exists,
+    `${option} ${offsetBytes}: ${image}: is ${word} a partition of it, which is at bytes ${from} to ${to}: ` +
+      '--force writes there',
+  );
+}
+
+async function partitionsOf(image: string, place: Place): Promise<readonly Partition[]> {
+  const opened = await openPlaceIo(image, place, 'partitions', LOOK);
+  try {
+    return (await findPartitions(opened.io)) ?? [];
+  } catch (error) {
+    if (error instanceof DmError && error.status === Status.Invalid) return [];
+    throw error;
+  } finally {
+    await opened.close();
+  }
 }
 
 /**

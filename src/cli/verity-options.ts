@@ -26,6 +26,7 @@ export interface VerityFlags extends RegionFlags, JsonFlag {
   readonly superblock: boolean;
   readonly rootHashFile?: string;
   readonly option?: string[];
+  readonly force?: true;
 }
 
 /** What a superblock says, for volumes that have none, and where the volume is. */

@@ -13,6 +13,8 @@ import { JSON_DONE, print, printJson } from './output.ts';
 import { Progress } from './progress.ts';
 import { regionOf, withRegion } from './region.ts';
 import { closeVerity, openVerity, saltWord } from './verity-open.ts';
+import { refuseInsidePartition } from './place-io.ts';
+import { refuseHeld } from './verity-held.ts';
 import { formatOf, givenFormat, rootOf, type VerityFlags, withVolume } from './verity-options.ts';
 import { bytesOf, openSpot, openSpots, spotOf, spotsOf, type VolumeSpots } from './verity-place.ts';
 
@@ -49,6 +51,7 @@ export function addVerity(program: Command): void {
     .argument('<hash>', 'where the tree goes; a file is made if there is none')
     .option('--root-hash-file <path>', 'write the root hash there, too')
     .option('--uuid <uuid>', 'of the superblock; a random one if not given')
+    .option('--force', 'even if HASH holds something known, or begins inside a partition')
     .action(format);
   withVolume(verity.command('verify'))
     .summary('check a whole data device')
@@ -108,10 +111,12 @@ async function format(data: string, hash: string, flags: VerityFlags): Promise<v
   const tree = givenFormat(data, await bytesOf(spots.data), flags);
   checkOverlap(spots, tree, flags);
   const superblock = flags.superblock ? { uuid, offsetBytes: flags.hashOffset } : null;
+  if (flags.force !== true) await refuseInsidePartition(spots.hash);
   const opened = await openSpots(spots, true);
   const progress = new Progress();
   let root: Uint8Array;
   try {
+    await refuseHeld(spots, opened.hash, flags);
     root = await formatVolume(opened.data, opened.hash, tree, superblock, (done, total) =>
       progress.show(done, total, `hashing ${data}`),
     );

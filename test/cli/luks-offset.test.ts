@@ -7,6 +7,7 @@ import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { type Desk, desk } from '../../src/testing/daemon-desk.ts';
+import { gptOf } from '../../src/testing/partition-tables.ts';
 import { exportUri, readExport, writeExport } from '../../src/testing/export-disk.ts';
 
 const MIB = 1024 * 1024;
@@ -177,6 +178,30 @@ test('on a mapped device and on an NBD export, LUKS1 and with a header elsewhere
   const bytes = readFileSync(image);
   assert.ok(bytes.subarray(0, 2 * MIB).equals(Buffer.alloc(2 * MIB, 0xee)), 'in front');
   assert.ok(bytes.subarray(21 * MIB).equals(behind), 'behind');
+});
+
+test('a volume is not made in the middle of a partition, unless forced', async (t) => {
+  const d = desk({ isWarm: true });
+  t.after(async () => await d.end());
+  const one = key(d, 'one');
+  const image = makeImage(d, 40 * MIB);
+  const bytes = readFileSync(image);
+  gptOf([{ offsetBytes: MIB, lenBytes: 36 * MIB }]).copy(bytes);
+  writeFileSync(image, bytes);
+  const format = (...more: string[]): string[] => {
+    return ['luks', 'format', 'disk.img', '-q', ...one, ...COST, ...more];
+  };
+  d.ok(format('--offset-in', '1M'));
+  const before = readFileSync(image);
+  for (const more of [[], ['--size-in', '20M'], ['--header', 'apart']]) {
+    assert.match(
+      d.refused(format('--offset-in', '2M', ...more)),
+      /--offset-in 2097152: disk.img: is inside a partition of it, which is at bytes 1048576 to 38797312: --force/,
+    );
+  }
+  assert.ok(readFileSync(image).equals(before));
+  assert.ok(!existsSync(join(d.path, 'apart')));
+  d.ok(format('--offset-in', '2M', '--force'));
 });
 
 test('places that cannot be are refused by option, and nothing is written', async (t) => {

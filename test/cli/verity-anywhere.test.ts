@@ -7,6 +7,7 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { Prng } from '../../src/base/prng.ts';
 import { type Desk, desk } from '../../src/testing/daemon-desk.ts';
+import { gptOf } from '../../src/testing/partition-tables.ts';
 import { exportUri, readExport, writeExport } from '../../src/testing/export-disk.ts';
 import { SEED } from '../../src/testing/seed.ts';
 
@@ -225,6 +226,87 @@ test('in a partition of an image: tree behind the data, and in another partition
   assert.match(d.refused(['verity', ...open.slice(1)]), /checked/);
   d.ok(['verity', 'close', 'checked']);
   assert.equal(d.ok(['ls']).trim(), 'No devices found');
+});
+
+test('what HASH holds is not overwritten unasked, a tree of before is', async (t) => {
+  const d = desk({ isWarm: true });
+  t.after(async () => await d.end());
+  await d.start();
+  makeFile(d, 'image', content(MIB));
+  const held = (magic: readonly number[] | string, at: number): Buffer => {
+    const bytes = Buffer.alloc(MIB, 0xee);
+    const raw = typeof magic === 'string' ? Buffer.from(magic) : Uint8Array.from(magic);
+    bytes.set(raw, at);
+    return bytes;
+  };
+  for (const [name, bytes] of [
+    ['thin-pool metadata', held([0xba, 0x52, 0x9c, 0x01], 32)],
+    ['LUKS', held([0x4c, 0x55, 0x4b, 0x53, 0xba, 0xbe], 0)],
+    ['insitu_comp', held([0x09, 0x6c, 0x50, 0x06, 0xc2, 0x26, 0x65, 0x10], 0)],
+    ['Btrfs', held('_BHRfS_M', 65600)],
+    ['GPT (backup)', held('EFI PART', MIB - 512)],
+  ] as const) {
+    const hash = makeFile(d, 'hash', bytes);
+    for (const more of [[], ['--hash-offset', '8192'], ['--no-superblock']]) {
+      assert.match(
+        d.refused(['verity', 'format', 'image', 'hash', ...more]),
+        new RegExp(`hash: holds ${name.replaceAll(/[()]/g, '.')}; --force overwrites`),
+      );
+    }
+    assert.ok(readFileSync(hash).equals(bytes), name);
+  }
+  // Where the tree goes counts as well as the begin.
+  makeFile(d, 'hash', Buffer.concat([Buffer.alloc(MIB), held('XFSB', 0)]));
+  const far = ['--hash-offset', String(MIB)];
+  assert.match(d.refused(['verity', 'format', 'image', 'hash', ...far]), /hash: holds XFS;/);
+  const root = ['--root-hash-file', 'root'];
+  d.ok(['verity', 'format', 'image', 'hash', ...far, '--force', ...root]);
+  d.ok(['verity', 'verify', 'image', 'hash', ...far, ...root]);
+  d.ok(['verity', 'format', 'image', 'hash', ...far]);
+  // A device that has the data, and the tree behind: the data is what is known there.
+  makeFile(d, 'both', held('XFSB', 0), 2 * MIB);
+  const both = ['verity', 'format', 'both', 'both', '--data-blocks', '256', ...far];
+  d.ok(both);
+  d.ok(both);
+});
+
+test('a region is not begun in the middle of a partition, unless forced', async (t) => {
+  const d = desk({ isWarm: true });
+  t.after(async () => await d.end());
+  await d.start();
+  makeFile(d, 'data', content(MIB));
+  const [offsetBytes, lenBytes] = [MIB, 2 * MIB];
+  const parts = [
+    { offsetBytes, lenBytes },
+    { offsetBytes: 4 * MIB, lenBytes },
+  ];
+  const image = makeFile(d, 'disk.img', gptOf(parts), 8 * MIB);
+  const before = readFileSync(image);
+  const format = ['verity', 'format', 'data', 'disk.img', '--hash-offset-in'];
+  assert.match(
+    d.refused([...format, '2M']),
+    /--hash-offset-in 2097152: disk.img: is inside a partition of it, which is at bytes 1048576 to 3145728: --force/,
+  );
+  const own = ['verity', 'format', 'disk.img', 'disk.img', '--data-blocks', '128'];
+  const behind = ['--hash-offset', String(MIB / 2)];
+  for (const region of [
+    ['--offset-in', '2M'],
+    ['--offset-in', '2M', '--size-in', '1M'],
+    // Over the begin of a partition, and over the next one.
+    ['--offset-in', '512K', '--size-in', '1M'],
+    ['--offset-in', '1M', '--size-in', '4M'],
+  ]) {
+    assert.match(
+      d.refused([...own, ...region, ...behind]),
+      /--offset-in \d+: disk.img: is (?:inside|over) a partition of it/,
+    );
+  }
+  assert.ok(readFileSync(image).equals(before));
+  d.ok([...own, '--offset-in', '1M', ...behind]);
+  d.ok([...format, '4M']);
+  // Between partitions nothing is anybody's.
+  d.ok([...own, '--offset-in', '6M', '--size-in', '1M', ...behind]);
+  d.ok([...own, '--offset-in', '2M', ...behind, '--force']);
 });
 
 test('places that cannot be are refused by option, and nothing is written', async (t) => {

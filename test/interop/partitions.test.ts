@@ -79,6 +79,7 @@ test('a GPT of systemd-repart, and volumes that end with its partitions', {
       '512',
       '--hash-offset',
       '921600',
+      '--force',
     ]),
     /gpt.img, from byte 31457280: has 1048576 bytes, superblock and tree end at /,
   );

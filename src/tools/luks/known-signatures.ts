@@ -40,6 +40,7 @@ const SIGNATURES: readonly Signature[] = [
   signature('dm-verity', 0, 'verity\0\0'),
   signature('dm-integrity', 0, 'integrt\0'),
   signature('thin-pool metadata', 32, [0xba, 0x52, 0x9c, 0x01]),
+  signature('insitu_comp', 0, [0x09, 0x6c, 0x50, 0x06, 0xc2, 0x26, 0x65, 0x10]),
   signature('qcow2', 0, 'QFI\xfb'),
   signature('VMDK', 0, 'KDMV'),
   signature('VHDX', 0, 'vhdxfile'),
@@ -49,6 +50,29 @@ const SIGNATURES: readonly Signature[] = [
   // A boot sector or a partition table; last, because several of the above have it, too.
   signature('MBR', 510, [0x55, 0xaa]),
 ];
+
+/** All signatures are so near to the begin, or to the end. */
+const BEGIN_BYTES = 128 * 1024;
+const END_BYTES = 4096;
+
+/**
+ * `findSignature` for what is not read at once. `read` is asked for whole blocks of 4096 bytes, but for
+ * the last one.
+ */
+export async function fetchSignature(
+  sizeBytes: number,
+  read: (at: number, lenBytes: number) => Promise<Uint8Array>,
+  except: readonly string[] = [],
+): Promise<string | undefined> {
+  const begin = await read(0, Math.min(BEGIN_BYTES, sizeBytes));
+  const endAt = Math.max(0, Math.floor((sizeBytes - 1) / END_BYTES) - 1) * END_BYTES;
+  const end = await read(endAt, sizeBytes - endAt);
+  const fetched = (at: number, into: Uint8Array): void => {
+    const from = at + into.length <= begin.length ? begin.subarray(at) : end.subarray(at - endAt);
+    into.set(from.subarray(0, into.length));
+  };
+  return findSignature({ sizeBytes, read: fetched }, except);
+}
 
 /**
  * The name of what is found first, none of `except`; undefined for a device without a known

@@ -609,6 +609,7 @@ test('known signatures are found', async () => {
     [512, Buffer.from('EFI PART'), 'GPT'],
     [(1 << 20) - 512, Buffer.from('EFI PART'), 'GPT (backup)'],
     [510, [0x55, 0xaa], 'MBR'],
+    [0, [0x09, 0x6c, 0x50, 0x06, 0xc2, 0x26, 0x65, 0x10], 'insitu_comp'],
   ] as const) {
     const disk = new LuksDisk(1 << 20);
     disk.image.set(bytes, at);
