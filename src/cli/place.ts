@@ -10,6 +10,7 @@ import { resolve } from 'node:path';
 import { DmError, errorText, invalid } from '../base/errors.ts';
 import { Status, statusOfError } from '../base/status.ts';
 import { SECTOR_BYTES } from '../base/units.ts';
+import { absoluteReference } from '../dm/references.ts';
 import { fileSizeBytes } from '../io/file-size.ts';
 import { call } from './daemon-call.ts';
 import { openReferenceDisk, removeLeftExports } from './daemon-disk.ts';
@@ -44,10 +45,10 @@ async function isMapped(name: string): Promise<boolean> {
   }
 }
 
-/** As a table names it. */
+/** As a table names it, also for a daemon in another folder. */
 export function referenceOf(place: Place): string {
   if (place.kind === 'file') return resolve(place.path);
-  return place.kind === 'mapped' ? place.name : place.uri;
+  return place.kind === 'mapped' ? place.name : absoluteReference(place.uri);
 }
 
 /** Whether two places are one, as far as that can be seen from here: a mapped device may be on a file. */

@@ -159,6 +159,14 @@ test('on a mapped device and on an NBD export, LUKS1 and with a header elsewhere
   const uri = exportUri(d, 'disk');
   const line = d.ok(['luks', 'open', uri, ...place, '--table']);
   assert.match(line, /^0 6144 crypt aes-xts-plain64 KEY 0 nbd\S+ 36864 /);
+  const near = d.ok([
+    'luks',
+    'open',
+    'nbd+unix:///disk?socket=lamina/nbd.sock',
+    ...place,
+    '--table',
+  ]);
+  assert.ok(near.includes(`?socket=${join(d.path, 'lamina', 'nbd.sock')} `), near);
   d.ok(['luks', 'format', uri, '--type', 'luks1', '--force', ...place, '-q', ...two, ...COST]);
   assert.match(d.ok(['luks', 'dump', uri, ...place]), /for nbd.*, from byte 2097152\n/);
   judge(d, part(), two);

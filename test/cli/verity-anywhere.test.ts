@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
-import { existsSync, readFileSync, truncateSync, writeFileSync } from 'node:fs';
+import { existsSync, readFileSync, symlinkSync, truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { Prng } from '../../src/base/prng.ts';
@@ -131,6 +131,15 @@ test('over NBD exports', async (t) => {
   d.ok(['verity', 'format', ...uris, ...sizes]);
   assert.match(d.ok(['verity', 'verify', ...uris, ...sizes]), /256 data blocks are good/);
   judge([...(files as [string, string]), rootIn(d)]);
+  // The socket of a URI is where the command is, not where the daemon is.
+  const apart = desk();
+  t.after(async () => await apart.end());
+  const near = uris.map((uri) => uri.replace(/socket=.*$/, 'socket=q.sock'));
+  symlinkSync(join(d.path, 'lamina', 'nbd.sock'), join(apart.path, 'q.sock'));
+  const env = { XDG_RUNTIME_DIR: d.path, XDG_STATE_HOME: d.path };
+  apart.ok(['verity', 'open', String(near[0]), 'near', String(near[1]), rootIn(d)], '', 0, env);
+  assert.ok((await readExport(d, 'near')).equals(data));
+  d.ok(['verity', 'close', 'near']);
   // A server that is not the daemon that has the volume: an export of another one.
   const other = desk({ isWarm: true });
   t.after(async () => await other.end());
