@@ -1,13 +1,13 @@
 // lamina thin restore and verify: a chain of backups is opened, found to fit, and only then read through, to a device
 // or to nowhere.
 
-import { statSync } from 'node:fs';
+import { existsSync, renameSync, statSync } from 'node:fs';
 import { truncate } from 'node:fs/promises';
-import { DmError, invalid } from '../base/errors.ts';
-import { Status } from '../base/status.ts';
+import { DmError, errorText, invalid } from '../base/errors.ts';
+import { Status, statusOfError } from '../base/status.ts';
 import { SECTOR_BYTES } from '../base/units.ts';
 import type { Disk } from '../bio/disk.ts';
-import { createDurably } from '../io/durable-file.ts';
+import { createDurably, syncFolderOf } from '../io/durable-file.ts';
 import { applyBackup } from '../tools/backup/apply.ts';
 import { checkChain } from '../tools/backup/chain.ts';
 import { StreamFile } from '../tools/backup/stream-files.ts';
@@ -23,6 +23,7 @@ import {
   removeLeftExports,
 } from './daemon-disk.ts';
 import { WrongCall } from './errors.ts';
+import { shownName, tell } from './output.ts';
 import { Progress } from './progress.ts';
 import { untilInterrupted } from './signals.ts';
 import type { RestoreFlags, VerifyFlags } from './thin-backup.ts';
@@ -61,6 +62,11 @@ export async function restoreVolume(
   const to = words.at(-1) ?? '';
   const froms = words.slice(0, -1);
   if (froms.length === 0) throw new WrongCall('restore: expected backups, and where they go');
+  if (to === '-') {
+    throw new WrongCall(
+      'restore: - is no place to restore to: it is written here and there; need a device or a file',
+    );
+  }
   return await withChain(froms, flags.onto, async (links) => {
     const last = links.at(-1) as Link;
     const { sizeBytes, state } = last.info;
@@ -87,6 +93,12 @@ export async function restoreVolume(
         }
       });
       await opened.disk.flush();
+      await opened.finish();
+    } catch (error) {
+      tell(
+        `lamina: ${shownName(opened.name)}: is incomplete; the same restore with --resume goes on with it\n`,
+      );
+      throw error;
     } finally {
       await opened.close();
     }
@@ -154,19 +166,54 @@ function refuseOwnSource(to: string, links: readonly Link[]): void {
   throw invalid(`${to}: is the backup itself, ${source.name}; need another file or a device`);
 }
 
-async function openTarget(to: string, sizeBytes: number, flags: RestoreFlags): Promise<OpenedDisk> {
+interface RestoreTarget extends OpenedDisk {
+  /** Of what is written until all is there. */
+  readonly name: string;
+  /** Gives a new file its name, once all of it is durable. */
+  finish(): Promise<void>;
+}
+
+async function openTarget(
+  to: string,
+  sizeBytes: number,
+  flags: RestoreFlags,
+): Promise<RestoreTarget> {
   const mayHold = flags.force === true || flags.resume === true || flags.onto !== undefined;
-  if (!(await isDevice(to))) return await openFile(to, sizeBytes, mayHold);
-  const opened = await openDevice(to, sizeBytes);
-  await refuseHolding(to, opened, mayHold);
-  return opened;
+  if (await isDevice(to)) {
+    const opened = await openDevice(to, sizeBytes);
+    await refuseHolding(to, opened, mayHold);
+    return { ...opened, name: to, finish: async () => await Promise.resolve() };
+  }
+  if (existsSync(to)) {
+    const opened = await openFile(to, sizeBytes, mayHold);
+    return { ...opened, name: to, finish: async () => await Promise.resolve() };
+  }
+  if (flags.onto !== undefined) {
+    throw new DmError(Status.NoEntry, `${to}: no such file; --onto needs one that has that state`);
+  }
+  const name = `${to}.partial`;
+  const opened = await openFile(name, sizeBytes, mayHold);
+  return { ...opened, name, finish: async () => await nameFile(name, to) };
+}
+
+async function nameFile(partial: string, to: string): Promise<void> {
+  if (existsSync(to)) {
+    throw new DmError(Status.Exists, `${to}: has come to be there meanwhile`);
+  }
+  try {
+    renameSync(partial, to);
+    await syncFolderOf(to);
+  } catch (error) {
+    throw new DmError(statusOfError(error), `${to}: cannot be named so: ${errorText(error)}`);
+  }
 }
 
 /** Closes what is refused. */
 async function refuseHolding(to: string, opened: OpenedDisk, mayHold: boolean): Promise<void> {
   try {
     if (mayHold || (await isBlank(opened.disk))) return;
-    throw new DmError(Status.Exists, `${to}: holds something; --force overwrites it`);
+    const text = `${to}: holds something; --force overwrites it, --resume goes on with a restore`;
+    throw new DmError(Status.Exists, text);
   } catch (error) {
     await opened.close();
     throw error;

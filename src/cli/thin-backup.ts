@@ -48,7 +48,7 @@ export function addThinBackup(thin: Command): void {
     .summary('bring a volume or a file to what backups have')
     .description(
       'Restores a full backup and its increments, in their order, to TO: a mapped device that is there, or a\n' +
-        'file. Each FROM is a file, or - for standard input. Nothing is written before the whole chain is known\n' +
+        'file, which is TO.partial until all is there. Each FROM is a file, or - for standard input. Nothing is written before the whole chain is known\n' +
         'to fit.',
     )
     .argument('<from...>', 'backups, then TO')

@@ -133,6 +133,60 @@ test('a backup that is told to end leaves nothing', async () => {
   });
 });
 
+test('a file has its name only when all of it is restored', async () => {
+  await withVolume(async (d) => {
+    const at = (name: string): string => join(d.path, name);
+    d.ok(['thin', 'backup', 'vol', 'full']);
+    const bad = readFileSync(at('full'));
+    bad[6 * MIB] = (bad[6 * MIB] ?? 0) ^ 1;
+    writeFileSync(at('bad'), bad);
+    const said = d.refused(['thin', 'restore', 'bad', './new.img']);
+    assert.match(said, /^lamina: bad: /m);
+    assert.match(
+      said,
+      /^lamina: \.\/new\.img\.partial: is incomplete; .* --resume goes on with it$/m,
+    );
+    assert.ok(!existsSync(at('new.img')));
+    // What is left is not overwritten unasked, and can be gone on with.
+    const again = d.refused(['thin', 'restore', 'full', './new.img']);
+    assert.match(
+      again,
+      /new\.img\.partial: holds something; --force overwrites it, --resume goes on/,
+    );
+    const words = ['thin', 'restore', 'full', './new.img', '--resume', '--json'];
+    const done = JSON.parse(d.ok(words)) as { to: string; keptBytes: number };
+    assert.equal(done.to, './new.img');
+    assert.ok(done.keptBytes >= 4 * MIB, `${done.keptBytes}`);
+    assert.ok(!existsSync(at('new.img.partial')));
+    d.ok(['thin', 'restore', 'full', './whole.img']);
+    const whole = readFileSync(at('whole.img'));
+    assert.equal(whole.length, 16 * MIB);
+    assert.ok(whole.subarray(0, 12 * MIB).equals(Buffer.alloc(12 * MIB, 7)));
+    assert.ok(readFileSync(at('new.img')).equals(whole));
+    // A file that is there keeps its name, so the message says what it is.
+    const over = d.refused(['thin', 'restore', 'bad', './whole.img', '--force']);
+    assert.match(over, /^lamina: \.\/whole\.img: is incomplete; .* --resume goes on with it$/m);
+    assert.ok(!existsSync(at('whole.img.partial')));
+    d.ok(['thin', 'restore', 'full', './whole.img', '--resume']);
+    assert.ok(readFileSync(at('whole.img')).equals(whole));
+    // An increment has nothing to go onto.
+    d.ok(['thin', 'backup', 'vol', 'mon', '--keep', 'mon']);
+    d.ok(['thin', 'backup', 'vol', 'inc', '--since', 'mon']);
+    const [{ state }] = JSON.parse(d.ok(['thin', 'verify', 'mon', '--json'])) as [
+      { state: string },
+    ];
+    const onto = ['thin', 'restore', 'inc', './none.img', '--onto', state];
+    assert.match(d.refused(onto), /none\.img: no such file; --onto needs one/);
+    assert.ok(!existsSync(at('none.img')) && !existsSync(at('none.img.partial')));
+    // Standard output has no places to write to.
+    assert.match(
+      d.refused(['thin', 'restore', 'full', '-'], '', {}, 2),
+      /restore: - is no place to restore to: .* need a device or a file/,
+    );
+    assert.ok(!existsSync(at('-')) && !existsSync(at('-.partial')));
+  });
+});
+
 test('a restore that was cut off goes on, and writes only what is missing', async () => {
   await withVolume(async (d) => {
     d.ok(['thin', 'backup', 'vol', 'full']);
@@ -148,6 +202,7 @@ test('a restore that was cut off goes on, and writes only what is missing', asyn
     const [status] = (await once(cut, 'close')) as [number];
     assert.equal(status, 1);
     assert.match(said, /standard input: byte \d+: the stream is cut off/);
+    assert.match(said, /^lamina: again: is incomplete; .* --resume goes on with it$/m);
     assert.match(
       d.refused(['thin', 'restore', 'full', 'again']),
       /again: holds something; --force/,

@@ -81,8 +81,11 @@ test('what does not fit is an error that leaves nothing, and a restore goes on l
 
     d.ok(['thin', 'backup', 'vol', 'full']);
     const expected = contents(d, 'vol');
-    assert.match(refusedBy(d, `${limited} restore full ./made.img`), /made.img: .*too large/);
-    assert.ok(!existsSync(join(d.path, 'made.img')));
+    const made = refusedBy(d, `${limited} restore full ./made.img`);
+    assert.match(made, /made.img.partial: .*too large/);
+    for (const name of ['made.img', 'made.img.partial']) {
+      assert.ok(!existsSync(join(d.path, name)), name);
+    }
     writeFileSync(join(d.path, 'half.img'), '');
     truncateSync(join(d.path, 'half.img'), 16 * MIB);
     assert.match(refusedBy(d, `${limited} restore full ./half.img`), /half.img/);
