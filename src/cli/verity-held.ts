@@ -10,8 +10,8 @@ import type { VerityFlags } from './verity-options.ts';
 import { isOneSpot, type VolumeSpots } from './verity-place.ts';
 
 /**
- * Refuses a HASH that holds something known, at its begin or where the tree goes. A tree of before is
- * none of that, nor is the data, where the tree goes behind it. Throws DmError.
+ * Refuses a HASH that holds something known, at its begin or where the tree goes. A tree of before
+ * is none of that, nor is the data, where the tree goes behind it. Throws DmError.
  */
 export async function refuseHeld(
   spots: VolumeSpots,
