@@ -13,9 +13,14 @@ export interface IoContextOptions {
   readonly ioprio?: number;
 }
 
+/** The class of a priority. */
+const REALTIME = 1;
+
 export class IoContext {
   readonly name: string;
   readonly ioprio: number;
+  /** Work for it goes before that for others. */
+  readonly isRealtime: boolean;
   /** Bios ended so far and their bytes, indexed by Op. */
   readonly ios: Float64Array = new Float64Array(5);
   readonly bytes: Float64Array = new Float64Array(5);
@@ -24,6 +29,7 @@ export class IoContext {
   constructor(options: IoContextOptions) {
     this.name = options.name;
     this.ioprio = options.ioprio ?? 0;
+    this.isRealtime = this.ioprio >> 13 === REALTIME;
   }
 
   get refs(): number {

@@ -39,7 +39,6 @@ const ZEROES_MAX = 4;
 /** In a frame's word: the data have been decrypted; the write-zeroes counts as under way. */
 const DECRYPTED = 1;
 const COUNTED = 2;
-const REALTIME = 1;
 
 export interface CryptPlace {
   readonly device: BlockDevice;
@@ -355,7 +354,7 @@ export class CryptPath implements BioOwner, IoDone, BatchTask, BufferWaiter {
   /** Every segment in jobs; `dst` NONE: in place. */
   #pushJobs(io: CryptIo, bio: Bio, flags: number, dst: number): void {
     const queue = this.#queue as ComputeQueue;
-    const isUrgent = bio.ctx.ioprio >> 13 === REALTIME;
+    const isUrgent = bio.ctx.isRealtime;
     const position = bio.sector + this.#ivOffset;
     const { mems, lens } = bio.vec;
     const { lenBytes } = bio;

@@ -6,20 +6,15 @@ import type { IoDone, IoEngine } from '../../io/engine.ts';
 import { makeChecksum } from '../../codec/checksum.ts';
 import {
   CODEC_SHIFT,
+  codecDefinition,
   CodecFlag,
   CodecJobs,
   type CodecRecipe,
   jobPosition,
-  makeHandler,
 } from '../../codec/codec-jobs.ts';
 import { Probe } from '../../codec/probe.ts';
 import { type CodecName, openCodec } from '../../codec/codec.ts';
 import { CODEC_IDS, type VolumeFormat } from './superblock.format.ts';
-
-const JOBS_MODULE = new URL(
-  `../../codec/codec-jobs.${import.meta.url.endsWith('.ts') ? 'ts' : 'js'}`,
-  import.meta.url,
-).href;
 
 /** The name of a codec by its number in records and superblocks. */
 export function codecName(id: number): CodecName | 'raw' {
@@ -63,17 +58,8 @@ export class Codecs {
     this.checksum = (seed, src, lenBytes) => checksum(seed, src, lenBytes, 0) >>> 0;
     const { compute } = engine;
     this.#inlineMax = compute.inlineBytesMax;
-    this.#queue =
-      compute.threads === 0
-        ? null
-        : compute.define({
-            name,
-            module: JOBS_MODULE,
-            makeHandler,
-            recipes: Array.from({ length: compute.threads }, () => recipe),
-            isSticky: false,
-            weight: 1,
-          });
+    const { threads } = compute;
+    this.#queue = threads === 0 ? null : compute.define(codecDefinition(name, recipe, threads));
   }
 
   close(): void {
@@ -96,13 +82,8 @@ export class Codecs {
     arg: object,
     isUrgent: boolean,
   ): void {
-    const index = this.#index.get(codec) as number;
-    if (done === null) this.#jobs.compressJob(index, src, lenBytes, dst, room, seed, true);
-    else {
-      const flags = CodecFlag.ZeroFill | (index << CODEC_SHIFT);
-      const position = jobPosition(room, seed);
-      (this.#queue as ComputeQueue).push(flags, src, dst, lenBytes, position, isUrgent, done, arg);
-    }
+    const flags = CodecFlag.ZeroFill | this.#codecBits(codec);
+    this.#run(flags, src, dst, lenBytes, jobPosition(room, seed), done, arg, isUrgent);
   }
 
   decompress(
@@ -116,12 +97,26 @@ export class Codecs {
     arg: object,
     isUrgent: boolean,
   ): void {
-    const index = this.#index.get(codec) as number;
-    if (done === null) this.#jobs.decompressJob(index, src, lenBytes, dst, room, seed);
-    else {
-      const flags = CodecFlag.Decompress | (index << CODEC_SHIFT);
-      const position = jobPosition(room, seed);
+    const flags = CodecFlag.Decompress | this.#codecBits(codec);
+    this.#run(flags, src, dst, lenBytes, jobPosition(room, seed), done, arg, isUrgent);
+  }
+
+  #codecBits(codec: number): number {
+    return (this.#index.get(codec) as number) << CODEC_SHIFT;
+  }
+
+  #run(
+    flags: number,
+    src: number,
+    dst: number,
+    lenBytes: number,
+    position: number,
+    done: IoDone | null,
+    arg: object,
+    isUrgent: boolean,
+  ): void {
+    if (done === null) this.#jobs.run(flags, src, dst, lenBytes, position);
+    else
       (this.#queue as ComputeQueue).push(flags, src, dst, lenBytes, position, isUrgent, done, arg);
-    }
   }
 }

@@ -9,23 +9,15 @@ import { type Bio, type BioOwner, forEachSegment } from '../../bio/bio.ts';
 import { endBio, submitBio } from '../../bio/submit.ts';
 import { BioVec } from '../../bio/vec.ts';
 import { EndIoResult, failMap, MapResult } from '../../dm/target.ts';
+import { RESULT_BYTES } from '../../codec/codec-jobs.ts';
 import { NONE } from '../../io/arena.ts';
 import type { IoDone } from '../../io/engine.ts';
 import type { BufferWaiter } from '../../io/reserved-buffers.ts';
 import type { Extent } from './extent.ts';
-import { placeSeed } from './record.format.ts';
+import { blockSeed } from './record.format.ts';
 import type { Region } from './region.ts';
-import {
-  BLOCK_BYTES,
-  BLOCK_SECTORS,
-  CODEC_RAW,
-  REGION_BLOCKS,
-  REGION_SECTORS,
-} from './superblock.format.ts';
+import { BLOCK_BYTES, BLOCK_SECTORS, CODEC_RAW, REGION_SECTORS } from './superblock.format.ts';
 import type { Volume } from './volume.ts';
-
-const REALTIME = 1;
-const RESULT_BYTES = 8;
 
 /** A read of more than one extent, or of a compressed one. */
 interface ReadState {
@@ -267,9 +259,9 @@ export class Reads implements BioOwner, IoDone, BufferWaiter {
     const dst = job.mem + payloadBytes;
     const room = extent.count * BLOCK_BYTES;
     arena.i32[((dst + room) >> 2) + 1] = (extent.sums[0] as number) | 0;
-    const seed = placeSeed(format.seed, region.index * REGION_BLOCKS + extent.first);
+    const seed = blockSeed(format, region.index, extent.first);
     const isInline = codecs.isInline(room);
-    const isUrgent = state.bio.ctx.ioprio >> 13 === REALTIME;
+    const isUrgent = state.bio.ctx.isRealtime;
     codecs.decompress(
       extent.codec,
       job.mem,
@@ -361,7 +353,7 @@ export class Reads implements BioOwner, IoDone, BufferWaiter {
     let segment = job.segment;
     let skip = job.segmentDone;
     for (let block = job.block; block < job.block + job.count; block++) {
-      let sum = placeSeed(format.seed, region.index * REGION_BLOCKS + block);
+      let sum = blockSeed(format, region.index, block);
       for (let left = BLOCK_BYTES; left > 0; ) {
         const len = Math.min((lens[segment] as number) - skip, left);
         sum = codecs.checksum(sum, (mems[segment] as number) + skip, len);

@@ -42,8 +42,13 @@ export interface DecodedRecord {
 }
 
 /** Seeds of checksums differ by place: what was meant for another place does not match. */
-export function placeSeed(seed: number, place: number): number {
+function placeSeed(seed: number, place: number): number {
   return (seed + Math.imul(place, 0x9e3779b1)) >>> 0;
+}
+
+/** Where the checksum of a block, or of a payload whose first block it is, begins. */
+export function blockSeed({ seed }: VolumeFormat, region: number, block: number): number {
+  return placeSeed(seed, region * REGION_BLOCKS + block);
 }
 
 export function homeOf(format: VolumeFormat, region: number): number {

@@ -76,16 +76,10 @@ export class Region {
   tryTake(sectors: number, first: number, grain: number): number {
     const natural = first * 8;
     if (this.#isFree(natural, sectors)) return this.#take(natural, sectors);
-    let run = 0;
-    for (let s = 0; s < REGION_SECTORS; s++) {
-      if (this.#used[s] === 1) run = 0;
-      else if (run > 0 || s % grain === 0) run++;
-      if (run === sectors) return this.#take(s - sectors + 1, sectors);
-    }
-    return -1;
+    return this.tryTakeLow(sectors, grain);
   }
 
-  /** As `tryTake`, packed at the lowest free place. */
+  /** As `tryTake`, always at the lowest free place. */
   tryTakeLow(sectors: number, grain: number): number {
     let run = 0;
     for (let s = 0; s < REGION_SECTORS; s++) {

@@ -15,7 +15,7 @@ import { BioVec } from '../../bio/vec.ts';
 import { DmError } from '../../base/errors.ts';
 import { NONE } from '../../io/arena.ts';
 import { Extent } from './extent.ts';
-import { placeSeed, sectorsFor } from './record.format.ts';
+import { blockSeed, sectorsFor } from './record.format.ts';
 import type { Region } from './region.ts';
 import {
   BLOCK_BYTES,
@@ -352,7 +352,7 @@ export class SpaceMaker {
       const at = extent.at + (b - extent.first) * BLOCK_SECTORS;
       if ((await sendBio(Op.Read, device, at, bytes, vec)) !== Status.Ok) return false;
       for (let i = b; i < end; i++) {
-        const seed = placeSeed(format.seed, region.index * REGION_BLOCKS + i);
+        const seed = blockSeed(format, region.index, i);
         const sum = codecs.checksum(seed, this.#data + i * BLOCK_BYTES, BLOCK_BYTES);
         if (sum !== extent.sums[i - extent.first]) {
           this.#volume.badExtent(region, extent);
@@ -373,7 +373,7 @@ export class SpaceMaker {
     const room = extent.count * BLOCK_BYTES;
     const word = (dst + room) >> 2;
     arena.i32[word + 1] = (extent.sums[0] as number) | 0;
-    const seed = placeSeed(format.seed, region.index * REGION_BLOCKS + extent.first);
+    const seed = blockSeed(format, region.index, extent.first);
     codecs.decompress(extent.codec, this.#work, extent.bytes, dst, room, seed, null, this, false);
     if (arena.i32[word] !== room) {
       this.#volume.badExtent(region, extent);
@@ -399,7 +399,7 @@ export class SpaceMaker {
     const room = Math.min(count, blocks) * BLOCK_BYTES - grain * 512;
     const src = this.#data + first * BLOCK_BYTES;
     if (room > 0 && !codecs.probe.looksRandom(src, count * BLOCK_BYTES)) {
-      const seed = placeSeed(format.seed, region.index * REGION_BLOCKS + first);
+      const seed = blockSeed(format, region.index, first);
       const mem = this.#work;
       const lenBytes = count * BLOCK_BYTES;
       codecs.compress(format.codec, src, lenBytes, mem, room, seed, null, this, false);
@@ -416,7 +416,7 @@ export class SpaceMaker {
       const sums = new Uint32Array(run.count);
       for (let i = 0; i < run.count; i++) {
         const block = run.first + i;
-        const seed = placeSeed(format.seed, region.index * REGION_BLOCKS + block);
+        const seed = blockSeed(format, region.index, block);
         sums[i] = codecs.checksum(seed, this.#data + block * BLOCK_BYTES, BLOCK_BYTES);
       }
       return {

@@ -9,21 +9,20 @@ import { type Bio, BioFlag, type BioOwner, forEachSegment } from '../../bio/bio.
 import { endBio, submitBio } from '../../bio/submit.ts';
 import { BioVec } from '../../bio/vec.ts';
 import { EndIoResult, failMap, MapResult, submitMapped } from '../../dm/target.ts';
+import { RESULT_BYTES } from '../../codec/codec-jobs.ts';
 import { NONE } from '../../io/arena.ts';
 import type { IoDone } from '../../io/engine.ts';
 import { Extent } from './extent.ts';
-import { placeSeed, sectorsFor } from './record.format.ts';
+import { blockSeed, sectorsFor } from './record.format.ts';
 import type { Region } from './region.ts';
 import { BLOCK_BYTES, CODEC_RAW, REGION_BLOCKS, REGION_SECTORS } from './superblock.format.ts';
 import type { Volume } from './volume.ts';
 
-const REALTIME = 1;
 /** So often in a row data did not compress: most of what comes is not tried any more. */
 const HINT_TRUSTED = 4;
 /** One in so many is tried all the same. */
 const TRY_EVERY = 16;
 const HINT_MAX = 255;
-const RESULT_BYTES = 8;
 
 /** A write under way. */
 class WriteJob {
@@ -127,9 +126,9 @@ export class Writes implements BioOwner, IoDone {
         arena.u8.copyWithin(mem + done, from, from + len);
       });
     }
-    const seed = this.#seed(job);
+    const seed = this.#seedOf(job, 0);
     const isInline = codecs.isInline(lenBytes);
-    const isUrgent = bio.ctx.ioprio >> 13 === REALTIME;
+    const isUrgent = bio.ctx.isRealtime;
     codecs.compress(
       job.codec,
       src,
@@ -381,14 +380,9 @@ export class Writes implements BioOwner, IoDone {
     job.mem = NONE;
   }
 
-  /** Where the checksum of a compressed payload begins. */
-  #seed(job: WriteJob): number {
-    return this.#seedOf(job, 0);
-  }
-
   #seedOf(job: WriteJob, block: number): number {
     const region = job.region as Region;
-    return placeSeed(this.#volume.format.seed, region.index * REGION_BLOCKS + job.first + block);
+    return blockSeed(this.#volume.format, region.index, job.first + block);
   }
 
   #isZero(bio: Bio): boolean {

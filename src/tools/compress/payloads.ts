@@ -6,7 +6,7 @@ import { type Codec, type CodecName, openCodec } from '../../codec/codec.ts';
 import { makeChecksum } from '../../codec/checksum.ts';
 import { codecName } from '../../targets/insitu-comp/codecs.ts';
 import type { Extent } from '../../targets/insitu-comp/extent.ts';
-import { homeOf, placeSeed } from '../../targets/insitu-comp/record.format.ts';
+import { homeOf, blockSeed } from '../../targets/insitu-comp/record.format.ts';
 import {
   BLOCK_BYTES,
   CODEC_RAW,
@@ -81,7 +81,7 @@ export class Payloads {
   #judgeRaw(region: number, extent: Extent, map: readonly (Extent | null)[]): BadPayload[] {
     const { first, sums } = extent;
     const blocks = blocksOf(extent, map).filter((b) => {
-      const seed = placeSeed(this.#format.seed, region * REGION_BLOCKS + b);
+      const seed = blockSeed(this.#format, region, b);
       const found = this.#checksum(seed, (b - first) * BLOCK_BYTES, BLOCK_BYTES, 0) >>> 0;
       return found !== sums[b - first];
     });
@@ -90,7 +90,7 @@ export class Payloads {
 
   #judgeCompressed(region: number, extent: Extent, map: readonly (Extent | null)[]): BadPayload[] {
     const { first, count, codec, bytes, sums } = extent;
-    const seed = placeSeed(this.#format.seed, region * REGION_BLOCKS + first);
+    const seed = blockSeed(this.#format, region, first);
     const found = this.#checksum(seed, 0, Math.ceil(bytes / 512) * 512, 0) >>> 0;
     let what = 'the checksum does not match';
     if (found === sums[0]) {

@@ -8,14 +8,13 @@ import {
   emptyMap,
   encodeRecord,
   homeOf,
-  placeSeed,
+  blockSeed,
 } from '../../targets/insitu-comp/record.format.ts';
 import {
   CODEC_IDS,
   CODEC_RAW,
   encodeSuperblock,
   endOf,
-  REGION_BLOCKS,
   REGION_BYTES,
   REGION_SECTORS,
   UNIT_SECTORS,
@@ -167,7 +166,7 @@ async function unreadable(
   const from = Math.floor(at / UNIT_SECTORS) * UNIT_SECTORS;
   const unit = await io.read(from * 512, UNIT_SECTORS * 512);
   const sector = unit.subarray((at - from) * 512, (at - from + 1) * 512);
-  const seed = placeSeed(format.seed, region * REGION_BLOCKS + first);
+  const seed = blockSeed(format, region, first);
   const sums = Uint32Array.of(~crc32(sector, seed));
   const wanted = codec === CODEC_RAW ? CODEC_IDS.lz4 : codec;
   const extent = new Extent(first, count, wanted, at, format.layout.grainSectors, 1, sums);
