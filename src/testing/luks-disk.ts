@@ -5,9 +5,28 @@ import { createHash } from 'node:crypto';
 import type { Prng } from '../base/prng.ts';
 import { Status } from '../base/status.ts';
 import { DmError } from '../base/errors.ts';
+import type { FormatOptions } from '../tools/luks/format-luks.ts';
 import type { LuksIo } from '../tools/luks/luks-io.ts';
 
 const SECTOR = 512;
+
+/** Cheap enough for tests that try hundreds of keys. */
+export const TEST_KDF = { type: 'pbkdf2', hash: 'sha256', iterations: 1000 } as const;
+
+/** A volume with such keys, header and data on one disk. */
+export function testFormat(version: 1 | 2, more: Partial<FormatOptions> = {}): FormatOptions {
+  return {
+    version,
+    cipher: 'aes-xts-plain64',
+    keyBytes: 32,
+    hash: 'sha256',
+    kdf: TEST_KDF,
+    isDetached: false,
+    dataDeviceBytes: 0,
+    sectorBytes: 512,
+    ...more,
+  };
+}
 
 /** A sector that was written, or a flush. */
 export type DiskEvent = { readonly at: number; readonly data: Uint8Array } | 'flush';

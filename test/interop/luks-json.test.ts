@@ -6,13 +6,12 @@ import { writeFileSync } from 'node:fs';
 import { afterEach, before, beforeEach, test } from 'node:test';
 import { DmError } from '../../src/base/errors.ts';
 import { LuksDesk, without } from '../../src/testing/luks-desk.ts';
-import { LuksDisk, setMetadata } from '../../src/testing/luks-disk.ts';
+import { LuksDisk, setMetadata, TEST_KDF, testFormat } from '../../src/testing/luks-disk.ts';
 import { formatLuks } from '../../src/tools/luks/format-luks.ts';
 import { openLuks } from '../../src/tools/luks/open-luks.ts';
 
 const KIB = 1024;
 const HEADER_BYTES = 16 * KIB;
-const KDF = { type: 'pbkdf2', hash: 'sha256', iterations: 1000 } as const;
 const [ONE, TWO] = [Buffer.from('one'), Buffer.from('two')];
 const skip = without('cryptsetup');
 
@@ -21,17 +20,7 @@ let json: string;
 
 before(async () => {
   const disk = new LuksDisk(1100 * KIB);
-  await formatLuks(disk, ONE, {
-    version: 2,
-    cipher: 'aes-xts-plain64',
-    keyBytes: 32,
-    hash: 'sha256',
-    kdf: KDF,
-    isDetached: false,
-    dataDeviceBytes: 0,
-    dataOffsetBytes: 544 * KIB,
-    sectorBytes: 512,
-  });
+  await formatLuks(disk, ONE, testFormat(2, { dataOffsetBytes: 544 * KIB }));
   good = disk.image;
   json = Buffer.from(good.subarray(4096, HEADER_BYTES)).toString().replaceAll('\0', '');
 });
@@ -220,7 +209,7 @@ test('a key that is added to a header in another dialect opens it with cryptsetu
   const disk = new LuksDisk(good, d.at('v.img'));
   setMetadata(disk.image, odd, HEADER_BYTES);
   const { volumeKey } = await openLuks(disk).unlock(ONE);
-  await openLuks(disk).addKey(volumeKey, TWO, { kdf: KDF });
+  await openLuks(disk).addKey(volumeKey, TWO, { kdf: TEST_KDF });
   writeFileSync(d.at('v.img'), disk.image);
   d.sameDump(d.at('v.img'));
   d.cryptsetup('open', '--test-passphrase', '-S', '1', '--key-file', d.at('two'), d.at('v.img'));

@@ -8,7 +8,7 @@ import { BugError } from '../../src/base/assert.ts';
 import { DmError } from '../../src/base/errors.ts';
 import { Prng } from '../../src/base/prng.ts';
 import { LuksDesk, without } from '../../src/testing/luks-desk.ts';
-import { LuksDisk } from '../../src/testing/luks-disk.ts';
+import { LuksDisk, TEST_KDF, testFormat } from '../../src/testing/luks-disk.ts';
 import { oddLuks1, oddLuks2 } from '../../src/testing/luks-odd.ts';
 import { SEED } from '../../src/testing/seed.ts';
 import { formatLuks } from '../../src/tools/luks/format-luks.ts';
@@ -16,25 +16,18 @@ import { openLuks } from '../../src/tools/luks/open-luks.ts';
 
 const ROUNDS = Number(process.env['LAMINA_FUZZ_ROUNDS'] ?? 250);
 const KIB = 1024;
-const KDF = { type: 'pbkdf2', hash: 'sha256', iterations: 1000 } as const;
 const [ONE, TWO, THREE] = [Buffer.from('one'), Buffer.from('two'), Buffer.from('three')];
 
 /** Two keys; of LUKS2 also a token that a future program made. */
 async function formatted(version: 1 | 2): Promise<Uint8Array> {
   const disk = new LuksDisk(1100 * KIB);
-  await formatLuks(disk, ONE, {
-    version,
-    cipher: 'aes-xts-plain64',
-    keyBytes: 32,
-    hash: 'sha256',
-    kdf: KDF,
-    isDetached: false,
-    dataDeviceBytes: 0,
-    dataOffsetBytes: (version === 1 ? 1032 : 544) * KIB,
-    sectorBytes: 512,
-  });
+  await formatLuks(
+    disk,
+    ONE,
+    testFormat(version, { dataOffsetBytes: (version === 1 ? 1032 : 544) * KIB }),
+  );
   const { volumeKey } = await openLuks(disk).unlock(ONE);
-  await openLuks(disk).addKey(volumeKey, TWO, { kdf: KDF });
+  await openLuks(disk).addKey(volumeKey, TWO, { kdf: TEST_KDF });
   const volume = openLuks(disk);
   if (volume.version === 2) {
     const metadata = structuredClone(volume.metadata);
@@ -105,7 +98,7 @@ describe('odd headers beside cryptsetup', { skip: without('cryptsetup') }, () =>
       const before = plain(disk);
       try {
         const { volumeKey } = await openLuks(disk).unlock(ONE);
-        await openLuks(disk).addKey(volumeKey, THREE, { kdf: KDF, slot: 17 });
+        await openLuks(disk).addKey(volumeKey, THREE, { kdf: TEST_KDF, slot: 17 });
       } catch (error) {
         assert.ok(error instanceof DmError && !(error instanceof BugError), String(error));
         assert.deepEqual(disk.image, image, 'what is refused is not touched');

@@ -12,7 +12,8 @@ import type { SimDisk } from '../../testing/sim/disk.ts';
 import { makeTestMapper, type TestMapper } from '../../testing/test-mapper.ts';
 import { applyBackup } from './apply.ts';
 import { checkChain } from './chain.ts';
-import { BackupReader, type Source } from './stream-reader.ts';
+import { sourceOf } from '../../testing/backup-source.ts';
+import { BackupReader } from './stream-reader.ts';
 import { type BackupInfo, BackupWriter } from './stream-writer.ts';
 import { type ChangedBlocks, changedParts, takeBackup, wholeVolume } from './take.ts';
 
@@ -101,16 +102,6 @@ async function makeChain(prng: Prng): Promise<Link[]> {
     undefined,
   );
   return links;
-}
-
-function sourceOf(bytes: Uint8Array): Source {
-  let at = 0;
-  return async (into) => {
-    const part = bytes.subarray(at, at + into.length);
-    into.set(part);
-    at += part.length;
-    return await Promise.resolve(part.length);
-  };
 }
 
 interface Restore {

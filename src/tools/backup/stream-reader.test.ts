@@ -3,7 +3,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { DmError } from '../../base/errors.ts';
-import { BackupReader, type BackupRecord, type Source } from './stream-reader.ts';
+import { sourceOf } from '../../testing/backup-source.ts';
+import { BackupReader, type BackupRecord } from './stream-reader.ts';
 import { type BackupInfo, BackupWriter } from './stream-writer.ts';
 import { checkChain } from './chain.ts';
 
@@ -33,16 +34,6 @@ async function written(
   }
   await writer.end();
   return Buffer.concat(parts);
-}
-
-function sourceOf(bytes: Uint8Array): Source {
-  let at = 0;
-  return async (into) => {
-    const part = bytes.subarray(at, at + into.length);
-    into.set(part);
-    at += part.length;
-    return await Promise.resolve(part.length);
-  };
 }
 
 async function read(bytes: Uint8Array): Promise<{ info: BackupInfo; records: BackupRecord[] }> {

@@ -3,14 +3,13 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { Status } from '../../base/status.ts';
-import { LuksDisk } from '../../testing/luks-disk.ts';
+import { LuksDisk, testFormat } from '../../testing/luks-disk.ts';
 import { restoreHeader } from './backup.ts';
 import { formatLuks } from './format-luks.ts';
 import { openLuks } from './open-luks.ts';
 import { type StagedDisk, StagedIo } from './staged-io.ts';
 
 const KIB = 1024;
-const KDF = { type: 'pbkdf2', hash: 'sha256', iterations: 1000 } as const;
 
 /** Says that all is well, and loses one write; -1 loses none. */
 class LosingDisk implements StagedDisk {
@@ -45,17 +44,11 @@ class LosingDisk implements StagedDisk {
 for (const version of [1, 2] as const) {
   test(`LUKS${version}: a write that is lost while a header is restored is found`, async () => {
     const disk = new LuksDisk(2300 * KIB, 'backup');
-    await formatLuks(disk, Buffer.from('one'), {
-      version,
-      cipher: 'aes-xts-plain64',
-      keyBytes: 32,
-      hash: 'sha256',
-      kdf: KDF,
-      isDetached: false,
-      dataDeviceBytes: 0,
-      dataOffsetBytes: 2048 * KIB,
-      sectorBytes: 512,
-    });
+    await formatLuks(
+      disk,
+      Buffer.from('one'),
+      testFormat(version, { dataOffsetBytes: 2048 * KIB }),
+    );
     const backup = openLuks(disk);
     const restore = async (lost: number): Promise<LosingDisk> => {
       const target = new LosingDisk(disk.sizeBytes, lost);

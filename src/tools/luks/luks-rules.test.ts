@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { LuksDisk, setMetadata } from '../../testing/luks-disk.ts';
+import { LuksDisk, setMetadata, TEST_KDF, testFormat } from '../../testing/luks-disk.ts';
 import { formatLuks, planFormat, type FormatOptions } from './format-luks.ts';
 import type { Luks2Metadata } from './luks2-metadata.ts';
 import { Luks2Volume } from './luks2-volume.ts';
@@ -11,7 +11,6 @@ import { openLuks } from './open-luks.ts';
 const KIB = 1024;
 const ONE = Buffer.from('one');
 const TWO = Buffer.from('two');
-const KDF = { type: 'pbkdf2', hash: 'sha256', iterations: 1000 } as const;
 /** Where a LUKS1 header has the places of its data and of its third key slot's area. */
 const LUKS1_PAYLOAD = 104;
 const LUKS1_SLOT3_PLACE = 208 + 3 * 48 + 40;
@@ -19,17 +18,10 @@ const LUKS1_SLOT5_STATE = 208 + 5 * 48;
 const LUKS1_HASH = 72;
 
 async function formatted(version: 1 | 2): Promise<LuksDisk> {
-  const options: FormatOptions = {
+  const options: FormatOptions = testFormat(
     version,
-    cipher: 'aes-xts-plain64',
-    keyBytes: 32,
-    hash: 'sha256',
-    kdf: KDF,
-    isDetached: false,
-    dataDeviceBytes: 0,
-    ...(version === 2 ? { dataOffsetBytes: KIB * KIB } : {}),
-    sectorBytes: 512,
-  };
+    version === 2 ? { dataOffsetBytes: KIB * KIB } : {},
+  );
   const disk = new LuksDisk(planFormat(options).dataBytes + 65536);
   await formatLuks(disk, ONE, options);
   return disk;
@@ -41,7 +33,7 @@ type Change = (metadata: Luks2Metadata) => void;
 async function changed(change: Change): Promise<LuksDisk> {
   const disk = await formatted(2);
   const { volumeKey } = await openLuks(disk).unlock(ONE);
-  await openLuks(disk).addKey(volumeKey, TWO, { kdf: KDF });
+  await openLuks(disk).addKey(volumeKey, TWO, { kdf: TEST_KDF });
   const volume = openLuks(disk);
   assert.ok(volume instanceof Luks2Volume);
   const metadata = structuredClone(volume.metadata);
@@ -136,9 +128,9 @@ test('LUKS1: areas over the data are refused, a hash that is unknown is dumped',
   const odd = altered((view) => view.setUint32(LUKS1_SLOT5_STATE, 7));
   assert.match(openLuks(odd).notes.join(), /key slot 5 cannot be used: its state is 7/);
   const { volumeKey } = await openLuks(odd).unlock(ONE);
-  const added = openLuks(odd).addKey(volumeKey, TWO, { kdf: KDF, slot: 5 });
+  const added = openLuks(odd).addKey(volumeKey, TWO, { kdf: TEST_KDF, slot: 5 });
   await assert.rejects(added, /key slot 5/);
-  assert.equal(await openLuks(odd).addKey(volumeKey, TWO, { kdf: KDF }), 1);
+  assert.equal(await openLuks(odd).addKey(volumeKey, TWO, { kdf: TEST_KDF }), 1);
   assert.equal(new DataView(odd.image.buffer).getUint32(LUKS1_SLOT5_STATE), 7, 'kept');
   const hash = altered((view) => view.setUint8(LUKS1_HASH, 0x78));
   assert.match(openLuks(hash).dump(), /Hash spec: +\txha256\n/);

@@ -7,7 +7,7 @@ import { availableParallelism } from 'node:os';
 import { test } from 'node:test';
 import * as fc from 'fast-check';
 import { DmError } from '../../base/errors.ts';
-import { LuksDisk, sealCopy, setMetadata } from '../../testing/luks-disk.ts';
+import { LuksDisk, sealCopy, setMetadata, TEST_KDF, testFormat } from '../../testing/luks-disk.ts';
 import { mergeKey, splitKey } from './anti-forensic.ts';
 import { nativeArgon2 } from './argon2-native.ts';
 import { type FormatOptions, formatLuks, planFormat } from './format-luks.ts';
@@ -24,24 +24,12 @@ import { resizeSegment } from './resize.ts';
 import { SectorCipher } from './sector-cipher.ts';
 
 const KIB = 1024;
-const KDF: KdfParams = { type: 'pbkdf2', hash: 'sha256', iterations: 1000 };
 const ONE = Buffer.from('one');
 const TWO = Buffer.from('two');
 const LIMITS = { memoryKib: 64 * KIB, timeMs: 1000 };
 
 function options(version: 1 | 2, more: Partial<FormatOptions> = {}): FormatOptions {
-  return {
-    version,
-    cipher: 'aes-xts-plain64',
-    keyBytes: 32,
-    hash: 'sha256',
-    kdf: KDF,
-    isDetached: false,
-    dataDeviceBytes: 0,
-    sectorBytes: 512,
-    ...(version === 2 ? { keySlotsBytes: 1024 * KIB } : {}),
-    ...more,
-  };
+  return testFormat(version, { ...(version === 2 ? { keySlotsBytes: 1024 * KIB } : {}), ...more });
 }
 
 async function formatted(version: 1 | 2, more: Partial<FormatOptions> = {}): Promise<LuksDisk> {
@@ -84,7 +72,7 @@ async function refused(disk: LuksDisk, pattern: RegExp): Promise<void> {
       const volume = openLuks(disk);
       volume.segments();
       const { volumeKey } = await volume.unlock(ONE, { limits: LIMITS });
-      await volume.addKey(volumeKey, TWO, { kdf: KDF });
+      await volume.addKey(volumeKey, TWO, { kdf: TEST_KDF });
     },
     (error: unknown) => {
       assert.ok(error instanceof DmError, String((error as Error).stack));
@@ -154,9 +142,11 @@ for (const version of [1, 2] as const) {
   test(`LUKS${version}: keys come, change and go`, async () => {
     const disk = await formatted(version);
     const { volumeKey } = await openLuks(disk).unlock(ONE);
-    assert.equal(await openLuks(disk).addKey(volumeKey, TWO, { kdf: KDF, slot: 4 }), 4);
+    assert.equal(await openLuks(disk).addKey(volumeKey, TWO, { kdf: TEST_KDF, slot: 4 }), 4);
     assert.deepEqual((await openLuks(disk).unlock(TWO)).volumeKey, volumeKey);
-    const changed = await openLuks(disk).changeKey(4, volumeKey, Buffer.alloc(0), { kdf: KDF });
+    const changed = await openLuks(disk).changeKey(4, volumeKey, Buffer.alloc(0), {
+      kdf: TEST_KDF,
+    });
     assert.equal(changed, version === 1 ? 1 : 4);
     assert.equal((await openLuks(disk).unlock(Buffer.alloc(0))).slot, changed);
     await assert.rejects(openLuks(disk).unlock(TWO), WrongPassphrase);
@@ -173,15 +163,15 @@ for (const version of [1, 2] as const) {
     disk.isReadOnly = true;
     const volume = openLuks(disk);
     const add = (slot: number): Promise<number> =>
-      volume.addKey(volumeKey, TWO, { kdf: KDF, slot });
+      volume.addKey(volumeKey, TWO, { kdf: TEST_KDF, slot });
     await assert.rejects(add(0), /key slot 0 is in use/);
     await assert.rejects(add(32), /key slot 32: LUKS. has 0 to/);
     await assert.rejects(add(-1), /key slot -1/);
     await assert.rejects(volume.removeKey(3), /key slot 3 is not in use/);
     await assert.rejects(volume.unlock(ONE, { slot: 3 }), /key slot 3 is not in use/);
     const other = randomBytes(volumeKey.length);
-    await assert.rejects(volume.addKey(other, TWO, { kdf: KDF }), WrongPassphrase);
-    await assert.rejects(volume.addKey(Buffer.alloc(5), TWO, { kdf: KDF }), WrongPassphrase);
+    await assert.rejects(volume.addKey(other, TWO, { kdf: TEST_KDF }), WrongPassphrase);
+    await assert.rejects(volume.addKey(Buffer.alloc(5), TWO, { kdf: TEST_KDF }), WrongPassphrase);
   });
 
   test(`LUKS${version}: the wrong passphrase, and damaged key material`, async () => {
@@ -271,7 +261,7 @@ test('one copy of the header is enough, and the next change makes both whole', a
     assert.match(volume.notes.join(), note);
     assert.equal((await volume.unlock(ONE)).slot, 0);
     hurt.isReadOnly = false;
-    assert.equal(await volume.addKey(volumeKey, TWO, { kdf: KDF }), 1);
+    assert.equal(await volume.addKey(volumeKey, TWO, { kdf: TEST_KDF }), 1);
     assert.deepEqual(openLuks(hurt).notes, []);
     assert.equal((await openLuks(hurt).unlock(TWO)).slot, 1);
   }
@@ -281,7 +271,7 @@ test('of two whole copies the later one counts, unless it is of another volume',
   const disk = await formatted(2);
   const before = disk.image.slice();
   const { volumeKey } = await openLuks(disk).unlock(ONE);
-  await openLuks(disk).addKey(volumeKey, TWO, { kdf: KDF });
+  await openLuks(disk).addKey(volumeKey, TWO, { kdf: TEST_KDF });
   for (const [at, note] of [
     [0, /the primary header is older/],
     [16 * KIB, /the secondary header is older/],
@@ -325,7 +315,7 @@ test('a primary that something else has overwritten is not mended over it', asyn
   disk.isReadOnly = true;
   assert.equal((await openLuks(disk).unlock(ONE)).slot, 0);
   await assert.rejects(
-    openLuks(disk).addKey(volumeKey, TWO, { kdf: KDF }),
+    openLuks(disk).addKey(volumeKey, TWO, { kdf: TEST_KDF }),
     /primary LUKS2 header is overwritten by ext2\/ext3\/ext4; nothing is changed/,
   );
 });
@@ -406,7 +396,7 @@ function argon2(memory: number, time: number): Luks2KeySlot['kdf'] {
 test('a slot that cannot be tried does not keep the next one from opening', async () => {
   const disk = await formatted(2);
   const { volumeKey } = await openLuks(disk).unlock(ONE);
-  await openLuks(disk).addKey(volumeKey, TWO, { kdf: KDF });
+  await openLuks(disk).addKey(volumeKey, TWO, { kdf: TEST_KDF });
   const metadata = structuredClone(volume2(disk).metadata);
   slot0(metadata).kdf = argon2(2 ** 31 - 1, 4);
   const changed = withText(disk, JSON.stringify(metadata));
@@ -417,7 +407,7 @@ test('a slot that cannot be tried does not keep the next one from opening', asyn
 test('priorities: preferred first, ignored only by number', async () => {
   const disk = await formatted(2);
   const { volumeKey } = await openLuks(disk).unlock(ONE);
-  for (const slot of [1, 2]) await openLuks(disk).addKey(volumeKey, ONE, { kdf: KDF, slot });
+  for (const slot of [1, 2]) await openLuks(disk).addKey(volumeKey, ONE, { kdf: TEST_KDF, slot });
   const metadata = structuredClone(volume2(disk).metadata);
   (metadata.keyslots['2'] as Luks2KeySlot).priority = 2;
   slot0(metadata).priority = 0;
@@ -441,8 +431,8 @@ test('what is not known stays when the header is written', async () => {
   metadata.config['other'] = true;
   const changed = withText(disk, JSON.stringify(metadata));
   changed.isReadOnly = false;
-  await openLuks(changed).addKey(volumeKey, TWO, { kdf: KDF });
-  await openLuks(changed).changeKey(1, volumeKey, Buffer.from('new'), { kdf: KDF });
+  await openLuks(changed).addKey(volumeKey, TWO, { kdf: TEST_KDF });
+  await openLuks(changed).changeKey(1, volumeKey, Buffer.from('new'), { kdf: TEST_KDF });
   await openLuks(changed).removeKey(1);
   assert.deepEqual(volume2(changed).metadata, metadata);
   assert.equal(volume2(changed).fields.sequenceId, 4);
@@ -471,16 +461,16 @@ test('what other programs wrote keeps its words through every change', async () 
     return Buffer.from(area.subarray(0, area.indexOf(0))).toString();
   };
   const volume = volume2(changed);
-  await volume.addKey(volumeKey, TWO, { kdf: KDF, slot: 4 });
-  await volume.changeKey(4, volumeKey, Buffer.from('new'), { kdf: KDF });
+  await volume.addKey(volumeKey, TWO, { kdf: TEST_KDF, slot: 4 });
+  await volume.changeKey(4, volumeKey, Buffer.from('new'), { kdf: TEST_KDF });
   assert.ok(textOf(0).includes(`"tokens":{"3":${token}}`));
   await volume.removeKey(4);
-  await openLuks(changed).addKey(volumeKey, TWO, { kdf: KDF });
+  await openLuks(changed).addKey(volumeKey, TWO, { kdf: TEST_KDF });
   await openLuks(changed).removeKey(1);
   assert.equal(textOf(0), text);
   // A copy that is mended is the other one in its words.
   changed.image.fill(0, 16 * KIB, 17 * KIB);
-  await openLuks(changed).addKey(volumeKey, TWO, { kdf: KDF });
+  await openLuks(changed).addKey(volumeKey, TWO, { kdf: TEST_KDF });
   await openLuks(changed).removeKey(1);
   assert.equal(textOf(16 * KIB), text);
 });
@@ -501,13 +491,14 @@ test('a header of any size is made, found by its secondary alone, and full at so
   full.isReadOnly = false;
   const before = full.image.slice(0, 32 * KIB);
   await assert.rejects(
-    openLuks(full).addKey(volumeKey, TWO, { kdf: KDF }),
+    openLuks(full).addKey(volumeKey, TWO, { kdf: TEST_KDF }),
     /its area has room for/,
   );
   assert.deepEqual(full.image.slice(0, 32 * KIB), before);
-  for (let slot = 1; slot < 32; slot++) await openLuks(disk).addKey(volumeKey, TWO, { kdf: KDF });
+  for (let slot = 1; slot < 32; slot++)
+    await openLuks(disk).addKey(volumeKey, TWO, { kdf: TEST_KDF });
   await assert.rejects(
-    openLuks(disk).addKey(volumeKey, TWO, { kdf: KDF }),
+    openLuks(disk).addKey(volumeKey, TWO, { kdf: TEST_KDF }),
     /all key slots are in use/,
   );
 });
