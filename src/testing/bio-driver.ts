@@ -10,12 +10,12 @@ import { type IoContext, systemContext } from '../bio/context.ts';
 import type { BlockDevice } from '../bio/device.ts';
 import { submitBio } from '../bio/submit.ts';
 import { BioVec, NO_VEC } from '../bio/vec.ts';
-import { type Arena, NONE } from '../io/arena.ts';
+import { type Arena, CHUNK_BYTES_MAX, NONE } from '../io/arena.ts';
 
 export interface DriveOptions {
   /** Bits of BioFlag. */
   readonly flags?: number;
-  /** Bytes of each segment; one segment if not given. */
+  /** Bytes of each segment; if not given, one segment for each chunk of memory the bio needs. */
   readonly segments?: readonly number[];
   /** Each buffer begins this many bytes behind a page boundary. */
   readonly skewBytes?: number;
@@ -209,7 +209,7 @@ export class BioDriver {
   #tryBuffers(lenBytes: number, options: DriveOptions): Buffers | null {
     const guard = this.#guardBytes;
     const skew = guard + (options.skewBytes ?? 0);
-    const lens = [...(options.segments ?? [lenBytes])];
+    const lens = [...(options.segments ?? chunksOf(lenBytes, skew + guard))];
     const mems = this.#tryAlloc(lens, skew + guard);
     if (mems === null) return null;
     const { u8 } = this.#arena;
@@ -249,6 +249,15 @@ export class BioDriver {
       this.#arena.free(mem - skew, (lens[i] as number) + skew + guard);
     }
   }
+}
+
+/** A bio's bytes in as few segments as chunks of memory hold, `extraBytes` beside each. */
+function chunksOf(lenBytes: number, extraBytes: number): number[] {
+  const most = CHUNK_BYTES_MAX - Math.ceil(extraBytes / SECTOR_BYTES) * SECTOR_BYTES;
+  const lens: number[] = [];
+  let rest = lenBytes;
+  for (; rest > most; rest -= most) lens.push(most);
+  return [...lens, rest];
 }
 
 const NO_BUFFERS: Buffers = { vec: NO_VEC, mems: [], lens: [] };
