@@ -110,7 +110,7 @@ async function format_(image: string, flags: FormatFlags): Promise<void> {
     const options = planOf(flags, data.io, isDetached);
     const layout = planFormat(options);
     if (flags.batchMode !== true) {
-      await confirm(`This overwrites data on ${path ?? data.io.path} irrevocably.`);
+      await confirm(`This overwrites data on ${path ?? data.io.path} irrevocably`);
     }
     const passphrase = await readSecret(flags, `Enter passphrase for ${image}`, { isNew: true });
     let made: LuksFile | undefined;

@@ -74,7 +74,7 @@ function addRestore(luks: Command): void {
           if (mismatch !== undefined) throw invalid(`${path}: does not fit ${image}: ${mismatch}`);
           if (flags.batchMode !== true) {
             const now = current === undefined ? 'no LUKS header' : `volume ${current.uuid}`;
-            await confirm(`${to.path} has ${now}; it gets the header of volume ${backup.uuid}.`);
+            await confirm(`${to.path} has ${now}; it gets the header of volume ${backup.uuid}`);
           }
           await restoreHeader(backup, to);
           printDone(flags, { uuid: backup.uuid });
@@ -109,7 +109,7 @@ function addConvert(luks: Command): void {
       await withVolume(image, flags, { isReadOnly: false, isAlone: true }, async (volume) => {
         const type = `luks${volume.version}`;
         if (type === flags.type) throw invalid(`${image}: is ${type} already`);
-        if (flags.batchMode !== true) await confirm(`${image} becomes ${flags.type}.`);
+        if (flags.batchMode !== true) await confirm(`${image} becomes ${flags.type}`);
         if (volume.version === 1) await convertToLuks2(volume, flags.header !== undefined);
         else await convertToLuks1(volume);
         printDone(flags, { type: flags.type, uuid: volume.uuid });

@@ -130,5 +130,5 @@ async function confirmLast(volume: Volume, slot: number, flags: RemoveFlags): Pr
   const { dataSlots } = volume;
   const isLast = dataSlots.length === 1 && dataSlots[0] === slot;
   if (!isLast || flags.batchMode === true) return;
-  await confirm('This is the last key slot. Without it nothing on the volume can ever be read.');
+  await confirm('This is the last key slot. Without it nothing on the volume can ever be read');
 }

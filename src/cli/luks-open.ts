@@ -187,8 +187,9 @@ function addResize(luks: Command): void {
     .command('resize')
     .summary('change how much of IMAGE is used')
     .description(
-      'With NAME, maps what IMAGE holds now, or --size of it. With --device-size or --dynamic, writes to\n' +
-        'a LUKS2 header how much data there is: so much, or all up to the end of the device.',
+      'With NAME, maps what IMAGE holds now, or --size of it; the volume is unlocked for that as by open: by a ' +
+        'token, a passphrase or a key file. With --device-size or --dynamic, writes to a LUKS2 header how much ' +
+        'data there is: so much, or all up to the end of the device; without NAME no passphrase is needed.',
     )
     .argument('<image>', 'a file, a block device, a mapped device or an NBD URI')
     .argument('[name]', 'of the mapped device')

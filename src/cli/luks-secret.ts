@@ -7,7 +7,7 @@ import { confirm as ask } from './confirm.ts';
 import { closeSync, openSync, readSync } from 'node:fs';
 import type { Command } from 'commander';
 import { DmError, errorText, invalid } from '../base/errors.ts';
-import { statusOfError } from '../base/status.ts';
+import { Status, statusOfError } from '../base/status.ts';
 import { MIB } from '../base/units.ts';
 import { WrongCall } from './errors.ts';
 import { notNegative, positive } from './option-values.ts';
@@ -65,14 +65,23 @@ export function isTyped(flags: SecretFlags): boolean {
 }
 
 /**
- * The bytes of a passphrase; the caller zeroes them. `isNew`: typed ones are asked for twice.
- * Throws DmError.
+ * The bytes of a passphrase; the caller zeroes them. `isNew`: typed ones are asked for twice, and an
+ * empty one is warned of. Throws DmError.
  */
 export async function readSecret(
   flags: SecretFlags,
   prompt: string,
   options: { readonly isNew?: boolean } = {},
 ): Promise<Buffer> {
+  const isNew = options.isNew === true;
+  const secret = await readAnySecret(flags, prompt, isNew);
+  if (isNew && secret.length === 0) {
+    tell('lamina: warning: the new passphrase is empty: whoever has the volume can open it\n');
+  }
+  return secret;
+}
+
+async function readAnySecret(flags: SecretFlags, prompt: string, isNew: boolean): Promise<Buffer> {
   const { keyFile, passphraseEnv } = flags;
   if (keyFile !== undefined && passphraseEnv !== undefined) {
     throw new WrongCall('a key file and an environment variable: give one of them');
@@ -84,7 +93,7 @@ export async function readSecret(
   }
   if (!process.stdin.isTTY) return fromLine();
   const typed = await typedLine(`${prompt}: `);
-  if (options.isNew !== true) return typed;
+  if (!isNew) return typed;
   const again = await typedLine('Verify passphrase: ');
   const isSame = typed.equals(again);
   again.fill(0);
@@ -197,8 +206,12 @@ const CTRL_Z = 0x1a;
 const NOT_STOPPED_MS = 200;
 const BACKSPACES: ReadonlySet<number> = new Set([0x08, 0x7f]);
 const ENDS: ReadonlySet<number> = new Set([0x0a, 0x0d, CTRL_D]);
+const NONE_TYPED = 'no passphrase: the input has ended; nothing is changed';
 
-/** Without showing it. Control-C ends the program, Control-Z stops it; then the question comes again. */
+/**
+ * Without showing it. Control-C ends the program, and so does Control-D where nothing was typed:
+ * that is no empty passphrase. Control-Z stops it; then the question comes again.
+ */
 async function typedLine(prompt: string): Promise<Buffer> {
   const { stdin } = process;
   tell(prompt);
@@ -209,7 +222,9 @@ async function typedLine(prompt: string): Promise<Buffer> {
     await new Promise<void>((resolve, reject) => {
       const take = (data: Buffer): void => {
         for (const byte of data) {
-          if (byte === CTRL_C) reject(new DmError(125, 'given up'));
+          if (byte === CTRL_C) reject(new DmError(Status.Canceled, 'given up'));
+          else if (byte === CTRL_D && length === 0)
+            reject(new DmError(Status.Canceled, NONE_TYPED));
           else if (ENDS.has(byte)) resolve();
           else if (byte === CTRL_U) length = 0;
           else if (byte === CTRL_Z) {
@@ -224,7 +239,7 @@ async function typedLine(prompt: string): Promise<Buffer> {
         data.fill(0);
       };
       stdin.on('data', take);
-      stdin.once('end', resolve);
+      stdin.once('end', () => reject(new DmError(Status.Canceled, NONE_TYPED)));
       stdin.resume();
     });
     const secret = Buffer.alloc(length);

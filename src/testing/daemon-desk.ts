@@ -29,6 +29,8 @@ export interface Desk {
   start(args?: readonly string[], env?: Env): Promise<RunningDaemon>;
   /** A command that runs by itself. */
   begin(args: readonly string[]): ChildProcessWithoutNullStreams;
+  /** A command, however it ends. */
+  run(args: readonly string[], input?: string): Ran;
   /** Standard output of a command that must succeed, or end with the status given. */
   ok(args: readonly string[], input?: string, status?: number, env?: Env): string;
   /** Standard error of a command that must fail, with status 1 or the one given. */
@@ -79,6 +81,7 @@ export function desk({ isWarm = false } = {}): Desk {
       running.push(child);
       return child;
     },
+    run: (args, input) => call(args, input),
     ok(args, input, status = 0, more = {}) {
       const done = call(args, input, more);
       assert.equal(done.status, status, `${args.join(' ')}: ${done.stderr}`);

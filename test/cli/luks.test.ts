@@ -2,8 +2,9 @@
 // disk.
 
 import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
 import { once } from 'node:events';
-import { readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { callDaemon } from '../../src/daemon/call-daemon.ts';
@@ -52,6 +53,58 @@ test('a volatile device is not saved, under no name, and is gone after a restart
   } finally {
     await d.end();
   }
+});
+
+const COST = ['--pbkdf', 'pbkdf2', '--pbkdf-force-iterations', '1000'];
+
+test('what is not confirmed is refused in one sentence, which names the option', async (t) => {
+  const d = desk({ isWarm: true });
+  t.after(async () => await d.end());
+  const image = join(d.path, 'v.img');
+  writeFileSync(image, Buffer.alloc(20 << 20));
+  writeFileSync(join(d.path, 'k'), 'key');
+  const key = ['--key-file', 'k'];
+  d.ok(['luks', 'format', 'v.img', '-q', ...key, ...COST]);
+  d.ok(['luks', 'header-backup', 'v.img', 'backup']);
+  const before = readFileSync(image);
+  for (const [args, what] of [
+    [['format', 'v.img', '--force', ...key], 'This overwrites data on v.img irrevocably'],
+    [['header-restore', 'v.img', 'backup'], 'it gets the header of volume [-0-9a-f]+'],
+    [['convert', 'v.img', '--type', 'luks1'], 'v.img becomes luks1'],
+    [['remove-key', 'v.img', ...key], 'nothing on the volume can ever be read'],
+  ] as const) {
+    const said = d.refused(['luks', ...args]);
+    assert.match(said, new RegExp(`${what}; give --batch-mode to do that unasked\n$`));
+  }
+  assert.ok(readFileSync(image).equals(before));
+});
+
+test('an empty passphrase is taken, as by cryptsetup, and warned of', async (t) => {
+  const d = desk({ isWarm: true });
+  t.after(async () => await d.end());
+  writeFileSync(join(d.path, 'v.img'), Buffer.alloc(20 << 20));
+  for (const [name, text] of Object.entries({ k: 'key', empty: '' })) {
+    writeFileSync(join(d.path, name), text);
+  }
+  const [key, empty] = [
+    ['--key-file', 'k'],
+    ['--key-file', 'empty'],
+  ];
+  const warning =
+    'lamina: warning: the new passphrase is empty: whoever has the volume can open it\n';
+  const warned = (args: readonly string[], input: string, says: string): void => {
+    const done = d.run(['luks', ...args], input);
+    assert.deepEqual([done.status, done.stderr], [0, says], args.join(' '));
+  };
+  warned(['format', 'v.img', '-q', ...COST, ...empty], '', warning);
+  warned(['test-passphrase', 'v.img'], '\n', '');
+  warned(['add-key', 'v.img', ...COST, ...empty, '--new-key-file', 'k'], '', '');
+  warned(['change-key', 'v.img', ...COST, ...key, '--new-key-file', 'empty'], '', warning);
+  warned(['add-key', 'v.img', ...COST, ...empty], '\n', warning);
+  const cryptsetup = '/usr/sbin/cryptsetup';
+  if (!existsSync(cryptsetup)) return;
+  const args = ['open', '--test-passphrase', join(d.path, 'v.img')];
+  assert.equal(spawnSync(cryptsetup, args, { input: '\n' }).status, 0);
 });
 
 test('without a daemon nothing is asked for', () => {

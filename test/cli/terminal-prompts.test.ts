@@ -3,7 +3,7 @@
 
 import assert from 'node:assert/strict';
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
-import { existsSync } from 'node:fs';
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test, type TestContext } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -91,4 +91,46 @@ test('Ctrl-Z at a passphrase stops the program, and shows what is typed until it
   assert.doesNotMatch(await terminal.sees(/\n/), /sesame/);
   terminal.type('echo "it said $?"\n');
   await terminal.sees(/it said 0/);
+});
+
+test('Ctrl-D at a passphrase gives up, nothing is changed; an empty line is an empty passphrase', {
+  skip: SKIP,
+}, async (t) => {
+  const folder = makeTestFolder();
+  t.after(() => folder.remove());
+  const image = join(folder.path, 'v.img');
+  writeFileSync(image, Buffer.alloc(20 << 20));
+  const terminal = new Terminal(t, folder.path);
+  const cost = '--pbkdf pbkdf2 --pbkdf-force-iterations 1000';
+  const type = (verb: string): void => {
+    terminal.type(`'${process.execPath}' '${LAMINA}' luks ${verb}\n`);
+  };
+  const says = async (what: RegExp, status: number): Promise<void> => {
+    await terminal.sees(what);
+    terminal.type('echo "it said $?"\n');
+    await terminal.sees(new RegExp(`it said ${status}\\r`));
+  };
+  const gaveUp = /no passphrase: the input has ended; nothing is changed\r/;
+  const format = `format v.img -q ${cost}`;
+  type(format);
+  await terminal.sees(/Enter passphrase.*: /);
+  terminal.type('\x04');
+  await says(gaveUp, 1);
+  type(format);
+  await terminal.sees(/Enter passphrase.*: /);
+  terminal.type('\n');
+  await terminal.sees(/Verify passphrase: /);
+  terminal.type('\x04');
+  await says(gaveUp, 1);
+  assert.ok(readFileSync(image).equals(Buffer.alloc(20 << 20)));
+  type(format);
+  await terminal.sees(/Enter passphrase.*: /);
+  terminal.type('\n');
+  await terminal.sees(/Verify passphrase: /);
+  terminal.type('\n');
+  await says(/the new passphrase is empty/, 0);
+  type('test-passphrase v.img');
+  await terminal.sees(/Enter passphrase.*: /);
+  terminal.type('\x04');
+  await says(gaveUp, 1);
 });
