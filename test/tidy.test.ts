@@ -142,6 +142,16 @@ test('errno numbers have their names in status.ts only', () => {
   );
 });
 
+test('what the system refuses is told in words, not by the names of numbers', () => {
+  const mayName = new Set(['src/base/status.ts', 'src/cli/errors.ts']);
+  assert.deepEqual(
+    PRODUCT.filter((file) => !mayName.has(file) && !file.startsWith('src/testing/')).filter(
+      (file) => /\bstatusName\b|\(errno \$\{/.test(read(file)),
+    ),
+    [],
+  );
+});
+
 test('DataView getters stay with formats', () => {
   const wrong = PRODUCT.filter(
     (file) =>

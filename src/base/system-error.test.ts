@@ -4,8 +4,8 @@ import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { getSystemErrorMap } from 'node:util';
 import { test } from 'node:test';
-import { errorText } from './errors.ts';
-import { errnoText, isSystemError, systemErrorText } from './system-error.ts';
+import { DmError, errorText, failedCall } from './errors.ts';
+import { errnoAdvice, errnoText, isSystemError, systemErrorText } from './system-error.ts';
 
 function thrown(run: () => void): Error {
   try {
@@ -24,6 +24,22 @@ test('a system error is its reason, and where nobody says of what, the call and 
   assert.ok(isSystemError(error));
   assert.ok(!isSystemError(new Error('x')));
   assert.ok(!isSystemError(undefined));
+});
+
+test('what can be done about an error of the system is said with it, once', () => {
+  assert.match(errnoAdvice(28), /^No space left on device \(make room there, .*\)$/);
+  assert.equal(errnoAdvice(22), 'Invalid argument');
+  const full = Object.assign(new Error('ENOSPC: no space left on device, write'), {
+    errno: -28,
+    code: 'ENOSPC',
+    syscall: 'write',
+  });
+  const told = failedCall('a.img', 'write block 7', full);
+  assert.equal(told.status, 28);
+  assert.equal(told.message, `a.img: cannot write block 7: ${errnoAdvice(28)}`);
+  assert.equal(systemErrorText(full), `write: ${errnoAdvice(28)}`);
+  const refusal = new DmError(16, 'a.img: is in use');
+  assert.equal(failedCall('a.img', 'open', refusal), refusal);
 });
 
 test('every errno that Node knows on Linux by a usual name has a text', () => {

@@ -96,6 +96,32 @@ export function errnoText(errno: number): string {
 const GETCWD = 'uv_cwd';
 const NO_WORKING_FOLDER = 'the working directory is not there any more: change to another one';
 
+/** What to do about errors that are about a place, not about the call. */
+const ADVICE: Readonly<Record<number, string>> = {
+  5: 'what is below it cannot be read or written there; the log of the system or of the daemon may say why',
+  24: 'ulimit -n',
+  27: 'no file may be as long there (ulimit -f, or its file system)',
+  28: 'make room there, and do it again; a thin volume gets its room from its pool',
+  30: 'it, or its file system, may only be read',
+  122: 'make room there, or have the quota raised, and do it again',
+};
+
+/** As errnoText, and what to do about it where that can be said. */
+export function errnoAdvice(errno: number): string {
+  return errnoText(errno) + adviceOf(errno);
+}
+
+/** As reasonOf, and what to do about it where that can be said. */
+export function reasonAdvice(error: Error): string {
+  const { errno } = error as SystemError;
+  return reasonOf(error) + (typeof errno === 'number' ? adviceOf(errno) : '');
+}
+
+function adviceOf(errno: number): string {
+  const advice = ADVICE[Math.abs(errno)];
+  return advice === undefined ? '' : ` (${advice})`;
+}
+
 interface SystemError {
   readonly message: string;
   readonly code?: unknown;
@@ -126,7 +152,7 @@ export function systemErrorText(error: Error): string {
   if (syscall === GETCWD || typeof syscall !== 'string' || typeof errno !== 'number')
     return reasonOf(error);
   const what = typeof path === 'string' ? `${syscall} ${path}` : syscall;
-  return `${what}: ${reasonOf(error)}`;
+  return `${what}: ${reasonAdvice(error)}`;
 }
 
 /** Whether an error is the system's refusal of a call, and no bug of ours. */

@@ -1,7 +1,7 @@
 // A device for who reads and writes bytes: programs that use lamina as a library, tools.
 
 import { DmError, invalid } from '../base/errors.ts';
-import { statusName } from '../base/status.ts';
+import { errnoAdvice } from '../base/system-error.ts';
 import { SECTOR_BYTES } from '../base/units.ts';
 import { type Arena, CHUNK_BYTES_MAX, NONE } from '../io/arena.ts';
 import { Bio, BioFlag, type BioOwner, Op } from './bio.ts';
@@ -9,6 +9,14 @@ import { IoContext } from './context.ts';
 import type { BlockDevice, Extent } from './device.ts';
 import { submitBio } from './submit.ts';
 import { BioVec, NO_VEC } from './vec.ts';
+
+const WORDS: Readonly<Record<Op, string>> = {
+  [Op.Read]: 'read',
+  [Op.Write]: 'write',
+  [Op.Flush]: 'flush',
+  [Op.Discard]: 'discard',
+  [Op.WriteZeroes]: 'write zeroes to',
+};
 
 /** An open device. Offsets and lengths are bytes, multiples of `blockBytes`. Errors are DmErrors. */
 export class Disk {
@@ -123,7 +131,11 @@ export class Disk {
       const owner: BioOwner = {
         bioEnd: ({ status }) => {
           if (status === 0) resolve();
-          else reject(new DmError(status, `${this.#name}: ${statusName(status)}`));
+          else {
+            const where = lenBytes === 0 ? '' : ` ${lenBytes} bytes at byte ${offBytes}`;
+            const text = `${this.#name}: cannot ${WORDS[op]}${where}: ${errnoAdvice(status)}`;
+            reject(new DmError(status, text));
+          }
         },
       };
       const bio = new Bio();

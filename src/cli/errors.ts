@@ -38,7 +38,6 @@ export function exitStatusOf(error: unknown): number {
 export function errorLines(error: unknown): string[] {
   const isSystem = isSystemError(error);
   const lines = [isSystem ? systemErrorText(error) : errorText(error)];
-  if (isSystem && statusOfError(error) === Status.TooManyFiles) lines[0] += ' (ulimit -n)';
   const isExpected = isSystem || (error instanceof DmError && !(error instanceof BugError));
   if ((!isExpected || process.env['LAMINA_TRACE'] === '1') && error instanceof Error) {
     lines.push(...(error.stack ?? '').split('\n'));

@@ -1,13 +1,14 @@
 // The files of a new pool: made if they are not there, and nothing that is there is overwritten, or made longer,
 // unasked.
 
-import { rmSync, statSync } from 'node:fs';
+import { closeSync, rmSync, statSync } from 'node:fs';
 import { DmError, invalid } from '../base/errors.ts';
 import { Status } from '../base/status.ts';
-import { formatSize, SECTOR_BYTES } from '../base/units.ts';
+import { formatSize, MIB, SECTOR_BYTES } from '../base/units.ts';
 import { CorruptBlockError } from '../persistent-data/block-kind.ts';
 import { BlockManager } from '../persistent-data/block-manager.ts';
-import { MetadataFile } from '../tools/thin/metadata-file.ts';
+import { SuperblockFlag } from '../targets/thin/metadata.format.ts';
+import { MetadataFile, openAlone } from '../tools/thin/metadata-file.ts';
 import { readSuperblock } from '../tools/thin/pool-reader.ts';
 import { createDurably } from '../io/durable-file.ts';
 import { findSignature } from '../tools/luks/known-signatures.ts';
@@ -40,6 +41,21 @@ export interface FoundPool {
   readonly blockBytes: number;
   /** What its volumes have in its data. */
   readonly usedBytes: number;
+  /** Its metadata was in doubt: the pool runs read-only until a check has taken the flag away. */
+  readonly needsCheck: boolean;
+}
+
+/** A file that was made; another of its name is none of it. */
+export interface MadeFile {
+  readonly path: string;
+  readonly dev: bigint;
+  readonly ino: bigint;
+}
+
+/** Metadata for so many blocks, with room for as many again in snapshots. Bytes. */
+export function metadataBytes(dataBytes: number, blockBytes: number): number {
+  const blocks = Math.ceil(dataBytes / blockBytes);
+  return Math.max(16 * MIB, Math.ceil((blocks * 128) / MIB) * MIB);
 }
 
 /** The pool whose metadata is in a file or on a block device; undefined if there is none. */
@@ -50,7 +66,8 @@ export async function findPool(path: string): Promise<FoundPool | undefined> {
     const { fields, dataMap } = await readSuperblock(new BlockManager(file));
     const blockBytes = fields.dataBlockSize * SECTOR_BYTES;
     const usedBytes = dataMap.nrAllocated * blockBytes;
-    return { blockBytes, dataBytes: dataMap.nrBlocks * blockBytes, usedBytes };
+    const needsCheck = (fields.flags & SuperblockFlag.NeedsCheck) !== 0;
+    return { blockBytes, dataBytes: dataMap.nrBlocks * blockBytes, usedBytes, needsCheck };
   } catch (error) {
     if (!(error instanceof CorruptBlockError)) throw error;
     const text = `${path}: ${error.message}; 'lamina pool repair' may help`;
@@ -61,7 +78,7 @@ export async function findPool(path: string): Promise<FoundPool | undefined> {
 }
 
 /** Answers what was made. Throws DmError, with nothing made and nothing written. */
-export async function preparePoolFiles(files: PoolFiles): Promise<string[]> {
+export async function preparePoolFiles(files: PoolFiles): Promise<MadeFile[]> {
   const { data, metadata, isForced } = files;
   refuseSame(data, metadata);
   const [foundData, foundMetadata] = [look(data), look(metadata)];
@@ -76,7 +93,7 @@ export async function preparePoolFiles(files: PoolFiles): Promise<string[]> {
     if (!isPool || foundData.holds === METADATA) refuseUsed(data, foundData, isForced);
     refuseSmall(data, foundData, files.dataBytes);
   }
-  const made: string[] = [];
+  const made: MadeFile[] = [];
   try {
     if (foundData === undefined) await make(data, files.dataBytes, made);
     if (foundMetadata === undefined) await make(metadata, files.metadataBytes, made);
@@ -88,8 +105,19 @@ export async function preparePoolFiles(files: PoolFiles): Promise<string[]> {
   return made;
 }
 
-export function removeMade(paths: readonly string[]): void {
-  for (const path of paths) rmSync(path, { force: true });
+/** Removes what was made here, unless it is gone and another has its name, or somebody has it open. */
+export function removeMade(files: readonly MadeFile[]): void {
+  for (const { path, dev, ino } of files) {
+    const found = statSync(path, { bigint: true, throwIfNoEntry: false });
+    if (found?.dev !== dev || found.ino !== ino) continue;
+    try {
+      const fd = openAlone(path);
+      rmSync(path, { force: true });
+      closeSync(fd);
+    } catch (error) {
+      if (!(error instanceof DmError && error.status === Status.Busy)) throw error;
+    }
+  }
 }
 
 function refuseSame(data: string, metadata: string): void {
@@ -139,9 +167,10 @@ function refuseSmall(path: string, { sizeBytes, isBlockDevice }: Found, wanted: 
   );
 }
 
-async function make(path: string, bytes: number, made: string[]): Promise<void> {
+async function make(path: string, bytes: number, made: MadeFile[]): Promise<void> {
   await createDurably(path, bytes);
-  made.push(path);
+  const { dev, ino } = statSync(path, { bigint: true });
+  made.push({ path, dev, ino });
 }
 
 /** For the pool that is made there; refused for what somebody has open. */

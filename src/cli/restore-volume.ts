@@ -3,8 +3,8 @@
 
 import { existsSync, renameSync, statSync } from 'node:fs';
 import { truncate } from 'node:fs/promises';
-import { DmError, errorText, invalid } from '../base/errors.ts';
-import { Status, statusOfError } from '../base/status.ts';
+import { DmError, failedCall, invalid } from '../base/errors.ts';
+import { Status } from '../base/status.ts';
 import { SECTOR_BYTES } from '../base/units.ts';
 import type { Disk } from '../bio/disk.ts';
 import { createDurably, syncFolderOf } from '../io/durable-file.ts';
@@ -204,7 +204,7 @@ async function nameFile(partial: string, to: string): Promise<void> {
     renameSync(partial, to);
     await syncFolderOf(to);
   } catch (error) {
-    throw new DmError(statusOfError(error), `${to}: cannot be named so: ${errorText(error)}`);
+    throw failedCall(to, `name ${partial} so`, error);
   }
 }
 
@@ -256,7 +256,11 @@ async function openFile(path: string, sizeBytes: number, mayHold: boolean): Prom
       await refuseHolding(path, before, mayHold);
       await before.close();
     }
-    await truncate(path, sizeBytes);
+    try {
+      await truncate(path, sizeBytes);
+    } catch (error) {
+      throw failedCall(path, `make it ${sizeBytes} bytes long`, error);
+    }
   }
   const opened = await openFileDisk(path);
   await refuseHolding(path, opened, mayHold);

@@ -2,17 +2,16 @@
 
 import { statSync } from 'node:fs';
 import { open } from 'node:fs/promises';
-import { resolve } from 'node:path';
 import { type Command, InvalidArgumentError } from 'commander';
-import { DmError, invalid } from '../base/errors.ts';
+import { DmError, failedCall, invalid } from '../base/errors.ts';
 import { printable } from '../base/names.ts';
 import { Status } from '../base/status.ts';
-import { formatSize, KIB, MIB, parseSize, SECTOR_BYTES } from '../base/units.ts';
+import { formatSize, MIB, parseSize, SECTOR_BYTES } from '../base/units.ts';
 import type { TargetLine } from '../dm/control.ts';
 import { escapeArg, splitArgs } from '../dm/table-text.ts';
 import { call } from './daemon-call.ts';
-import { WrongCall } from './errors.ts';
-import { findPool, type FoundPool, preparePoolFiles, removeMade } from './pool-files.ts';
+import { type CreatePool, createPool } from './pool-create.ts';
+import { metadataBytes } from './pool-files.ts';
 import { JSON_DONE, type JsonFlag, print, printDone, printJson, shownName } from './output.ts';
 
 export function size(text: string): number {
@@ -23,22 +22,20 @@ export function size(text: string): number {
   return bytes;
 }
 
-/** Metadata for so many blocks, with room for as many again in snapshots. Bytes. */
-function metadataBytes(dataBytes: number, blockBytes: number): number {
-  const blocks = Math.ceil(dataBytes / blockBytes);
-  return Math.max(16 * MIB, Math.ceil((blocks * 128) / MIB) * MIB);
-}
-
 /** Makes a regular file at least so long. */
 async function lengthen(path: string, bytes: number): Promise<void> {
   const found = statSync(path, { throwIfNoEntry: false });
   if (found?.isFile() !== true || found.size >= bytes) return;
-  const file = await open(path, 'r+');
   try {
-    await file.truncate(bytes);
-    await file.sync();
-  } finally {
-    await file.close();
+    const file = await open(path, 'r+');
+    try {
+      await file.truncate(bytes);
+      await file.sync();
+    } finally {
+      await file.close();
+    }
+  } catch (error) {
+    throw failedCall(path, `make it ${bytes} bytes long`, error);
   }
 }
 
@@ -47,17 +44,6 @@ function refuseCut(path: string, bytes: number): void {
   const found = statSync(path, { throwIfNoEntry: false });
   if (found?.isFile() !== true || found.size >= bytes) return;
   throw invalid(`${path}: has ${found.size} bytes, the pool has ${bytes} there: it was cut`);
-}
-
-interface CreatePool extends JsonFlag {
-  readonly metadata: string;
-  readonly data: string;
-  readonly size?: number;
-  readonly block?: number;
-  readonly lowWater: number;
-  readonly skipZeroing?: boolean;
-  readonly errorIfNoSpace?: boolean;
-  readonly force?: boolean;
 }
 
 /** Adds create, grow and status to `lamina pool`. */
@@ -92,77 +78,6 @@ export function addPoolVerbs(pool: Command): void {
       if (o.json === true) printJson(reports);
       else for (const report of reports) printReport(report);
     });
-}
-
-async function createPool(name: string, o: CreatePool): Promise<void> {
-  const [data, metadata] = [resolve(o.data), resolve(o.metadata)];
-  // Before anything is made: is there a daemon, and is the name free?
-  if ((await call('list')).some((device) => device.name === name)) {
-    throw new DmError(Status.Exists, `device ${name}: name already exists`);
-  }
-  const found = await findPool(metadata);
-  const { bytes, blockBytes } = sizesOf(o, metadata, found);
-  const features = [
-    ...(o.skipZeroing === true ? ['skip_block_zeroing'] : []),
-    ...(o.errorIfNoSpace === true ? ['error_if_no_space'] : []),
-  ];
-  const files = `${escapeArg(metadata)} ${escapeArg(data)}`;
-  const lowWater = Math.floor(o.lowWater / blockBytes);
-  const options = [blockBytes / SECTOR_BYTES, lowWater, features.length, ...features].join(' ');
-  const table = `0 ${bytes / SECTOR_BYTES} thin-pool ${files} ${options}`;
-  const made = await preparePoolFiles({
-    data,
-    dataBytes: bytes,
-    metadata,
-    metadataBytes: metadataBytes(bytes, blockBytes),
-    pool: found,
-    isForced: o.force === true,
-  });
-  try {
-    await call('create', { name, table });
-  } catch (error) {
-    if (made.length > 0 && (await isMissing(name))) removeMade(made);
-    throw error;
-  }
-  const what = found === undefined ? 'created' : 'opened, it was there';
-  const text = `${shownName(name)}: ${what}: ${formatSize(bytes)} of data`;
-  printDone(o, { name, created: found === undefined, dataBytes: bytes, blockBytes }, text);
-}
-
-/** A pool that is there keeps its sizes: to open it changes nothing. */
-function sizesOf(
-  o: CreatePool,
-  metadata: string,
-  found: FoundPool | undefined,
-): { readonly bytes: number; readonly blockBytes: number } {
-  const blockBytes = o.block ?? found?.blockBytes ?? 64 * KIB;
-  const bytes = o.size ?? found?.dataBytes;
-  if (bytes === undefined) {
-    throw new WrongCall(`--size: is wanted, because ${metadata} holds no pool that has one`);
-  }
-  if (found !== undefined && blockBytes !== found.blockBytes) {
-    const its = `${metadata} is of a pool with blocks of ${formatSize(found.blockBytes)}`;
-    throw invalid(`--block ${formatSize(blockBytes)}: ${its}`);
-  }
-  if (found !== undefined && bytes !== found.dataBytes) {
-    const its = `${metadata} is of a pool of ${formatSize(found.dataBytes)}`;
-    throw invalid(
-      `--size ${formatSize(bytes)}: ${its}; 'pool grow' makes it larger once it is open`,
-    );
-  }
-  if (bytes % blockBytes !== 0) {
-    throw new WrongCall(`--size ${bytes}: not a multiple of the data block of ${blockBytes} bytes`);
-  }
-  return { bytes, blockBytes };
-}
-
-/** False as well when the daemon does not say: it may have the device. */
-async function isMissing(name: string): Promise<boolean> {
-  try {
-    return (await call('list')).every((device) => device.name !== name);
-  } catch {
-    return false;
-  }
 }
 
 export async function oneLine(

@@ -106,17 +106,20 @@ test('a flush that failed fails again: for a retry, a resume with a new table, a
   await rig.settle(rig.dm.create({ name: 'd', table: TABLE }));
   assert.equal(await write(rig, 'd'), Status.Ok);
   failOnce(rig, 'flush');
-  await assert.rejects(rig.settle(rig.dm.suspend('d')), /flush of mem:a: EIO/);
-  await assert.rejects(rig.settle(rig.dm.suspend('d')), /flush of mem:a: EIO/);
+  await assert.rejects(rig.settle(rig.dm.suspend('d')), /flush of mem:a: Input\/output error/);
+  await assert.rejects(rig.settle(rig.dm.suspend('d')), /flush of mem:a: Input\/output error/);
   await rig.settle(rig.dm.load('d', OTHER));
-  await assert.rejects(rig.settle(rig.dm.resume('d')), /flush of mem:a: EIO/);
+  await assert.rejects(rig.settle(rig.dm.resume('d')), /flush of mem:a: Input\/output error/);
   assert.equal((await rig.dm.table('d'))[0]?.params, 'mem:a');
-  await assert.rejects(rig.settle(rig.dm.remove('d')), /flush of mem:a: EIO/);
+  await assert.rejects(rig.settle(rig.dm.remove('d')), /flush of mem:a: Input\/output error/);
   assert.equal((await rig.dm.info('d')).state, 'ACTIVE', 'a remove that loses data is not done');
   // Who says that the data is no matter gets on, and is told at the end.
   await rig.settle(rig.dm.suspend('d', { noflush: true }));
-  await assert.rejects(rig.settle(rig.dm.remove('d')), /flush of mem:a: EIO/);
-  await assert.rejects(rig.settle(rig.dm.remove('d', { force: true })), /flush of mem:a: EIO/);
+  await assert.rejects(rig.settle(rig.dm.remove('d')), /flush of mem:a: Input\/output error/);
+  await assert.rejects(
+    rig.settle(rig.dm.remove('d', { force: true })),
+    /flush of mem:a: Input\/output error/,
+  );
   await assertNothingOpen(rig);
 });
 
@@ -127,7 +130,10 @@ test('what a forced remove could not flush is told by the flushes of those who w
   const driver = new BioDriver(open.device, rig.arena);
   assert.equal(await rig.settle(driver.write(0, new Uint8Array(512))), Status.Ok);
   failOnce(rig, 'flush');
-  await assert.rejects(rig.settle(rig.dm.remove('d', { force: true })), /flush of mem:c: EIO/);
+  await assert.rejects(
+    rig.settle(rig.dm.remove('d', { force: true })),
+    /flush of mem:c: Input\/output error/,
+  );
   assert.equal((await rig.dm.table('d'))[0]?.type, 'error');
   for (let i = 0; i < 2; i++) assert.equal(await rig.settle(driver.flush()), Status.Io);
   // Another table has nothing to make up for.

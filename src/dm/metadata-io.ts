@@ -5,7 +5,8 @@
 // clients hold all the memory, because they may be waiting for just that.
 
 import { DmError } from '../base/errors.ts';
-import { Status, statusName } from '../base/status.ts';
+import { Status } from '../base/status.ts';
+import { errnoText } from '../base/system-error.ts';
 import { KIB, SECTOR_BYTES } from '../base/units.ts';
 import { BioFlag, Op } from '../bio/bio.ts';
 import type { BlockDevice } from '../bio/device.ts';
@@ -70,7 +71,7 @@ export class DeviceMetadataIo implements MetadataIo {
   async flush(): Promise<void> {
     const status = await flushDevice(this.#device);
     if (status !== Status.Ok) {
-      throw new DmError(status, `metadata ${this.#device.name}: flush: ${statusName(status)}`);
+      throw new DmError(status, `metadata ${this.#device.name}: flush: ${errnoText(status)}`);
     }
   }
 
@@ -97,7 +98,7 @@ export class DeviceMetadataIo implements MetadataIo {
   }
 
   #failed(what: string, block: number, status: Status): DmError {
-    const text = `metadata ${this.#device.name}: ${what} of block ${block}: ${statusName(status)}`;
+    const text = `metadata ${this.#device.name}: ${what} of block ${block}: ${errnoText(status)}`;
     return new DmError(status, text);
   }
 }

@@ -13,7 +13,8 @@
 import { closeAll } from '../base/close-all.ts';
 import { DmError, errorText } from '../base/errors.ts';
 import { unlessGivenUp } from '../base/give-up.ts';
-import { Status, statusName } from '../base/status.ts';
+import { Status } from '../base/status.ts';
+import { errnoText } from '../base/system-error.ts';
 import { flushDevice } from '../bio/send.ts';
 import type { LateClosings } from './late-closings.ts';
 import type { MappedDevice } from './mapped-device.ts';
@@ -221,7 +222,7 @@ export class TableSlots {
       const what = `${name}: flush of ${device.name}`;
       const flush = unlessGivenUp(this.#noted(flushDevice(device)), signal, what);
       const status = await this.#waiting(() => `the flush of ${device.name}`, flush);
-      if (status !== Status.Ok) throw new DmError(status, `${what}: ${statusName(status)}`);
+      if (status !== Status.Ok) throw new DmError(status, `${what}: ${errnoText(status)}`);
     }
   }
 

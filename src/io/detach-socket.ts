@@ -2,7 +2,8 @@
 
 import type { Socket } from 'node:net';
 import { DmError } from '../base/errors.ts';
-import { Status, statusName } from '../base/status.ts';
+import { Status } from '../base/status.ts';
+import { errnoText } from '../base/system-error.ts';
 import { closeFd, errno, fcntl } from './posix.ts';
 
 const F_SETFL = 4;
@@ -22,12 +23,12 @@ export function detachSocket(socket: Socket): number {
   handle.readStop();
   // Not dup(2): a process started meanwhile would inherit the connection and keep it open for ever.
   const fd = fcntl(handle.fd, F_DUPFD_CLOEXEC, 0);
-  if (fd < 0) throw new DmError(errno(), `connection: dup: ${statusName(errno())}`);
+  if (fd < 0) throw new DmError(errno(), `connection: dup: ${errnoText(errno())}`);
   // Non-blocking descriptors make io_uring answer EAGAIN where it should wait.
   if (fcntl(fd, F_SETFL, O_RDWR) < 0) {
     const status = errno();
     closeFd(fd);
-    throw new DmError(status, `connection: fcntl: ${statusName(status)}`);
+    throw new DmError(status, `connection: fcntl: ${errnoText(status)}`);
   }
   socket.destroy();
   return fd;

@@ -4,7 +4,7 @@
 import { Socket } from 'node:net';
 import { type Duplex, pipeline } from 'node:stream';
 import { DmError } from '../base/errors.ts';
-import { statusName } from '../base/status.ts';
+import { errnoText } from '../base/system-error.ts';
 import { errno, socketpair } from './posix.ts';
 
 const AF_UNIX = 1;
@@ -14,7 +14,7 @@ const SOCK_STREAM_CLOEXEC = 1 | 0o2000000;
 export function bridgeToDescriptor(duplex: Duplex): number {
   const fds = new Int32Array(2);
   if (socketpair(AF_UNIX, SOCK_STREAM_CLOEXEC, 0, fds) < 0) {
-    throw new DmError(errno(), `socketpair: ${statusName(errno())}`);
+    throw new DmError(errno(), `socketpair: ${errnoText(errno())}`);
   }
   const near = new Socket({ fd: fds[0] as number, readable: true, writable: true });
   const end = (): void => {

@@ -5,7 +5,7 @@ import { open, rm } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { DmError } from '../base/errors.ts';
 import { statusOfError } from '../base/status.ts';
-import { errnoText } from '../base/system-error.ts';
+import { errnoAdvice } from '../base/system-error.ts';
 
 /** File systems that cannot sync a folder, and folders that may be searched and not read, say so. */
 const CANNOT_SYNC = new Set(['EINVAL', 'ENOTSUP', 'EACCES', 'EISDIR']);
@@ -19,7 +19,7 @@ export async function createDurably(path: string, sizeBytes: number): Promise<vo
     await create(path, sizeBytes);
   } catch (cause) {
     const status = statusOfError(cause);
-    const text = `${path}: cannot make a file of ${sizeBytes} bytes there: ${errnoText(status)}`;
+    const text = `${path}: cannot make a file of ${sizeBytes} bytes there: ${errnoAdvice(status)}`;
     throw new DmError(status, text, { cause });
   }
 }

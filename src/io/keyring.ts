@@ -2,7 +2,8 @@
 // What keyctl does, without that program.
 
 import { DmError } from '../base/errors.ts';
-import { Status, statusName } from '../base/status.ts';
+import { Status } from '../base/status.ts';
+import { errnoText } from '../base/system-error.ts';
 import { addressOf, errno, syscall6 } from './posix.ts';
 
 /** The kernel has a key of this description, or has not. */
@@ -60,7 +61,7 @@ function call(name: keyof Numbers, description: string, ...args: number[]): numb
   }
   throw new DmError(
     status,
-    `${where}: the kernel's keyring cannot be used here (${statusName(status)}), as in many containers`,
+    `${where}: the kernel's keyring cannot be used here (${errnoText(status)}), as in many containers`,
   );
 }
 

@@ -5,7 +5,8 @@
 // kernel at the next `enter`; completions are read between `cqHead` and `cqTail` by `reap`.
 
 import { assert } from '../base/assert.ts';
-import { Status, statusName } from '../base/status.ts';
+import { Status } from '../base/status.ts';
+import { errnoText } from '../base/system-error.ts';
 import { errno, mapAddress, mmap, munmap, closeFd, syscall6, addressOf } from './posix.ts';
 
 const SYS_IO_URING_SETUP = 425;
@@ -190,7 +191,7 @@ export class UringRing {
     // and are over when completions have been reaped.
     if (e === Status.TimerExpired || e === Status.Interrupted) this.#syncSubmitted();
     else if (e !== Status.Again && e !== Status.Busy) {
-      throw new Error(`io_uring_enter: ${statusName(e)}`);
+      throw new Error(`io_uring_enter: ${errnoText(e)}`);
     }
   }
 
@@ -249,7 +250,7 @@ function setup(entries: number, params: Int32Array): number {
     }
     e = errno();
   }
-  throw new UringUnavailable(`io_uring_setup: ${statusName(e)}`);
+  throw new UringUnavailable(`io_uring_setup: ${errnoText(e)}`);
 }
 
 /** Asks the kernel whether it knows every operation that the engine uses. */
@@ -258,7 +259,7 @@ function checkOps(fd: number): void {
   if (syscall6(SYS_IO_URING_REGISTER, fd, REGISTER_PROBE, addressOf(probe), 256, 0, 0) < 0) {
     const e = errno();
     closeFd(fd);
-    throw new UringUnavailable(`io_uring probe: ${statusName(e)}`);
+    throw new UringUnavailable(`io_uring probe: ${errnoText(e)}`);
   }
   for (const [name, op] of Object.entries(UringOp)) {
     if (((probe[16 + op * 8 + 2] as number) & 1) === 0) {
@@ -270,6 +271,6 @@ function checkOps(fd: number): void {
 
 function mapRing(fd: number, bytes: number, offset: number): number {
   const address = mmap(0, bytes, PROT_READ_WRITE, MAP_SHARED_POPULATE, fd, offset);
-  if (address === -1) throw new UringUnavailable(`io_uring mmap: ${statusName(errno())}`);
+  if (address === -1) throw new UringUnavailable(`io_uring mmap: ${errnoText(errno())}`);
   return address;
 }

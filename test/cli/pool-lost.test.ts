@@ -33,7 +33,10 @@ test('what a pool has lost is told, at once and at the end', async () => {
       encoding: 'utf8',
     });
     assert.match(written.stdout + written.stderr, /failed|error/i);
-    assert.match(d.refused(['suspend', 'vol']), /flush of p: EIO; it is active as before$/m);
+    assert.match(
+      d.refused(['suspend', 'vol']),
+      /flush of p: Input\/output error; it is active as before$/m,
+    );
     const ended = once(daemon, 'exit') as Promise<[number]>;
     assert.match(
       d.refused(['stop']),

@@ -168,13 +168,25 @@ function refusals(d: Desk): void {
   assert.match(restore('full', 'full'), /full: is a full backup; need an increment of full/);
   const bytes = readFileSync(join(d.path, 'full'));
   writeFileSync(join(d.path, 'cut'), bytes.subarray(0, -1));
-  assert.match(restore('cut'), /cut: does not end as a backup does: it is cut off/);
+  assert.match(restore('cut'), /cut: does not end as a backup does: it is cut off at byte/);
+  const { length } = bytes;
+  const behind = new RegExp(`the backup ends at byte ${length}, and \\d+ bytes more are behind it`);
+  writeFileSync(join(d.path, 'more'), Buffer.concat([bytes, Buffer.alloc(100)]));
+  assert.match(restore('more'), behind);
+  assert.match(d.refused(['thin', 'verify', 'more']), /100 bytes more .*'truncate -s/);
+  writeFileSync(
+    join(d.path, 'both'),
+    Buffer.concat([bytes, readFileSync(join(d.path, 'tue.bak'))]),
+  );
+  assert.match(restore('both'), /more are behind it, another backup: each needs a file of its own/);
+  writeFileSync(join(d.path, 'short'), 'hello');
+  assert.match(restore('short'), /short: is not a lamina backup: 5 bytes found, at least 576/);
   const newer = Buffer.from(bytes);
   newer.writeUInt32LE(7, 8);
   writeFileSync(join(d.path, 'newer'), newer);
   assert.match(restore('newer'), /newer: is a backup of version 7; this lamina knows version 1/);
   writeFileSync(join(d.path, 'none'), 'something else');
-  assert.match(restore('none'), /none: is no backup/);
+  assert.match(restore('none'), /none: is not a lamina backup/);
   const bad = Buffer.from(bytes);
   bad[1000] = (bad[1000] ?? 0) ^ 1;
   writeFileSync(join(d.path, 'bad'), bad);

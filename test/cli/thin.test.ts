@@ -20,9 +20,13 @@ test('what verbs have done is told as JSON to programs', async () => {
     const files = ['--data', 'data', '--metadata', 'meta'];
     const pool = { name: 'p', dataBytes: 16 << 20, blockBytes: 65536 };
     const made = done('pool', 'create', 'p', ...files, '--size', '16M');
-    assert.deepEqual(made, { ...pool, created: true });
+    assert.deepEqual(made, { ...pool, created: true, needsCheck: false });
     d.ok(['remove', 'p']);
-    assert.deepEqual(done('pool', 'create', 'p', ...files), { ...pool, created: false });
+    assert.deepEqual(done('pool', 'create', 'p', ...files), {
+      ...pool,
+      created: false,
+      needsCheck: false,
+    });
     const grown = done('pool', 'grow', 'p', '--size', '32M');
     assert.deepEqual(grown, { name: 'p', dataBytes: 32 << 20 });
 

@@ -238,7 +238,7 @@ describe('lamina pool and the real tools', { skip }, () => {
         outcomes.refused++;
         assert.match(
           String(error),
-          /data block size: it must be given|no device can be read|no trees/,
+          /data block size: give it by --data-block-size|no device can be read|no trees/,
         );
         assert.equal(lamina('pool', 'repair', '--force', damaged, out).status, 1);
         continue;

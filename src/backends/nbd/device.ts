@@ -1,7 +1,8 @@
 // The device over an NBD export: ties bios, connections and reconnecting together.
 
 import { DmError } from '../../base/errors.ts';
-import { Status, statusName } from '../../base/status.ts';
+import { Status } from '../../base/status.ts';
+import { errnoText } from '../../base/system-error.ts';
 import { SECTOR_BYTES } from '../../base/units.ts';
 import { type Bio, Op } from '../../bio/bio.ts';
 import type { Extent } from '../../bio/device.ts';
@@ -156,7 +157,7 @@ export class NbdDevice implements BackendDevice, ConnectorHost {
     if (status === Status.Ok) return collector.finish();
     const remark = this.#router.lastRemark;
     const words = remark === '' ? '' : ` (${remark})`;
-    throw new DmError(status, `device ${this.name}: block status: ${statusName(status)}${words}`);
+    throw new DmError(status, `device ${this.name}: block status: ${errnoText(status)}${words}`);
   }
 
   async close(): Promise<void> {
@@ -175,7 +176,7 @@ export class NbdDevice implements BackendDevice, ConnectorHost {
     throw new DmError(
       status,
       `device ${this.name}: what was written may not be on the server's medium: ` +
-        `${statusName(status)}${reason === '' ? '' : ` (${reason})`}`,
+        `${errnoText(status)}${reason === '' ? '' : ` (${reason})`}`,
     );
   }
 

@@ -2,7 +2,8 @@
 // is formatted, or it is not.
 
 import { DmError, invalid } from '../../base/errors.ts';
-import { Status, statusName } from '../../base/status.ts';
+import { Status } from '../../base/status.ts';
+import { errnoText } from '../../base/system-error.ts';
 import { BioFlag, Op } from '../../bio/bio.ts';
 import type { BlockDevice } from '../../bio/device.ts';
 import { flushDevice, sendBio } from '../../bio/send.ts';
@@ -141,5 +142,5 @@ async function withBuffer<T>(arena: Arena, use: (mem: number) => Promise<T>): Pr
 }
 
 function check(status: Status, what: string): void {
-  if (status !== Status.Ok) throw new DmError(status, `${what}: ${statusName(status)}`);
+  if (status !== Status.Ok) throw new DmError(status, `${what}: ${errnoText(status)}`);
 }

@@ -2,7 +2,8 @@
 // docs/design/insitu-comp.md the reasons.
 
 import { DmError, invalid } from '../../base/errors.ts';
-import { Status, statusName } from '../../base/status.ts';
+import { Status } from '../../base/status.ts';
+import { errnoText } from '../../base/system-error.ts';
 import type { Bio } from '../../bio/bio.ts';
 import type { BlockDevice, Extent } from '../../bio/device.ts';
 import type { QueueLimits } from '../../bio/limits.ts';
@@ -100,7 +101,7 @@ class InsituComp implements Target {
   async postsuspend(noflush: boolean): Promise<void> {
     const status = (await this.#volume?.quiesce()) ?? Status.Ok;
     if (status === Status.Ok || noflush) return;
-    throw new DmError(status, `the records could not be written: ${statusName(status)}`);
+    throw new DmError(status, `the records could not be written: ${errnoText(status)}`);
   }
 
   async preresume(): Promise<void> {

@@ -3,7 +3,8 @@
 
 import { DmError } from '../../base/errors.ts';
 import { spawn } from '../../base/spawn.ts';
-import { Status, statusName } from '../../base/status.ts';
+import { Status } from '../../base/status.ts';
+import { errnoText } from '../../base/system-error.ts';
 import { type Bio, BioFlag, Op } from '../../bio/bio.ts';
 import type { BlockDevice } from '../../bio/device.ts';
 import { sendBio } from '../../bio/send.ts';
@@ -114,7 +115,7 @@ export class RegionCache {
       const at = format.layout.recordSector + number * PAGE_REGIONS;
       const status = await sendBio(Op.Read, device, at, PAGE_BYTES, vec, { flags: BioFlag.Meta });
       if (status !== Status.Ok) {
-        throw new DmError(status, `records at sector ${at}: ${statusName(status)}`);
+        throw new DmError(status, `records at sector ${at}: ${errnoText(status)}`);
       }
       bytes = arena.u8.slice(mem, mem + PAGE_BYTES);
     } finally {

@@ -8,7 +8,8 @@
 // waits fits there.
 
 import { spawn } from '../../base/spawn.ts';
-import { Status, statusName } from '../../base/status.ts';
+import { Status } from '../../base/status.ts';
+import { errnoText } from '../../base/system-error.ts';
 import { Op } from '../../bio/bio.ts';
 import { sendBio } from '../../bio/send.ts';
 import { BioVec } from '../../bio/vec.ts';
@@ -119,7 +120,7 @@ export class SpaceMaker {
     }
     if (indexes.length === 0) return;
     const status = await this.#volume.commits.run();
-    if (status !== Status.Ok) throw new DmError(status, `records: ${statusName(status)}`);
+    if (status !== Status.Ok) throw new DmError(status, `records: ${errnoText(status)}`);
   }
 
   /** Nothing is begun that nobody waits for; resolves when nothing is being moved. */

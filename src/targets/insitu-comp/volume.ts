@@ -2,7 +2,8 @@
 
 import { debugBuild } from '../../base/assert.ts';
 import { DmError } from '../../base/errors.ts';
-import { Status, statusName } from '../../base/status.ts';
+import { Status } from '../../base/status.ts';
+import { errnoText } from '../../base/system-error.ts';
 import type { Clock } from '../../base/clock.ts';
 import { type Bio, BioFlag, Op } from '../../bio/bio.ts';
 import { BioSet } from '../../bio/bio-set.ts';
@@ -296,7 +297,7 @@ export class Volume {
     }
     this.trimmer.committed(regions);
     this.maker.tidy();
-    if (status !== Status.Ok) this.#log(`commit: ${statusName(status)}`);
+    if (status !== Status.Ok) this.#log(`commit: ${errnoText(status)}`);
   }
 
   badRecord(region: number, complaint: string): void {
@@ -365,7 +366,7 @@ export class Volume {
           flags,
         });
         if (status !== Status.Ok) {
-          throw new DmError(status, `records at sector ${at}: ${statusName(status)}`);
+          throw new DmError(status, `records at sector ${at}: ${errnoText(status)}`);
         }
         for (let i = 0; i < count && first + i < layout.regions; i++) {
           const from = mem + i * RECORD_BYTES;

@@ -7,7 +7,8 @@
 
 import type { Clock } from '../../base/clock.ts';
 import { DmError } from '../../base/errors.ts';
-import { Status, statusName } from '../../base/status.ts';
+import { Status } from '../../base/status.ts';
+import { errnoText } from '../../base/system-error.ts';
 import type { Bio } from '../../bio/bio.ts';
 import type { BlockDevice } from '../../bio/device.ts';
 import { flushDevice } from '../../bio/send.ts';
@@ -265,7 +266,7 @@ export class Pool implements Shared {
   async #flushData(): Promise<void> {
     const status = await flushDevice(this.data);
     if (status === Status.Ok) return;
-    throw new DmError(status, `data ${this.data.name}: flush: ${statusName(status)}`);
+    throw new DmError(status, `data ${this.data.name}: flush: ${errnoText(status)}`);
   }
 }
 

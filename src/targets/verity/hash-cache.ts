@@ -3,7 +3,8 @@
 
 import { assert } from '../../base/assert.ts';
 import { DmError } from '../../base/errors.ts';
-import { Status, statusName } from '../../base/status.ts';
+import { Status } from '../../base/status.ts';
+import { errnoText } from '../../base/system-error.ts';
 import { SECTOR_BYTES } from '../../base/units.ts';
 import { BioFlag, Op } from '../../bio/bio.ts';
 import type { IoContext } from '../../bio/context.ts';
@@ -91,7 +92,7 @@ export class HashCache {
     const options = { ctx, flags };
     const status = await sendBio(Op.Read, this.#device, sector, hashBlockBytes, vec, options);
     if (status !== Status.Ok) {
-      throw new DmError(status, `verity: hash block ${block}: ${statusName(status)}`);
+      throw new DmError(status, `verity: hash block ${block}: ${errnoText(status)}`);
     }
     return this.#arena.u8.slice(this.#mem, this.#mem + hashBlockBytes);
   }

@@ -16,10 +16,13 @@ import {
   write,
 } from 'node:fs';
 import { promisify } from 'node:util';
-import { DmError } from '../../base/errors.ts';
+import { DmError, failedCall } from '../../base/errors.ts';
 import { Status, statusOfError } from '../../base/status.ts';
-import { errnoText, systemErrorText } from '../../base/system-error.ts';
+import { errnoText } from '../../base/system-error.ts';
 import {
+  BACKUP_HEADER_BYTES,
+  BACKUP_MAGIC,
+  BackupHeader,
   crcOf,
   END_BYTES,
   RECORD_HEAD_BYTES,
@@ -57,7 +60,7 @@ export class StreamFile {
   /** Throws DmError. Of a file it is checked that its end is there. */
   static async open(path: string): Promise<StreamFile> {
     if (path === '-') return new StreamFile('-', STDIN_FD, undefined);
-    const fd = await named(path, async () => await openFd(path, 'r'));
+    const fd = await named(path, 'open', async () => await openFd(path, 'r'));
     const found = fstatSync(fd);
     return new StreamFile(path, fd, found.isFile() ? found.size : undefined);
   }
@@ -95,10 +98,37 @@ export class StreamFile {
       RecordHead.kind.get(view, 0) === RecordKind.End &&
       RecordHead.offset.get(view, 0) === at;
     if (isEnd) return;
-    throw new DmError(
-      Status.BadMessage,
-      `${this.name}: does not end as a backup does: it is cut off`,
-    );
+    throw new DmError(Status.BadMessage, `${this.name}: ${await this.#faultOfEnd(sizeBytes)}`);
+  }
+
+  /** Goes from head to head for what is wrong with the end: it may be too early, or not the file's. */
+  async #faultOfEnd(sizeBytes: number): Promise<string> {
+    const head = new Uint8Array(RECORD_HEAD_BYTES);
+    const view = new DataView(head.buffer);
+    let at = BACKUP_HEADER_BYTES;
+    while (at + RECORD_HEAD_BYTES <= sizeBytes) {
+      await readFd(this.#fd, head, 0, RECORD_HEAD_BYTES, at);
+      if (RecordHead.crc.get(view, 0) !== crcOf(head, RecordHead.crc.offset)) {
+        return `byte ${at}: a record with a wrong checksum, and no end as a backup has it`;
+      }
+      const kind = RecordHead.kind.get(view, 0);
+      if (kind === RecordKind.End) {
+        const end = at + END_BYTES;
+        if (end < sizeBytes) return await this.#textOfMore(end, sizeBytes);
+        break;
+      }
+      at += RECORD_HEAD_BYTES + (kind === RecordKind.Data ? RecordHead.length.get(view, 0) : 0);
+    }
+    return `does not end as a backup does: it is cut off at byte ${sizeBytes}`;
+  }
+
+  async #textOfMore(end: number, sizeBytes: number): Promise<string> {
+    const next = Buffer.alloc(BackupHeader.magic.sizeBytes);
+    await readFd(this.#fd, next, 0, next.length, end);
+    const isNext = BackupHeader.magic.get(new DataView(next.buffer, next.byteOffset), 0);
+    const more = `the backup ends at byte ${end}, and ${sizeBytes - end} bytes more are behind it`;
+    if (isNext !== BACKUP_MAGIC) return `${more}; 'truncate -s ${end}' takes them away`;
+    return `${more}, another backup: each needs a file of its own`;
   }
 
   async close(): Promise<void> {
@@ -111,7 +141,7 @@ export class StreamFile {
         const { bytesRead } = await readFd(this.#fd, into, done, into.length - done, null);
         return bytesRead;
       } catch (error) {
-        if (statusOfError(error) !== Status.Again) throw failed(this.name, error);
+        if (statusOfError(error) !== Status.Again) throw failedCall(this.name, 'read', error);
         await new Promise((resolve) => setTimeout(resolve, AGAIN_MS));
       }
     }
@@ -144,9 +174,9 @@ export class StreamSink {
     if (found !== undefined && !found.isFile()) {
       throw new DmError(Status.Invalid, `${path}: need a file, or - for standard output`);
     }
-    const old = found && (await named(path, async () => await lockOld(path)));
+    const old = found && (await named(path, 'open', async () => await lockOld(path)));
     try {
-      const fd = await named(path, async () => await openPartial(path));
+      const fd = await named(partial(path), 'make', async () => await openPartial(path));
       const sink = new StreamSink(path, fd, options.overwrites, old);
       // Another backup may have ended meanwhile.
       if (options.overwrites || !existsSync(path)) return sink;
@@ -163,7 +193,7 @@ export class StreamSink {
       try {
         done += (await writeFd(this.#fd, bytes, done, bytes.length - done, null)).bytesWritten;
       } catch (error) {
-        if (statusOfError(error) !== Status.Again) throw failed(this.#path, error);
+        if (statusOfError(error) !== Status.Again) throw failedCall(this.#path, 'write', error);
         await new Promise((resolve) => setTimeout(resolve, AGAIN_MS));
       }
     }
@@ -172,7 +202,7 @@ export class StreamSink {
   async finish(): Promise<void> {
     if (this.#fd === STDOUT_FD) return;
     const path = this.#path;
-    await named(path, async () => {
+    await named(path, 'write', async () => {
       await syncFd(this.#fd);
       if (this.#old === undefined && existsSync(path)) {
         if (!this.#overwrites) throw exists(path);
@@ -241,7 +271,8 @@ async function openPartial(path: string): Promise<number> {
     if (status === Status.Again) {
       throw new DmError(Status.Busy, `${name}: another backup writes it`);
     }
-    if (status !== Status.Ok) throw new DmError(status, `${name}: cannot lock (errno ${status})`);
+    if (status !== Status.Ok)
+      throw new DmError(status, `${name}: cannot lock: ${errnoText(status)}`);
   }
 }
 
@@ -253,17 +284,10 @@ function partial(path: string): string {
   return `${path}.partial`;
 }
 
-async function named<T>(path: string, work: () => Promise<T>): Promise<T> {
+async function named<T>(path: string, what: string, work: () => Promise<T>): Promise<T> {
   try {
     return await work();
   } catch (error) {
-    throw failed(path, error);
+    throw failedCall(path, what, error);
   }
-}
-
-function failed(path: string, error: unknown): Error {
-  if (error instanceof DmError) return error;
-  return new DmError(statusOfError(error), `${path}: ${systemErrorText(error as Error)}`, {
-    cause: error,
-  });
 }

@@ -74,9 +74,27 @@ test('what was written comes back, adjacent zeros as one record', async () => {
 test('a stream that is cut off anywhere, or goes on behind its end, is refused', async () => {
   const bytes = await written(FULL, RECORDS);
   for (let end = 0; end < bytes.length; end += end < 600 || end > bytes.length - 200 ? 1 : 97) {
-    await assert.rejects(read(bytes.subarray(0, end)), /^DmError: x: .*(cut off|no backup)/);
+    await assert.rejects(
+      read(bytes.subarray(0, end)),
+      /^DmError: x: .*(cut off|not a lamina backup)/,
+    );
   }
-  await assert.rejects(read(Buffer.concat([bytes, Buffer.alloc(1)])), /something behind the end/);
+  await assert.rejects(
+    read(Buffer.concat([bytes, Buffer.alloc(1)])),
+    /there is more behind its end/,
+  );
+});
+
+test('what is too short to be a backup is told with what was found and expected', async () => {
+  const bytes = await written(FULL, RECORDS);
+  await assert.rejects(
+    read(Buffer.from('hello')),
+    /^DmError: x: is not a lamina backup: 5 bytes found, at least 576 expected$/,
+  );
+  await assert.rejects(
+    read(bytes.subarray(0, 9)),
+    /^DmError: x: is cut off inside the header: 9 bytes found, at least 576 expected$/,
+  );
 });
 
 test('a bit that has changed anywhere is found, and nothing wrong is given out', async () => {

@@ -12,6 +12,7 @@ import {
   BackupHeader,
   crcOf,
   DIGEST_BYTES,
+  END_BYTES,
   RECORD_DATA_BYTES_MAX,
   RECORD_HEAD_BYTES,
   RecordHead,
@@ -140,7 +141,7 @@ export class BackupReader {
     this.#checkGap(at, this.info.sizeBytes);
     if (!digest.equals(found)) throw this.#wrong(at, 'the digest of the whole is wrong');
     if ((await this.#source(new Uint8Array(1))) > 0) {
-      throw this.#wrong(this.#at, 'something behind the end');
+      throw this.#wrong(this.#at, 'the backup ends here, but there is more behind its end');
     }
   }
 
@@ -159,14 +160,20 @@ export class BackupReader {
 function decodeHeader(name: string, bytes: Uint8Array): BackupInfo {
   const wrong = (text: string): DmError => new DmError(Status.BadMessage, `${name}: ${text}`);
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
-  if (bytes.length < 16 || BackupHeader.magic.get(view, 0) !== BACKUP_MAGIC) {
-    throw wrong('is no backup: it does not begin with LAMINABK');
+  const magicBytes = BackupHeader.magic.sizeBytes;
+  if (bytes.length < magicBytes || BackupHeader.magic.get(view, 0) !== BACKUP_MAGIC) {
+    if (bytes.length === BACKUP_HEADER_BYTES) {
+      throw wrong('is not a lamina backup: it does not begin with LAMINABK');
+    }
+    throw wrong(`is not a lamina backup: ${fewBytes(bytes.length)}`);
+  }
+  if (bytes.length < BACKUP_HEADER_BYTES) {
+    throw wrong(`is cut off inside the header: ${fewBytes(bytes.length)}`);
   }
   const version = BackupHeader.version.get(view, 0);
   if (version !== BACKUP_VERSION) {
     throw wrong(`is a backup of version ${version}; this lamina knows version ${BACKUP_VERSION}`);
   }
-  if (bytes.length < BACKUP_HEADER_BYTES) throw wrong('is cut off inside the header');
   if (BackupHeader.crc.get(view, 0) !== crcOf(bytes, BackupHeader.crc.offset)) {
     throw wrong('the header has a wrong checksum');
   }
@@ -178,4 +185,8 @@ function decodeHeader(name: string, bytes: Uint8Array): BackupInfo {
   const { volume, sizeBytes, blockBytes, madeAtMs, state, baseState, baseSizeBytes } = found;
   const base = isIncrement ? { state: baseState, sizeBytes: baseSizeBytes } : undefined;
   return { volume, sizeBytes, blockBytes, madeAtMs, state, base };
+}
+
+function fewBytes(found: number): string {
+  return `${found} bytes found, at least ${BACKUP_HEADER_BYTES + END_BYTES} expected`;
 }

@@ -17,8 +17,9 @@ import {
   writeSync,
 } from 'node:fs';
 import { promisify } from 'node:util';
-import { DmError, errorText, invalid } from '../../base/errors.ts';
-import { Status, statusName, statusOfError } from '../../base/status.ts';
+import { DmError, failedCall, invalid } from '../../base/errors.ts';
+import { Status, statusOfError } from '../../base/status.ts';
+import { errnoText } from '../../base/system-error.ts';
 import { syncFolderOf } from '../../io/durable-file.ts';
 import { lockData } from '../../io/data-lock.ts';
 import { fileSizeBytes } from '../../io/file-size.ts';
@@ -122,7 +123,7 @@ export class LuksFile implements LuksIo {
   /** Makes a regular file at least so long. */
   lengthen(sizeBytes: number): void {
     if (this.isBlockDevice || this.#sizeBytes >= sizeBytes) return;
-    ftruncateSync(this.#fd, sizeBytes);
+    this.#call('lengthen', () => ftruncateSync(this.#fd, sizeBytes));
     this.#sizeBytes = sizeBytes;
   }
 
@@ -174,7 +175,7 @@ export class LuksFile implements LuksIo {
       if (this.#isNew) await syncFolderOf(this.path);
       this.#isNew = false;
     } catch (error) {
-      throw failed(this.path, 'flush', error);
+      throw failedCall(this.path, 'flush', error);
     }
   }
 
@@ -182,11 +183,11 @@ export class LuksFile implements LuksIo {
     closeSync(this.#fd);
   }
 
-  #call(what: string, call: () => number): number {
+  #call<T>(what: string, call: () => T): T {
     try {
       return call();
     } catch (error) {
-      throw failed(this.path, what, error);
+      throw failedCall(this.path, what, error);
     }
   }
 }
@@ -195,18 +196,13 @@ export function endsEarly(path: string, needBytes: number, sizeBytes: number): D
   return damaged(`${path}: ends at byte ${sizeBytes}, the header needs ${needBytes}`);
 }
 
-function failed(path: string, what: string, error: unknown): DmError {
-  const text = `${path}: cannot ${what}: ${errorText(error)}`;
-  return new DmError(statusOfError(error), text, { cause: error });
-}
-
 function opened(path: string, flags: number, mode = 0o600): number {
   try {
     return openSync(path, flags, mode);
   } catch (error) {
     const status = statusOfError(error);
     if (status === Status.Busy) throw busy(path);
-    throw failed(path, 'open', error);
+    throw failedCall(path, 'open', error);
   }
 }
 
@@ -214,7 +210,7 @@ function lockAlone(path: string, fd: number): void {
   const status = lockData(fd, false);
   if (status === Status.Ok) return;
   if (status === Status.Again) throw busy(path);
-  throw new DmError(status, `${path}: cannot lock: ${statusName(status)}`);
+  throw new DmError(status, `${path}: cannot lock: ${errnoText(status)}`);
 }
 
 /** Other programs have this lock for moments only; whoever has it longer is named. */
@@ -223,7 +219,7 @@ function lockHeader(path: string, fd: number): void {
   while (flock(fd, LOCK_EX | LOCK_NB) !== 0) {
     const status = errno();
     if (status !== Status.Again) {
-      throw new DmError(status, `${path}: cannot lock: ${statusName(status)}`);
+      throw new DmError(status, `${path}: cannot lock: ${errnoText(status)}`);
     }
     if (performance.now() > until) {
       const who = flockHolder(fd) ?? 'another program';

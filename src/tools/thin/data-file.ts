@@ -2,8 +2,9 @@
 
 import { closeSync, fsync, read, write } from 'node:fs';
 import { promisify } from 'node:util';
-import { DmError } from '../../base/errors.ts';
+import { DmError, failedCall } from '../../base/errors.ts';
 import { Status } from '../../base/status.ts';
+import { errnoAdvice } from '../../base/system-error.ts';
 import { fileSizeBytes } from '../../io/file-size.ts';
 import {
   BLKDISCARD,
@@ -45,7 +46,10 @@ export class DataFile {
 
   async read(offset: number, into: Uint8Array): Promise<void> {
     for (let done = 0; done < into.length; ) {
-      const { bytesRead } = await readAt(this.#fd, into, done, into.length - done, offset + done);
+      const { bytesRead } = await this.#call(
+        `read at byte ${offset + done}`,
+        readAt(this.#fd, into, done, into.length - done, offset + done),
+      );
       if (bytesRead === 0) throw new DmError(Status.Io, `${this.path}: ends at ${offset + done}`);
       done += bytesRead;
     }
@@ -53,12 +57,9 @@ export class DataFile {
 
   async write(offset: number, data: Uint8Array): Promise<void> {
     for (let done = 0; done < data.length; ) {
-      const { bytesWritten } = await writeAt(
-        this.#fd,
-        data,
-        done,
-        data.length - done,
-        offset + done,
+      const { bytesWritten } = await this.#call(
+        `write at byte ${offset + done}`,
+        writeAt(this.#fd, data, done, data.length - done, offset + done),
       );
       done += bytesWritten;
     }
@@ -74,15 +75,23 @@ export class DataFile {
       if (fallocateNow(this.#fd, mode, offset, length) === 0) return;
     }
     const status = errno();
-    const text = `${this.path}: cannot discard ${length} bytes at ${offset} (errno ${status})`;
-    throw new DmError(status, text);
+    const what = `cannot discard ${length} bytes at byte ${offset}`;
+    throw new DmError(status, `${this.path}: ${what}: ${errnoAdvice(status)}`);
   }
 
   async flush(): Promise<void> {
-    await sync(this.#fd);
+    await this.#call('flush', sync(this.#fd));
   }
 
   close(): void {
     closeSync(this.#fd);
+  }
+
+  async #call<T>(what: string, call: Promise<T>): Promise<T> {
+    try {
+      return await call;
+    } catch (error) {
+      throw failedCall(this.path, what, error);
+    }
   }
 }

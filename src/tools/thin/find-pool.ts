@@ -112,7 +112,9 @@ async function fromTrees(
   }
   const dataBlockSectors = overrides.dataBlockSectors ?? copy?.fields.dataBlockSize;
   if (dataBlockSectors === undefined) {
-    const text = `${reason}; the trees were found, but not the data block size: it must be given`;
+    const text =
+      `${reason}; the trees were found, but not the data block size: give it by --data-block-size, ` +
+      'in sectors of 512 bytes (128 if nothing else was said when the pool was made)';
     throw new DmError(Status.BadMessage, text);
   }
   const notes = [`${reason}; the trees at blocks ${best.mappingRoot} and ${best.detailsRoot} fit`];
@@ -123,13 +125,15 @@ async function fromTrees(
   }
   const dataBlocks = overrides.dataBlocks ?? best.highestDataBlock + 1;
   if (overrides.dataBlocks === undefined) {
-    losses.push(`the superblock: the size of the data device; ${dataBlocks} blocks are enough`);
+    const enough = `${dataBlocks} blocks are enough (--nr-data-blocks)`;
+    losses.push(`the superblock: the size of the data device; ${enough}`);
   }
   // A device has the id of the transaction that made it, so the pool's was higher once that was done.
   const transactionId = overrides.transactionId ?? best.transactionId + 1;
   if (overrides.transactionId === undefined) {
     const from = `one more than the highest of a device, ${best.transactionId}`;
-    losses.push(`the superblock: the transaction id; ${transactionId} is taken, ${from}`);
+    const taken = `${transactionId} is taken, ${from} (--transaction-id)`;
+    losses.push(`the superblock: the transaction id; ${taken}`);
   }
   const { time, mappingRoot, detailsRoot } = best;
   const pool = {

@@ -19,8 +19,9 @@ import {
   writeSync,
 } from 'node:fs';
 import { promisify } from 'node:util';
-import { DmError, errorText, invalid } from '../../base/errors.ts';
+import { DmError, failedCall, invalid } from '../../base/errors.ts';
 import { Status, statusOfError } from '../../base/status.ts';
+import { errnoAdvice } from '../../base/system-error.ts';
 import { lockData } from '../../io/data-lock.ts';
 import { METADATA_BLOCK_BYTES } from '../../persistent-data/block-kind.ts';
 import type { MetadataIo } from '../../persistent-data/block-manager.ts';
@@ -66,7 +67,9 @@ export class MetadataFile implements MetadataIo {
   async read(block: number, into: Uint8Array): Promise<void> {
     const at = block * METADATA_BLOCK_BYTES;
     for (let done = 0; done < into.length; ) {
-      const n = readSync(this.#fd, into, done, into.length - done, at + done);
+      const n = this.#call('read', block, () =>
+        readSync(this.#fd, into, done, into.length - done, at + done),
+      );
       if (n === 0) throw new DmError(Status.Io, `${this.path}: ends inside block ${block}`);
       done += n;
     }
@@ -79,18 +82,32 @@ export class MetadataFile implements MetadataIo {
     for (const { block, data } of blocks) {
       const at = block * METADATA_BLOCK_BYTES;
       for (let done = 0; done < data.length; ) {
-        done += writeSync(this.#fd, data, done, data.length - done, at + done);
+        done += this.#call('write', block, () =>
+          writeSync(this.#fd, data, done, data.length - done, at + done),
+        );
       }
     }
     return await Promise.resolve();
   }
 
   async flush(): Promise<void> {
-    await sync(this.#fd);
+    try {
+      await sync(this.#fd);
+    } catch (error) {
+      throw failedCall(this.path, 'flush', error);
+    }
   }
 
   close(): void {
     closeSync(this.#fd);
+  }
+
+  #call(what: string, block: number, call: () => number): number {
+    try {
+      return call();
+    } catch (error) {
+      throw failedCall(this.path, `${what} block ${block}`, error);
+    }
   }
 }
 
@@ -127,7 +144,7 @@ function openFile(path: string, options: MetadataFileOptions): number {
   } catch (error) {
     const status = statusOfError(error);
     if (status === Status.Busy) throw busy(path);
-    throw new DmError(status, `${path}: cannot open: ${errorText(error)}`, { cause: error });
+    throw failedCall(path, 'open', error);
   }
 }
 
@@ -135,7 +152,7 @@ function lock(fd: number, path: string, isReadOnly: boolean): void {
   const status = lockData(fd, isReadOnly);
   if (status === Status.Ok) return;
   if (status === Status.Again) throw busy(path);
-  throw new DmError(status, `${path}: cannot lock (errno ${status})`);
+  throw new DmError(status, `${path}: cannot lock: ${errnoAdvice(status)}`);
 }
 
 function busy(path: string): DmError {

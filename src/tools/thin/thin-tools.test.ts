@@ -462,6 +462,15 @@ describe(`thin tools, LAMINA_SEED=${SEED}`, () => {
     }
   });
 
+  it('what a lost superblock took is asked for by the options that give it', async () => {
+    const damaged = changed(await smallPool(), 0, (view) => ThinSuperblock.magic.set(view, 0, 0));
+    const out = new MetadataDisk(damaged.blockCount);
+    await assert.rejects(repairPool(damaged, out), /give it by --data-block-size, in sectors/);
+    const { losses } = await repairPool(damaged, out, { dataBlockSectors: 128 });
+    assert.match(losses.join('\n'), /size of the data device.*\(--nr-data-blocks\)/);
+    assert.match(losses.join('\n'), /the transaction id.*\(--transaction-id\)/);
+  });
+
   it('a lost transaction id is one more than the highest of a device', async () => {
     const disk = new MetadataDisk(64);
     const xml =

@@ -2,8 +2,9 @@
 // written in whole ones; or a part of one of these. Bytes throughout; errors are DmErrors that name the place.
 
 import { closeSync, fdatasyncSync, fstatSync, openSync, readSync, writeSync } from 'node:fs';
-import { DmError, errorText } from '../../base/errors.ts';
-import { Status, statusName, statusOfError } from '../../base/status.ts';
+import { DmError, failedCall } from '../../base/errors.ts';
+import { Status } from '../../base/status.ts';
+import { errnoText } from '../../base/system-error.ts';
 import type { Disk } from '../../bio/disk.ts';
 import { lockData } from '../../io/data-lock.ts';
 import { fileSizeBytes } from '../../io/file-size.ts';
@@ -38,9 +39,9 @@ export class VolumeFile implements VolumeIo {
   /** Throws DmError. */
   constructor(path: string, { isReadOnly, isLocked }: VolumeFileOptions) {
     this.path = path;
-    this.#fd = this.#named(() => openSync(path, isReadOnly ? 'r' : 'r+'));
+    this.#fd = this.#named('open', () => openSync(path, isReadOnly ? 'r' : 'r+'));
     try {
-      this.sizeBytes = this.#named(() => fileSizeBytes(path, this.#fd));
+      this.sizeBytes = this.#named('read', () => fileSizeBytes(path, this.#fd));
       this.limitBytes = fstatSync(this.#fd).isFile() ? undefined : this.sizeBytes;
       if (isLocked) this.#lock(isReadOnly);
     } catch (error) {
@@ -51,7 +52,7 @@ export class VolumeFile implements VolumeIo {
 
   async read(into: Uint8Array, offsetBytes: number): Promise<number> {
     return await Promise.resolve(
-      this.#named(() => {
+      this.#named(`read ${into.length} bytes at byte ${offsetBytes}`, () => {
         let got = 0;
         while (got < into.length) {
           const n = readSync(this.#fd, into, got, into.length - got, offsetBytes + got);
@@ -64,7 +65,7 @@ export class VolumeFile implements VolumeIo {
   }
 
   async write(from: Uint8Array, offsetBytes: number): Promise<void> {
-    this.#named(() => {
+    this.#named(`write ${from.length} bytes at byte ${offsetBytes}`, () => {
       for (let put = 0; put < from.length; ) {
         put += writeSync(this.#fd, from, put, from.length - put, offsetBytes + put);
       }
@@ -73,7 +74,7 @@ export class VolumeFile implements VolumeIo {
   }
 
   async sync(): Promise<void> {
-    this.#named(() => fdatasyncSync(this.#fd));
+    this.#named('flush', () => fdatasyncSync(this.#fd));
     await Promise.resolve();
   }
 
@@ -88,15 +89,14 @@ export class VolumeFile implements VolumeIo {
       const who = heldBy(this.path);
       throw new DmError(Status.Busy, `${this.path}: is in use${who}; close what uses it first`);
     }
-    throw new DmError(status, `${this.path}: cannot lock: ${statusName(status)}`);
+    throw new DmError(status, `${this.path}: cannot lock: ${errnoText(status)}`);
   }
 
-  #named<T>(work: () => T): T {
+  #named<T>(what: string, work: () => T): T {
     try {
       return work();
     } catch (error) {
-      if (error instanceof DmError) throw error;
-      throw new DmError(statusOfError(error), `${this.path}: ${errorText(error)}`);
+      throw failedCall(this.path, what, error);
     }
   }
 }

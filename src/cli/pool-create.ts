@@ -1,0 +1,147 @@
+// lamina pool create: one at a time, so that whoever comes second finds what the first has made, and removes nothing of it.
+
+import { resolve } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { DmError, invalid } from '../base/errors.ts';
+import { printable } from '../base/names.ts';
+import { Status } from '../base/status.ts';
+import { formatSize, KIB, SECTOR_BYTES } from '../base/units.ts';
+import { type FileLock, tryLockFile } from '../daemon/file-lock.ts';
+import { controlSocketPath } from '../daemon/paths.ts';
+import { escapeArg, splitArgs } from '../dm/table-text.ts';
+import { call } from './daemon-call.ts';
+import { WrongCall } from './errors.ts';
+import { type JsonFlag, printDone, shownName, tell } from './output.ts';
+import {
+  findPool,
+  type FoundPool,
+  metadataBytes,
+  preparePoolFiles,
+  removeMade,
+} from './pool-files.ts';
+
+const LOCK_LOOK_MS = 20;
+const LOCK_SILENT_MS = 3000;
+
+export interface CreatePool extends JsonFlag {
+  readonly metadata: string;
+  readonly data: string;
+  readonly size?: number;
+  readonly block?: number;
+  readonly lowWater: number;
+  readonly skipZeroing?: boolean;
+  readonly errorIfNoSpace?: boolean;
+  readonly force?: boolean;
+}
+
+export async function createPool(name: string, o: CreatePool): Promise<void> {
+  // Before anything is made: is there a daemon, and is the name free?
+  await refuseTaken(name);
+  const lock = await lockCreation();
+  try {
+    await refuseTaken(name);
+    await createAlone(name, o);
+  } finally {
+    lock.release();
+  }
+}
+
+async function refuseTaken(name: string): Promise<void> {
+  if ((await call('list')).every((device) => device.name !== name)) return;
+  throw new DmError(Status.Exists, `device ${name}: name already exists`);
+}
+
+/** Of two that make one pool, or one file, the second finds what the first has made. */
+async function lockCreation(): Promise<FileLock> {
+  const path = `${controlSocketPath()}.pool-create`;
+  for (let waitedMs = 0; ; waitedMs += LOCK_LOOK_MS) {
+    const lock = tryLockFile(path);
+    if ('release' in lock) return lock;
+    if (waitedMs === LOCK_SILENT_MS) {
+      const who = lock.ownerPid === undefined ? '' : ` (PID ${lock.ownerPid})`;
+      tell(`lamina: waiting for another 'pool create'${who}\n`);
+    }
+    await sleep(LOCK_LOOK_MS);
+  }
+}
+
+/** Nobody else creates a pool. */
+async function createAlone(name: string, o: CreatePool): Promise<void> {
+  const [data, metadata] = [resolve(o.data), resolve(o.metadata)];
+  const found = await findPool(metadata);
+  const { bytes, blockBytes } = sizesOf(o, metadata, found);
+  const features = [
+    ...(o.skipZeroing === true ? ['skip_block_zeroing'] : []),
+    ...(o.errorIfNoSpace === true ? ['error_if_no_space'] : []),
+  ];
+  const files = `${escapeArg(metadata)} ${escapeArg(data)}`;
+  const lowWater = Math.floor(o.lowWater / blockBytes);
+  const options = [blockBytes / SECTOR_BYTES, lowWater, features.length, ...features].join(' ');
+  const table = `0 ${bytes / SECTOR_BYTES} thin-pool ${files} ${options}`;
+  const made = await preparePoolFiles({
+    data,
+    dataBytes: bytes,
+    metadata,
+    metadataBytes: metadataBytes(bytes, blockBytes),
+    pool: found,
+    isForced: o.force === true,
+  });
+  try {
+    await call('create', { name, table });
+  } catch (error) {
+    if (made.length > 0 && (await isUnused(metadata))) removeMade(made);
+    throw error;
+  }
+  const needsCheck = found?.needsCheck === true;
+  const what = found === undefined ? 'created' : 'opened, it was there';
+  const text = `${shownName(name)}: ${what}: ${formatSize(bytes)} of data`;
+  const done = { name, created: found === undefined, needsCheck, dataBytes: bytes, blockBytes };
+  printDone(o, done, text);
+  if (needsCheck) {
+    tell(
+      `lamina: ${shownName(name)}: is read-only: ${printable(metadata)} is marked as in need of a check. ` +
+        "Remove the pool, then: 'lamina pool check --clear-needs-check' of it if all is good, else " +
+        "'lamina pool repair'\n",
+    );
+  }
+}
+
+/** A pool that is there keeps its sizes: to open it changes nothing. */
+function sizesOf(
+  o: CreatePool,
+  metadata: string,
+  found: FoundPool | undefined,
+): { readonly bytes: number; readonly blockBytes: number } {
+  const blockBytes = o.block ?? found?.blockBytes ?? 64 * KIB;
+  const bytes = o.size ?? found?.dataBytes;
+  if (bytes === undefined) {
+    throw new WrongCall(`--size: is wanted, because ${metadata} holds no pool that has one`);
+  }
+  if (found !== undefined && blockBytes !== found.blockBytes) {
+    const its = `${metadata} is of a pool with blocks of ${formatSize(found.blockBytes)}`;
+    throw invalid(`--block ${formatSize(blockBytes)}: ${its}`);
+  }
+  if (found !== undefined && bytes !== found.dataBytes) {
+    const its = `${metadata} is of a pool of ${formatSize(found.dataBytes)}`;
+    throw invalid(
+      `--size ${formatSize(bytes)}: ${its}; 'pool grow' makes it larger once it is open`,
+    );
+  }
+  if (bytes % blockBytes !== 0) {
+    throw new WrongCall(`--size ${bytes}: not a multiple of the data block of ${blockBytes} bytes`);
+  }
+  return { bytes, blockBytes };
+}
+
+/** Whether no device has a file. False as well when the daemon does not say: one may have it. */
+async function isUnused(path: string): Promise<boolean> {
+  try {
+    for (const { name } of await call('list')) {
+      const lines = await call('table', name);
+      if (lines.some(({ params }) => splitArgs(params).includes(path))) return false;
+    }
+    return true;
+  } catch {
+    return false;
+  }
+}
