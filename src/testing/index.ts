@@ -32,6 +32,13 @@ export { type NbdStormOptions, runNbdStorm } from './sim/nbd-storm.ts';
 export { type DiskFaults, SimDisk, type SimDiskOptions } from './sim/disk.ts';
 export { builtInTargets, type Lab, type LabOptions, makeLab } from './sim/lab.ts';
 export { SimSocket } from './sim/socket.ts';
+export {
+  sweepCrashes,
+  type SweepCounts,
+  type SweepOp,
+  type SweepOptions,
+  type SweepSubject,
+} from './crash-sweep.ts';
 export { Scheduler, StallError } from './sim/scheduler.ts';
 export { checkDataCounts } from './thin-counts.ts';
 export { MetadataDisk } from './metadata-disk.ts';

@@ -78,6 +78,21 @@ export class VersionModel {
     this.#sectors = Array.from({ length: lenSectors }, () => [original(0)]);
   }
 
+  /** The same model, for a question that changes it; reads under way are not in it. */
+  copy(): VersionModel {
+    const copy = new VersionModel(this.lenSectors, this.#numbers, this.mayBeStale, this.#stamp);
+    copy.#time = this.#time;
+    const known = new Map<Version, Version>();
+    for (let s = 0; s < this.lenSectors; s++) {
+      copy.#sectors[s] = this.#at(s).map((version) => {
+        let same = known.get(version);
+        if (same === undefined) known.set(version, (same = { ...version }));
+        return same;
+      });
+    }
+    return copy;
+  }
+
   /**
    * What a snapshot taken now holds, durable: what is on its way may be in it or not, and will not
    * come later.

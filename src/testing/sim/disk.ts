@@ -256,11 +256,17 @@ export class SimDisk implements BackendDevice {
    */
   powerCut(rng: Prng, keep: number, tear: number): Uint8Array {
     this.#hasPower = false;
+    return this.imageAfterCut(rng, keep, tear);
+  }
+
+  /** What `powerCut` would answer now; the disk goes on as if nothing had been asked. */
+  imageAfterCut(rng: Prng, keep: number, tear: number): Uint8Array {
     const image = this.#medium.slice();
     const order = this.#mediumOrder.slice();
     const undecided = [...this.#cache];
+    let later = 0;
     for (const { written } of this.#requests) {
-      if (written !== null) undecided.push({ ...written, order: ++this.#order });
+      if (written !== null) undecided.push({ ...written, order: this.#order + ++later });
     }
     for (const write of undecided) {
       const isTorn = rng.chance(tear);

@@ -1,0 +1,40 @@
+// insitu_comp and a crash at every moment; each disk that is left is judged by `lamina compress check` as well.
+
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { sweepCrashes } from '../../src/testing/crash-sweep.ts';
+import { drawInsituSweep, insituSubject } from '../../src/testing/insitu-sweep.ts';
+import { SEED } from '../../src/testing/seed.ts';
+import { checkVolume } from '../../src/tools/compress/check.ts';
+import type { CompressIo } from '../../src/tools/compress/image.ts';
+
+const SWEEPS = Number(process.env['LAMINA_SWEEPS'] ?? 12);
+const OPERATIONS = 24;
+
+function ioOf(image: Uint8Array): CompressIo {
+  return {
+    sizeBytes: image.length,
+    blockBytes: 512,
+    read: async (at, len) => await Promise.resolve(image.subarray(at, at + len)),
+    write: () => assert.fail('a check writes'),
+    flush: () => assert.fail('a check flushes'),
+  };
+}
+
+test(`a crash at every moment of ${SWEEPS} loads, and again while it is opened, LAMINA_SEED=${SEED}`, async () => {
+  let spilled = 0;
+  const judge = async (image: Uint8Array): Promise<string> => {
+    const found = await checkVolume(ioOf(image));
+    if (typeof found === 'string') return found;
+    if (found.claims.usedUnits > 0) spilled++;
+    const [fault] = found.faults;
+    return fault === undefined ? '' : `${fault.kind} at sector ${fault.sector}: ${fault.what}`;
+  };
+  for (let i = 0; i < SWEEPS; i++) {
+    const seed = SEED + i;
+    const subject = await insituSubject(drawInsituSweep(seed), seed, OPERATIONS, judge);
+    const counts = await sweepCrashes(subject, { seed, cutsPerMoment: 2, againEvery: 50 });
+    assert.ok(counts.moments > OPERATIONS && counts.images > OPERATIONS, JSON.stringify(counts));
+  }
+  assert.ok(spilled > 0, 'the spill area was never in use');
+});
