@@ -4,19 +4,18 @@
 // on the image then, and only uses the data; who changes the header excludes others by a lock of its own.
 
 import { closeSync, openSync } from 'node:fs';
-import { dirname, join, resolve } from 'node:path';
+import { dirname, join } from 'node:path';
 import { DmError } from '../base/errors.ts';
 import { Status } from '../base/status.ts';
 import { controlSocketPath } from '../daemon/paths.ts';
-import type { ListedDevice } from '../daemon/answers.ts';
 import { flock, LOCK_EX, LOCK_NB } from '../io/posix.ts';
 import { LuksFile } from '../tools/luks/luks-io.ts';
-import { LUKS_UUID_PREFIX, luksDeviceUuid } from '../tools/luks/luks-table.ts';
 import type { LuksVolume } from '../tools/luks/luks-volume.ts';
 import { openLuks } from '../tools/luks/open-luks.ts';
 import { makeFolders } from '../io/make-folders.ts';
 import { type OpenedIo, openRemote, partOf, rangeOf } from './luks-place.ts';
-import { type Place, placeOf } from './place.ts';
+import { isFrom, openVolumes } from './luks-users.ts';
+import { isSamePlace, type Place, placeOf } from './place.ts';
 import { withEnd } from './place-io.ts';
 import { call } from './daemon-call.ts';
 import { removeLeftExports } from './daemon-disk.ts';
@@ -25,12 +24,6 @@ import { tell } from './output.ts';
 import { type Region, WHOLE } from './region.ts';
 
 type Volume = ReturnType<typeof openLuks>;
-
-/** Mapped devices of this volume. Throws DmError without a daemon. */
-export async function devicesOf(volume: LuksVolume): Promise<ListedDevice[]> {
-  const prefix = luksDeviceUuid(volume, '');
-  return (await call('list')).filter(({ uuid }) => uuid.startsWith(prefix));
-}
 
 /**
  * Opens the header of IMAGE; notes go to stderr. Closed when `use` has ended. `isAlone`: not even
@@ -131,19 +124,21 @@ async function openShared(
 /** Whether the volume on a mapped device is open, and nobody but volumes uses the device. */
 async function isOpenVolume(
   path: string,
-  place: { readonly kind: 'mapped'; readonly name: string },
+  place: Place & { readonly kind: 'mapped' },
   region: Region,
 ): Promise<boolean> {
   await removeLeftExports();
   const { openCount } = await call('info', place.name);
-  const users = await volumesOn(place.name);
-  if (openCount === 0 || users.length !== openCount) return false;
+  // Opened volumes, in whatever partition of it: they leave headers alone.
+  const volumes = (await openVolumes()).filter(({ stretches }) =>
+    stretches.some((its) => isSamePlace(its.place, place)),
+  );
+  if (openCount === 0 || volumes.length !== openCount) return false;
   const opened = await openRemote(path, place, { isReadOnly: true, isAlone: false });
   try {
     const part = partOf(opened, path, region);
     const volume = await part.read(() => openLuks(part.io, { isDetached: true }));
-    const prefix = luksDeviceUuid(volume, '');
-    return users.some(({ uuid }) => uuid.startsWith(prefix));
+    return volumes.some((open) => isFrom(open, place, dataAt(volume, region)));
   } catch (error) {
     if (error instanceof DmError) return false;
     throw error;
@@ -152,15 +147,8 @@ async function isOpenVolume(
   }
 }
 
-/** Opened volumes, in whatever partition of a mapped device: they leave headers alone. */
-async function volumesOn(name: string): Promise<ListedDevice[]> {
-  const found: ListedDevice[] = [];
-  for (const device of await call('list')) {
-    if (!device.uuid.startsWith(LUKS_UUID_PREFIX)) continue;
-    const deps = await call('deps', device.name);
-    if (deps.some((dep) => dep.isMapped && dep.name === name)) found.push(device);
-  }
-  return found;
+function dataAt(volume: LuksVolume, region: Region): number {
+  return region.offsetBytes + (volume.segments()[0]?.offsetBytes ?? 0);
 }
 
 interface Locked {
@@ -186,15 +174,12 @@ async function openLocked(path: string, options: Required<PlaceOptions>): Promis
   }
 }
 
-/** Whether the daemon has this volume open and from this very file. */
+/** Whether the daemon has this volume open, and from this very file. */
 async function isOpenInDaemon(path: string, region: Region): Promise<boolean> {
   const file = LuksFile.open(path, { isReadOnly: true });
   try {
-    for (const { name } of await devicesOf(openLuks(rangeOf(file, path, region)))) {
-      const deps = await call('deps', name);
-      if (deps.some((dep) => !dep.isMapped && dep.name === resolve(path))) return true;
-    }
-    return false;
+    const at = dataAt(openLuks(rangeOf(file, path, region)), region);
+    return (await openVolumes()).some((open) => isFrom(open, { kind: 'file', path }, at));
   } catch (error) {
     // No daemon, or no volume: then it is somebody else who has it.
     if (error instanceof DmError) return false;

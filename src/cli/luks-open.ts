@@ -10,8 +10,9 @@ import type { LuksVolume } from '../tools/luks/luks-volume.ts';
 import { resizeSegment } from '../tools/luks/resize.ts';
 import { call } from './daemon-call.ts';
 import { WrongCall } from './errors.ts';
-import { devicesOf, withVolume } from './luks-file.ts';
-import { bytesAt, placeOf, referenceOf } from './place.ts';
+import { withVolume } from './luks-file.ts';
+import { isFrom, openVolumes, volumeUnder } from './luks-users.ts';
+import { bytesAt, type Place, placeOf, referenceOf } from './place.ts';
 import { withEnd } from './place-io.ts';
 import {
   type UnlockFlags,
@@ -95,9 +96,9 @@ async function openVolume(image: string, name: string | undefined, flags: MapFla
       print(`${tableOf(volume, data, flags, HIDDEN_KEY)}\n`);
       return;
     }
-    if (flags.table !== true) await refuseOpen(volume, name);
     // Refused before a passphrase is asked for.
-    tableOf(volume, data, flags, HIDDEN_KEY);
+    const shown = tableOf(volume, data, flags, HIDDEN_KEY);
+    if (flags.table !== true) await refuseOpen(volume.io.path, shown, name);
     const { volumeKey } = await unlockVolume(volume, flags, undefined, { isTokenTried: true });
     try {
       const table = tableOf(volume, data, flags, volumeKey.toString('hex'));
@@ -121,6 +122,7 @@ function checkAttached(volume: LuksVolume, flags: MapFlags): void {
 }
 
 interface DataPlace {
+  readonly place: Place;
   /** As a table names it. */
   readonly reference: string;
   /** Where the volume begins there, and how much it has. */
@@ -132,6 +134,7 @@ async function dataPlace(image: string, flags: RegionFlags): Promise<DataPlace> 
   const place = await placeOf(image);
   const region = await withEnd(image, place, regionOf(flags));
   return {
+    place,
     reference: referenceOf(place),
     offsetBytes: region.offsetBytes,
     sizeBytes: bytesIn(region, image, await bytesAt(place)),
@@ -149,12 +152,12 @@ function tableOf(volume: LuksVolume, data: DataPlace, flags: MapFlags, key: stri
   });
 }
 
-async function refuseOpen(volume: LuksVolume, name: string | undefined): Promise<void> {
+/** The daemon looks again when the device is made: of two that come at once it refuses one. */
+async function refuseOpen(path: string, table: string, name: string | undefined): Promise<void> {
   if (name === undefined) throw new WrongCall('luks open: no name: give NAME or --table');
-  const [open] = await devicesOf(volume);
-  if (open !== undefined) {
-    throw new DmError(Status.Busy, `${volume.io.path}: is open already, as device ${open.name}`);
-  }
+  const open = volumeUnder(await openVolumes(), table);
+  if (open === undefined) return;
+  throw new DmError(Status.Busy, `${path}: is open already, as device ${open.device.name}`);
 }
 
 async function create(
@@ -169,7 +172,7 @@ async function create(
     table,
     isReadOnly: flags.readonly === true,
     isVolatile: true,
-    onlyUuid: luksDeviceUuid(volume, ''),
+    apartFromUuid: LUKS_UUID_PREFIX,
   };
   await call('create', options);
   printDone(flags, { name, uuid: options.uuid });
@@ -218,9 +221,7 @@ async function resizeVolume(
   const device = name === undefined ? undefined : await deviceNamed(name);
   const data = await dataPlace(image, flags);
   await withVolume(image, flags, { isReadOnly: !writes }, async (volume) => {
-    if (device !== undefined && device.uuid !== luksDeviceUuid(volume, device.name)) {
-      throw invalid(`device ${device.name}: is not that of ${image}`);
-    }
+    const where = device === undefined ? data : await placeOfOpen(device, volume, data, image);
     const ways = { isTokenTried: true };
     const unlocked =
       device === undefined ? undefined : await unlockVolume(volume, flags, undefined, ways);
@@ -230,7 +231,7 @@ async function resizeVolume(
         printDone(flags, { uuid: volume.uuid });
         return;
       }
-      const table = tableOf(volume, data, flags, unlocked.volumeKey.toString('hex'));
+      const table = tableOf(volume, where, flags, unlocked.volumeKey.toString('hex'));
       await call('load', device.name, table, { isReadOnly: device.isReadOnly });
       await call('suspend', device.name, {});
       await call('resume', device.name);
@@ -239,4 +240,25 @@ async function resizeVolume(
       unlocked?.volumeKey.fill(0);
     }
   });
+}
+
+/**
+ * Where the data of the device is, by the name that its table has for it. It must be where that of
+ * the volume is, and of a volume of that UUID. Throws DmError.
+ */
+async function placeOfOpen(
+  device: ListedDevice,
+  volume: LuksVolume,
+  data: DataPlace,
+  image: string,
+): Promise<DataPlace> {
+  const at = data.offsetBytes + (volume.segments()[0]?.offsetBytes ?? 0);
+  const open = (await openVolumes()).find((other) => other.device.name === device.name);
+  const isThere = open !== undefined && isFrom(open, data.place, at);
+  // Since it was opened it may have got another name.
+  if (!isThere || !device.uuid.startsWith(luksDeviceUuid(volume, ''))) {
+    throw invalid(`device ${device.name}: is not that of ${image}`);
+  }
+  const place = open.stretches[0]?.place ?? data.place;
+  return { ...data, place, reference: referenceOf(place) };
 }

@@ -10,7 +10,7 @@ import { resolve } from 'node:path';
 import { DmError, errorText, invalid } from '../base/errors.ts';
 import { Status, statusOfError } from '../base/status.ts';
 import { SECTOR_BYTES } from '../base/units.ts';
-import { absoluteReference } from '../dm/references.ts';
+import { absoluteReference, mappedWord } from '../dm/references.ts';
 import { fileSizeBytes } from '../io/file-size.ts';
 import { call } from './daemon-call.ts';
 import { openReferenceDisk, removeLeftExports } from './daemon-disk.ts';
@@ -21,10 +21,11 @@ export type Place =
   | { readonly kind: 'remote'; readonly uri: string };
 
 const MAPPER = '/dev/mapper/';
+const NBD_URI = /^nbds?(?:\+\w+)?:\/\//;
 
 /** Throws DmError when a bare word is both a file and a mapped device. */
 export async function placeOf(image: string): Promise<Place> {
-  if (/^nbds?(?:\+\w+)?:\/\//.test(image)) return { kind: 'remote', uri: image };
+  if (NBD_URI.test(image)) return { kind: 'remote', uri: image };
   if (image.startsWith(MAPPER) && !existsSync(image)) {
     return { kind: 'mapped', name: image.slice(MAPPER.length) };
   }
@@ -43,6 +44,15 @@ async function isMapped(name: string): Promise<boolean> {
     if (error instanceof DmError) return false;
     throw error;
   }
+}
+
+/** What a word of a table is that the daemon prints: there a bare word is a mapped device. */
+export function placeOfWord(word: string): Place {
+  if (NBD_URI.test(word)) return { kind: 'remote', uri: word };
+  const mapped = mappedWord(word);
+  return mapped === undefined
+    ? { kind: 'file', path: word }
+    : { kind: 'mapped', name: mapped.name };
 }
 
 /** As a table names it, also for a daemon in another folder. */

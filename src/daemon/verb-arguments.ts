@@ -19,7 +19,7 @@ const Create = z.strictObject({
   table: z.string().exactOptional(),
   isVolatile: Flag.exactOptional(),
   isRestored: Flag.exactOptional(),
-  onlyUuid: z.string().exactOptional(),
+  apartFromUuid: z.string().exactOptional(),
   isOnlyUser: Flag.exactOptional(),
 });
 

@@ -17,8 +17,11 @@ export interface CreateOptions {
   readonly isVolatile?: boolean;
   /** Whether the device was there before: what its table names is taken as it is, and blank metadata is refused. */
   readonly isRestored?: boolean;
-  /** Refused when another device, also one that is being made, has a UUID that begins so. */
-  readonly onlyUuid?: string;
+  /**
+   * Refused when a device whose UUID begins so, also one that is being made, has sectors that the
+   * table has: of the same device below.
+   */
+  readonly apartFromUuid?: string;
   /** Refused when another device, also one that is being made, has a volume of the table: a thin device of a pool. */
   readonly isOnlyUser?: boolean;
 }

@@ -54,7 +54,6 @@ export class DeviceMapper implements DmControl {
     this.#refuseIfClosed();
     this.#names.checkName(name);
     this.#names.checkUuid(uuid);
-    if (options.onlyUuid !== undefined) this.#names.checkOnlyUuid(name, options.onlyUuid);
     const minor = this.#names.chooseMinor(options.minor);
     const device = new MappedDevice(name, this.#options.clonesMax);
     const node = new DeviceNode(device, this.#late, minor, uuid, isReadOnly);
@@ -68,6 +67,8 @@ export class DeviceMapper implements DmControl {
         const isSet = node.slots.setInactive(built);
         // In one go with the line before: of two that are made at once the second sees the first.
         if (options.isOnlyUser === true) this.#names.checkOnlyUser(node, built);
+        const { apartFromUuid } = options;
+        if (apartFromUuid !== undefined) this.#names.checkApart(node, built, apartFromUuid);
         await isSet;
         await node.slots.resume(until);
         node.isMaking = false;

@@ -8,6 +8,7 @@ import type { BlockDevice } from '../bio/device.ts';
 import type { DeviceNode } from './device-node.ts';
 import { mappedWord, NO_SUCH_MAPPED } from './references.ts';
 import type { Table } from './table.ts';
+import type { DeviceRange } from './target.ts';
 
 const NAME_BYTES_MAX = 127;
 const UUID_BYTES_MAX = 128;
@@ -86,11 +87,18 @@ export class DeviceNames {
     }
   }
 
-  /** Refuses a device beside one whose UUID begins so. Throws DmError. */
-  checkOnlyUuid(name: string, start: string): void {
-    const other = this.all.find((node) => node.uuid.startsWith(start));
-    if (other === undefined) return;
-    throw new DmError(Status.Busy, `device ${name}: is open already, as device ${other.name}`);
+  /**
+   * Refuses a table that has sectors which a device has whose UUID begins so, in a live or an
+   * inactive table. Throws DmError.
+   */
+  checkApart(node: DeviceNode, table: Table, uuidStart: string): void {
+    const mine = rangesOf(table);
+    for (const other of this.#nodes) {
+      if (other === node || !other.uuid.startsWith(uuidStart)) continue;
+      const theirs = [other.device.live, other.slots.inactive].flatMap(rangesOf);
+      if (!mine.some((range) => theirs.some((their) => isOverlap(range, their)))) continue;
+      throw new DmError(Status.Busy, `is open already, as device ${other.name}`);
+    }
   }
 
   /** Refuses a table when another device has a volume of it, in a live or an inactive table. Throws DmError. */
@@ -133,4 +141,16 @@ export class DeviceNames {
     if (byMinor !== undefined || !word.isSure) return byMinor;
     throw new DmError(Status.NoDevice, `device ${reference}: ${NO_SUCH_MAPPED}`);
   }
+}
+
+function rangesOf(table: Table | null): readonly DeviceRange[] {
+  return (table?.entries ?? []).flatMap(({ target }) => target.devices());
+}
+
+function isOverlap(a: DeviceRange, b: DeviceRange): boolean {
+  return (
+    a.device === b.device &&
+    a.startSector < b.startSector + b.lenSectors &&
+    b.startSector < a.startSector + a.lenSectors
+  );
 }

@@ -424,14 +424,28 @@ test('what a target says of itself is read again at resume, and when it asks for
   await t.scheduler.settle(t.dm.close());
 });
 
-test('of two devices that may not be beside each other, made at once, one is refused', async () => {
-  const rig = new DmRig(7);
-  const make = async (name: string): Promise<unknown> =>
-    await rig.dm.create({ name, uuid: `volume-${name}`, onlyUuid: 'volume-' });
-  const [one, two] = await Promise.allSettled([make('a'), make('b')]);
-  assert.equal(one?.status, 'fulfilled');
-  const { message } = (two as PromiseRejectedResult).reason as Error;
-  assert.equal(message, 'device b: is open already, as device a');
-  await rig.dm.create({ name: 'c', uuid: 'volume-c' });
-  await rig.dm.close();
+test('of two devices that may not have the same sectors, made at once, one is refused', async () => {
+  const t = makeTestMapper(1, 4);
+  t.disk('a', 64);
+  t.disk('copy', 64);
+  const make = async (name: string, table: string): Promise<unknown> =>
+    await t.dm.create({ name, uuid: `volume-${name}`, table, apartFromUuid: 'volume-' });
+  const both = [
+    make('one', '0 32 linear test:a 16'),
+    make('two', '0 16 linear test:a 0\n16 1 linear test:a 47'),
+  ];
+  const ended = await Promise.allSettled(both);
+  const why = ended.map((end) => (end.status === 'rejected' ? (end.reason as Error).message : ''));
+  assert.ok(why.includes(''), 'one is made');
+  const texts = [
+    'device one: is open already, as device two',
+    'device two: is open already, as device one',
+  ];
+  assert.ok(texts.includes(why.join('')), why.join());
+  // Sectors beside those, of another device, and for who does not ask for it.
+  await make('beside', '0 16 linear test:a 48');
+  await make('copied', '0 32 linear test:copy 16');
+  await t.dm.create({ name: 'x', uuid: 'volume-x', table: '0 32 linear test:a 16' });
+  await t.dm.create({ name: 'y', uuid: 'other', table: '0 64 linear test:copy 0' });
+  await t.scheduler.settle(t.dm.close());
 });
