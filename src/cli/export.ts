@@ -4,7 +4,9 @@ import type { Command } from 'commander';
 import { printable } from '../base/names.ts';
 import type { ListedExport } from '../daemon/answers.ts';
 import { VERBS } from '../daemon/verbs.ts';
+import type { ExportStatus } from '../exports/control.ts';
 import { call } from './daemon-call.ts';
+import { WrongCall } from './errors.ts';
 import { print, printJson, shownName } from './output.ts';
 
 interface AddFlags {
@@ -19,21 +21,18 @@ export function addExport(program: Command): void {
     .command('export')
     .description('show and change what the daemon exports over NBD');
   command
-    .command('add <name>')
-    .description(VERBS.createExport.help)
-    .option('--device <device>', 'the mapped device (default: the one of the same name)')
+    .command('add <name...>')
+    .description(`${VERBS.createExport.help}; of several all or none`)
+    .option(
+      '--device <device>',
+      'the mapped device of one NAME (default: the one of the same name)',
+    )
     .option('--description <text>', 'what clients are told')
     .option('--read-only', 'refuse every change')
-    .option('--json', 'print the export as JSON')
-    .action(async (name: string, o: AddFlags) => {
-      const options = {
-        name,
-        device: o.device ?? name,
-        description: o.description ?? '',
-        isReadOnly: o.readOnly === true,
-      };
-      const created = await call('createExport', options);
-      if (o.json === true) printJson(created);
+    .option('--json', 'print the export as JSON; of several NAMEs a list')
+    .action(async (names: readonly string[], o: AddFlags) => {
+      const created = await addAll(names, o);
+      if (o.json === true) printJson(names.length === 1 ? created[0] : created);
     });
   command
     .command('remove <name...>')
@@ -63,6 +62,29 @@ export function addExport(program: Command): void {
         );
       }
     });
+}
+
+/** Those that were made before one is refused are removed again. */
+async function addAll(names: readonly string[], o: AddFlags): Promise<ExportStatus[]> {
+  if (names.length > 1 && o.device !== undefined) {
+    throw new WrongCall(
+      '--device: is for one NAME; without it each NAME is of the device called so',
+    );
+  }
+  const twice = names.find((name, i) => names.indexOf(name) !== i);
+  if (twice !== undefined) throw new WrongCall(`export '${printable(twice)}': is given twice`);
+  const created: ExportStatus[] = [];
+  try {
+    for (const name of names) {
+      const device = o.device ?? name;
+      const { description = '', readOnly: isReadOnly = false } = o;
+      created.push(await call('createExport', { name, device, description, isReadOnly }));
+    }
+  } catch (error) {
+    for (const { name } of created.toReversed()) await call('removeExport', name, { force: true });
+    throw error;
+  }
+  return created;
 }
 
 function whyMissing(e: ListedExport): string {

@@ -150,6 +150,45 @@ test('a removal that waits for the last user is seen', async () => {
   }
 });
 
+test('several exports begin in one call, all or none', async () => {
+  const d = desk();
+  try {
+    await d.start();
+    const names = ['a', 'b', 'c'];
+    for (const name of names) d.ok(['create', name, '--table', '0 8 linear memory:?size=4k 0']);
+    const listed = (): string[] =>
+      (JSON.parse(d.ok(['export', 'list', '--json'])) as { name: string }[]).map((e) => e.name);
+    assert.match(d.refused(['export', 'add', 'a', 'b', 'none', 'c']), /none/);
+    assert.deepEqual(listed(), []);
+    d.ok(['export', 'add', 'b']);
+    assert.match(d.refused(['export', 'add', ...names]), /export '?b'?/);
+    assert.deepEqual(listed(), ['b']);
+    for (const words of [
+      ['a', 'c', '--device', 'a'],
+      ['a', 'c', 'a'],
+    ]) {
+      d.refused(['export', 'add', ...words], '', {}, 2);
+      assert.deepEqual(listed(), ['b']);
+    }
+    const added = JSON.parse(d.ok(['export', 'add', 'a', 'c', '--read-only', '--json'])) as {
+      name: string;
+      isReadOnly: boolean;
+    }[];
+    assert.deepEqual(
+      added.map(({ name, isReadOnly }) => [name, isReadOnly]),
+      [
+        ['a', true],
+        ['c', true],
+      ],
+    );
+    assert.deepEqual(listed().toSorted(), names);
+    await d.end();
+  } catch (error) {
+    await d.end().catch(() => undefined);
+    throw error;
+  }
+});
+
 test('several exports end in one call', async () => {
   const d = desk();
   try {
