@@ -4,8 +4,8 @@
 import { Prng } from '../base/prng.ts';
 import { BioFlag } from '../bio/bio.ts';
 import { CODEC_NAMES, type CodecName } from '../codec/codec.ts';
-import { formatSink } from '../targets/insitu-comp/format-volume.ts';
 import type { SweepOp, SweepSubject } from './crash-sweep.ts';
+import { insituImage } from './insitu-desk.ts';
 
 const REGION_SECTORS = 256;
 const REGION_BLOCKS = 32;
@@ -43,18 +43,7 @@ export async function insituSubject(
 ): Promise<SweepSubject> {
   const { fill, codec, mode, blockBytes, regions } = sweep;
   const rng = new Prng(seed);
-  const lenSectors = REGION_SECTORS + regions * REGION_SECTORS + 1024 + 8;
-  const image = new Uint8Array(lenSectors * 512);
-  await formatSink(
-    {
-      name: 'swept',
-      lenSectors,
-      blockBytes,
-      write: async (sector, bytes) => await Promise.resolve(image.set(bytes, sector * 512)),
-      flush: () => Promise.resolve(),
-    },
-    { codec, level: 0, random: () => rng.unit() },
-  );
+  const image = await insituImage(regions, { codec, blockBytes, rng });
   const draw = (n: number): SweepOp[] =>
     Array.from({ length: n }, () => drawOp(rng, regions, fill === 'full'));
   return {
