@@ -1,13 +1,14 @@
 // The load generator, as the benchmarks call it.
 
 import { execFile, execFileSync } from 'node:child_process';
-import { existsSync } from 'node:fs';
+import { existsSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 
 const FOLDER = fileURLToPath(new URL('../../bench/nbdload', import.meta.url));
 const BINARY = join(FOLDER, 'nbdload');
+const SOURCE = join(FOLDER, 'nbdload.c');
 const run = promisify(execFile);
 
 /** What it prints: `iops`, `mbps`, `p50us`, `p99us`, `server_cpu_us`, ... by name. */
@@ -21,7 +22,7 @@ export async function runLoad(uri: string, args: readonly string[]): Promise<Loa
 }
 
 function build(): void {
-  if (existsSync(BINARY)) return;
+  if (existsSync(BINARY) && statSync(BINARY).mtimeMs >= statSync(SOURCE).mtimeMs) return;
   try {
     execFileSync('make', ['-C', FOLDER], { stdio: 'pipe' });
   } catch (cause) {
