@@ -46,6 +46,11 @@ export function isLeftBehind(name: string): boolean {
   return pid !== undefined && String(startOf(Number(pid))) !== start;
 }
 
+/** Whether a name is that of an export by which a command looks at a header, and at nothing else. */
+export function isOfLooker(name: string): boolean {
+  return /^lamina-(?:luks|partitions)-/.test(name) && !isLeftBehind(name);
+}
+
 /** Takes away the exports that commands which were killed have left. */
 export async function removeLeftExports(): Promise<void> {
   for (const { name } of await call('listExports')) {

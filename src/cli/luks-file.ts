@@ -1,24 +1,19 @@
 // The header of a volume for a command of `lamina luks`: open, locked if it is to be changed, closed in the end.
 //
 // A volume that the daemon has open may still get and lose keys, as cryptsetup's do. The daemon holds the lock
-// on the image then, and only uses the data; who changes the header excludes others by a lock of its own.
+// on the image then, and only uses the data. Who changes a header waits for others who do (luks-turn.ts).
 
-import { closeSync, openSync } from 'node:fs';
-import { dirname, join } from 'node:path';
+import { closeAll } from '../base/close-all.ts';
 import { DmError } from '../base/errors.ts';
 import { Status } from '../base/status.ts';
-import { controlSocketPath } from '../daemon/paths.ts';
-import { flock, LOCK_EX, LOCK_NB } from '../io/posix.ts';
 import { LuksFile } from '../tools/luks/luks-io.ts';
 import type { LuksVolume } from '../tools/luks/luks-volume.ts';
 import { openLuks } from '../tools/luks/open-luks.ts';
-import { makeFolders } from '../io/make-folders.ts';
 import { type OpenedIo, openRemote, partOf, rangeOf } from './luks-place.ts';
+import { takeTurn } from './luks-turn.ts';
 import { isFrom, openVolumes } from './luks-users.ts';
-import { isSamePlace, type Place, placeOf } from './place.ts';
+import { isSamePlace, type Place, placeOf, usersOf } from './place.ts';
 import { withEnd } from './place-io.ts';
-import { call } from './daemon-call.ts';
-import { removeLeftExports } from './daemon-disk.ts';
 import { type HeaderFlags, headerRegion } from './luks-options.ts';
 import { tell } from './output.ts';
 import { type Region, WHOLE } from './region.ts';
@@ -64,11 +59,18 @@ export interface PlaceOptions {
 export async function openPlace(path: string, options: PlaceOptions): Promise<OpenedIo> {
   const place = await placeOf(path);
   const region = await withEnd(path, place, options.region ?? WHOLE);
-  const opened = await openWhole(path, place, { isAlone: false, ...options, region });
+  const endTurn = options.isReadOnly ? (): void => {} : await takeTurn(path, place);
+  let opened: OpenedIo | undefined;
   try {
-    return partOf(opened, path, region);
+    const whole = await openWhole(path, place, { isAlone: false, ...options, region });
+    opened = whole;
+    const close = async (): Promise<void> => {
+      await closeAll([async () => await whole.close(), endTurn]);
+    };
+    return { ...partOf(whole, path, region), close };
   } catch (error) {
-    await opened.close().catch(() => {});
+    await opened?.close().catch(() => {});
+    endTurn();
     throw error;
   }
 }
@@ -80,16 +82,13 @@ async function openWhole(
 ): Promise<OpenedIo> {
   const { isReadOnly } = options;
   if (place.kind !== 'file') return await openShared(path, place, options);
-  const { file, release } = isReadOnly
-    ? { file: LuksFile.open(path, { isReadOnly }), release: () => {} }
-    : await openLocked(path, options);
+  const file = isReadOnly ? LuksFile.open(path, { isReadOnly }) : await openLocked(path, options);
   return {
     io: file,
     read: async (look) => await Promise.resolve(look()),
     fetch: async () => await Promise.resolve(),
     close: async () => {
       file.close();
-      release();
       await Promise.resolve();
     },
   };
@@ -102,23 +101,9 @@ async function openShared(
   options: Required<PlaceOptions>,
 ): Promise<OpenedIo> {
   const { isReadOnly, isAlone, region } = options;
-  if (isReadOnly) return await openRemote(path, place, { isReadOnly, isAlone: false });
-  const release = lockHeaders(path);
-  try {
-    const isOpen = !isAlone && place.kind === 'mapped' && (await isOpenVolume(path, place, region));
-    const opened = await openRemote(path, place, { isReadOnly, isAlone: !isOpen });
-    const close = async (): Promise<void> => {
-      try {
-        await opened.close();
-      } finally {
-        release();
-      }
-    };
-    return { ...opened, close };
-  } catch (error) {
-    release();
-    throw error;
-  }
+  const mayBeOpen = !isReadOnly && !isAlone && place.kind === 'mapped';
+  const isOpen = mayBeOpen && (await isOpenVolume(path, place, region));
+  return await openRemote(path, place, { isReadOnly, isAlone: !isReadOnly && !isOpen });
 }
 
 /** Whether the volume on a mapped device is open, and nobody but volumes uses the device. */
@@ -127,13 +112,12 @@ async function isOpenVolume(
   place: Place & { readonly kind: 'mapped' },
   region: Region,
 ): Promise<boolean> {
-  await removeLeftExports();
-  const { openCount } = await call('info', place.name);
+  const users = await usersOf(place.name);
   // Opened volumes, in whatever partition of it: they leave headers alone.
   const volumes = (await openVolumes()).filter(({ stretches }) =>
     stretches.some((its) => isSamePlace(its.place, place)),
   );
-  if (openCount === 0 || volumes.length !== openCount) return false;
+  if (users === 0 || volumes.length !== users) return false;
   const opened = await openRemote(path, place, { isReadOnly: true, isAlone: false });
   try {
     const part = partOf(opened, path, region);
@@ -151,27 +135,22 @@ function dataAt(volume: LuksVolume, region: Region): number {
   return region.offsetBytes + (volume.segments()[0]?.offsetBytes ?? 0);
 }
 
-interface Locked {
-  readonly file: LuksFile;
-  readonly release: () => void;
-}
-
-async function openLocked(path: string, options: Required<PlaceOptions>): Promise<Locked> {
+async function openLocked(path: string, options: Required<PlaceOptions>): Promise<LuksFile> {
   const { isAlone, region } = options;
-  const header = { isReadOnly: false, headerAt: region.offsetBytes };
+  const header = {
+    isReadOnly: false,
+    headerAt: region.offsetBytes,
+    onWait: (who: string): void => {
+      tell(`lamina: ${path}: waiting for ${who}, which has its header locked\n`);
+    },
+  };
   try {
-    return { file: LuksFile.open(path, header), release: () => {} };
+    return LuksFile.open(path, header);
   } catch (error) {
     const isBusy = error instanceof DmError && error.status === Status.Busy;
     if (!isBusy || isAlone || !(await isOpenInDaemon(path, region))) throw error;
   }
-  const release = lockHeaders(path);
-  try {
-    return { file: LuksFile.open(path, { ...header, isShared: true }), release };
-  } catch (error) {
-    release();
-    throw error;
-  }
+  return LuksFile.open(path, { ...header, isShared: true });
 }
 
 /** Whether the daemon has this volume open, and from this very file. */
@@ -187,14 +166,4 @@ async function isOpenInDaemon(path: string, region: Region): Promise<boolean> {
   } finally {
     file.close();
   }
-}
-
-/** One change at a time of headers that are open in this user's daemon. */
-function lockHeaders(path: string): () => void {
-  const lockPath = join(dirname(controlSocketPath()), 'luks-headers.lock');
-  makeFolders(dirname(lockPath));
-  const fd = openSync(lockPath, 'a', 0o600);
-  if (flock(fd, LOCK_EX | LOCK_NB) === 0) return () => closeSync(fd);
-  closeSync(fd);
-  throw new DmError(Status.Busy, `${path}: another command changes a header; try again`);
 }

@@ -13,7 +13,7 @@ import { SECTOR_BYTES } from '../base/units.ts';
 import { absoluteReference, mappedWord } from '../dm/references.ts';
 import { fileSizeBytes } from '../io/file-size.ts';
 import { call } from './daemon-call.ts';
-import { openReferenceDisk, removeLeftExports } from './daemon-disk.ts';
+import { isOfLooker, openReferenceDisk, removeLeftExports } from './daemon-disk.ts';
 
 export type Place =
   | { readonly kind: 'file'; readonly path: string }
@@ -108,8 +108,25 @@ function bytesOfFile(path: string): number {
 
 /** Refuses what is to be written, or must not change, while somebody has it. Throws DmError. */
 export async function refuseUsed(image: string, name: string): Promise<void> {
-  await removeLeftExports();
-  const { openCount } = await call('info', name);
-  if (openCount === 0) return;
+  if ((await usersOf(name)) === 0) return;
   throw new DmError(Status.Busy, `${image}: is in use; close what uses it first`);
+}
+
+/** How many users a mapped device has, but for commands that look at a header of it. */
+export async function usersOf(name: string): Promise<number> {
+  await removeLeftExports();
+  for (let lookers = await lookersAt(name); ; ) {
+    const { openCount } = await call('info', name);
+    if (openCount === 0) return 0;
+    const after = await lookersAt(name);
+    // They come and go: both numbers must be of one moment.
+    if (after.join() === lookers.join()) return openCount - lookers.length;
+    lookers = after;
+  }
+}
+
+async function lookersAt(name: string): Promise<string[]> {
+  return (await call('listExports'))
+    .filter((e) => e.device === name && e.isReadOnly && isOfLooker(e.name))
+    .map((e) => e.name);
 }

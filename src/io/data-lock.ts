@@ -72,6 +72,17 @@ function lockAsQemu(fd: number, isReadOnly: boolean): Status {
   return theirs.some((byte) => isLockedElsewhere(fd, byte)) ? Status.Again : Status.Ok;
 }
 
+/** "header" in ASCII: on an image, the byte of who changes its LUKS header; none of the locks on data. */
+export const HEADER_BYTE = 0x6865_6164_6572;
+
+/**
+ * Takes one byte alone for as long as the file is open, which must be for writing. `Status.Again`:
+ * somebody else has it.
+ */
+export function lockTurn(fd: number, byte: number): Status {
+  return lockByte(fd, byte, F_WRLCK);
+}
+
 /** What a lock on a byte means to QEMU; undefined for a byte that is none of its. */
 export function qemuLockAt(byte: number): string | undefined {
   if (byte >= USED_BASE && byte < USED_BASE + PERMISSIONS) return permissionAt(byte - USED_BASE);

@@ -32,11 +32,10 @@ const TELLING_BYTES = [LAMINA_BYTE, ...QEMU_CONFLICTS];
  */
 export function heldBy(path: string): string {
   try {
-    const held = heldBytes(statSync(path, { bigint: true }).ino);
+    const held = heldBytes(statSync(path, { bigint: true }).ino, TELLING_BYTES);
     const byte = TELLING_BYTES.find((b) => held.has(b));
     if (byte === undefined) return '';
-    const pid = [...(held.get(byte) ?? [])].find((p) => p !== UNKNOWN);
-    const who = pid === undefined ? undefined : programOf(pid);
+    const who = programIn(held.get(byte));
     const lock = qemuLockAt(byte);
     if (lock === undefined) return `: ${who ?? 'a program of lamina'} has it open`;
     return `: ${who ?? 'another program'} holds QEMU's ${lock} lock`;
@@ -45,11 +44,25 @@ export function heldBy(path: string): string {
   }
 }
 
+/** Who has taken `byte` of an open file by `lockTurn`; undefined where that cannot be told. */
+export function turnHolder(fd: number, byte: number): string | undefined {
+  try {
+    return programIn(heldBytes(fstatSync(fd, { bigint: true }).ino, [byte]).get(byte));
+  } catch {
+    return undefined;
+  }
+}
+
+function programIn(pids: ReadonlySet<string> | undefined): string | undefined {
+  const pid = [...(pids ?? [])].find((p) => p !== UNKNOWN);
+  return pid === undefined ? undefined : programOf(pid);
+}
+
 /** In place of a process that cannot be told, in /proc/locks. */
 const UNKNOWN = '-1';
 
-/** Telling bytes of a file that are locked, with the processes that have done it. */
-function heldBytes(ino: bigint): Map<number, Set<string>> {
+/** Which of these bytes of a file are locked, with the processes that have done it. */
+function heldBytes(ino: bigint, bytes: readonly number[]): Map<number, Set<string>> {
   const lock = new RegExp(
     `\\d+: (?:OFDLCK|POSIX) +ADVISORY +\\w+ +(-?\\d+) [0-9a-f]+:[0-9a-f]+:${ino} (\\d+) (\\d+|EOF)`,
     'g',
@@ -60,7 +73,7 @@ function heldBytes(ino: bigint): Map<number, Set<string>> {
       // The kernel makes one range of neighbours.
       const isIn = (byte: number): boolean =>
         byte >= Number(first) && (last === 'EOF' || byte <= Number(last));
-      for (const byte of TELLING_BYTES.filter(isIn)) {
+      for (const byte of bytes.filter(isIn)) {
         held.set(byte, (held.get(byte) ?? new Set()).add(holder ?? pid));
       }
     }

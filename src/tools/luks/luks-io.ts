@@ -30,7 +30,10 @@ import { damaged } from './luks-error.ts';
 const sync = promisify(fsync);
 /** The binary part of a LUKS2 header, and all of a LUKS1 header without its keys. */
 const BEGIN_BYTES = 4096;
-const LOCK_WAIT_MS = 3000;
+/** cryptsetup derives a key under this lock. */
+const LOCK_WAIT_MS = 10_000;
+/** Behind this long, whoever waits is told for whom. */
+const SILENT_MS = 1000;
 const LOOK_AGAIN_MS = 20;
 /** Nobody wakes whoever waits for this. */
 const NEVER = new Int32Array(new SharedArrayBuffer(4));
@@ -57,6 +60,8 @@ export interface LuksFileOptions {
   readonly isShared?: boolean;
   /** Where the header begins that is to be written, if not at the begin of the file. */
   readonly headerAt?: number;
+  /** Hears, once, whom a write waits for. */
+  readonly onWait?: ((who: string) => void) | undefined;
 }
 
 export class LuksFile implements LuksIo {
@@ -69,10 +74,17 @@ export class LuksFile implements LuksIo {
   /** How the header began when the file was opened; undefined once it is locked. */
   #was: Uint8Array | undefined;
   readonly #headerAt: number;
+  readonly #onWait: LuksFileOptions['onWait'];
 
-  private constructor(path: string, fd: number, isBlockDevice: boolean, headerAt = 0) {
+  private constructor(
+    path: string,
+    fd: number,
+    isBlockDevice: boolean,
+    options: Pick<LuksFileOptions, 'headerAt' | 'onWait'> = {},
+  ) {
     this.path = path;
-    this.#headerAt = headerAt;
+    this.#headerAt = options.headerAt ?? 0;
+    this.#onWait = options.onWait;
     this.#fd = fd;
     this.isBlockDevice = isBlockDevice;
     this.#sizeBytes = fileSizeBytes(path, fd);
@@ -91,7 +103,7 @@ export class LuksFile implements LuksIo {
     const fd = opened(path, mode | (isExclusive ? constants.O_EXCL : 0));
     try {
       if (isLocked) lockAlone(path, fd);
-      const file = new LuksFile(path, fd, found.isBlockDevice(), options.headerAt);
+      const file = new LuksFile(path, fd, found.isBlockDevice(), options);
       if (!options.isReadOnly) file.#was = file.#begin();
       return file;
     } catch (error) {
@@ -160,7 +172,7 @@ export class LuksFile implements LuksIo {
   }
 
   #lock(was: Uint8Array): void {
-    lockHeader(this.path, this.#fd);
+    lockHeader(this.path, this.#fd, this.#onWait);
     if (Buffer.compare(was, this.#begin()) !== 0) {
       const text = `${this.path}: another program has changed the header meanwhile; try again`;
       throw new DmError(Status.Busy, text);
@@ -213,17 +225,23 @@ function lockAlone(path: string, fd: number): void {
   throw new DmError(status, `${path}: cannot lock: ${errnoText(status)}`);
 }
 
-/** Other programs have this lock for moments only; whoever has it longer is named. */
-function lockHeader(path: string, fd: number): void {
-  const until = performance.now() + LOCK_WAIT_MS;
+/** Other programs have this lock for seconds only; whoever has it longer is named. */
+function lockHeader(path: string, fd: number, onWait?: (who: string) => void): void {
+  const from = performance.now();
+  let isTold = onWait === undefined;
   while (flock(fd, LOCK_EX | LOCK_NB) !== 0) {
     const status = errno();
     if (status !== Status.Again) {
       throw new DmError(status, `${path}: cannot lock: ${errnoText(status)}`);
     }
-    if (performance.now() > until) {
-      const who = flockHolder(fd) ?? 'another program';
-      throw new DmError(Status.Busy, `${path}: ${who} has its header locked; try again`);
+    const waitedMs = performance.now() - from;
+    const who = (): string => flockHolder(fd) ?? 'another program';
+    if (waitedMs > LOCK_WAIT_MS) {
+      throw new DmError(Status.Busy, `${path}: ${who()} has its header locked; try again`);
+    }
+    if (!isTold && waitedMs > SILENT_MS) {
+      isTold = true;
+      onWait?.(who());
     }
     Atomics.wait(NEVER, 0, 0, LOOK_AGAIN_MS);
   }
