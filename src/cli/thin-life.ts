@@ -2,18 +2,21 @@
 // only in their pool.
 
 import type { Command } from 'commander';
-import { invalid } from '../base/errors.ts';
+import { DmError, invalid } from '../base/errors.ts';
+import { Status } from '../base/status.ts';
 import { formatSize, SECTOR_BYTES } from '../base/units.ts';
 import { escapeArg, splitArgs } from '../dm/table-text.ts';
+import type { InactiveVolume } from '../daemon/answers.ts';
 import { call } from './daemon-call.ts';
+import { WrongCall } from './errors.ts';
 import { JSON_DONE, type JsonFlag, print, printDone, printJson, shownName } from './output.ts';
 import { confirm } from './confirm.ts';
 import { thinId } from './thin-tools.ts';
-import { devicesOf, oneLine, size, type Volume, volumesOf } from './thin-verbs.ts';
+import { devicesOf, oneLine, size, volumesOf } from './thin-verbs.ts';
 import { deleteActive } from './thin-volume.ts';
 
 interface Activate extends JsonFlag {
-  readonly size: number;
+  readonly size?: number;
 }
 
 interface Resize extends JsonFlag {
@@ -21,19 +24,30 @@ interface Resize extends JsonFlag {
   readonly force?: true;
 }
 
-/** A volume as `list` shows it; one that is not active has neither name nor size. */
-type Listed = Volume | Pick<Volume, 'id' | 'mappedBytes'>;
+/** A volume as `list` shows it. */
+interface Listed {
+  readonly id: number;
+  /** Undefined: it is not active, and nobody knows what its device was. */
+  readonly name?: string;
+  readonly sizeBytes?: number;
+  readonly mappedBytes: number;
+  /** Undefined: active. */
+  readonly state?: 'MISSING' | 'INACTIVE';
+}
 
 /** Adds the verbs to `lamina thin`. */
 export function addThinLife(thin: Command): void {
   thin
-    .command('activate <pool> <id> <name>')
-    .description('make a mapped device of a volume that is in its pool only')
-    .requiredOption('--size <size>', 'its size: the pool does not know it', size)
+    .command('activate <words...>')
+    .usage('[options] NAME | POOL ID [NAME]')
+    .summary('make a mapped device of a volume that is in its pool only')
+    .description(
+      'Makes a mapped device of a volume that is in its pool only: of NAME as it was, or of the one with thin id\n' +
+        'ID of POOL. The pool knows neither names nor sizes; the daemon knows what it has removed itself.',
+    )
+    .option('--size <size>', 'its size, where it is not known or is to be another', size)
     .option('--json', JSON_DONE)
-    .action(async (pool: string, idText: string, name: string, o: Activate) => {
-      await activateId(pool, thinId(idText), name, o);
-    });
+    .action(activate);
   thin
     .command('deactivate <name>')
     .description('remove the mapped device of a volume; the volume stays in its pool')
@@ -62,7 +76,47 @@ export function addThinLife(thin: Command): void {
     .action(resize);
 }
 
-async function activateId(pool: string, id: number, name: string, o: Activate): Promise<void> {
+async function activate(words: readonly string[], o: Activate): Promise<void> {
+  const [first = '', idText, name, ...more] = words;
+  if (more.length > 0) throw new WrongCall('activate: expected NAME, or POOL ID [NAME]');
+  if (idText === undefined) await activateName(first, o);
+  else await activateId(first, thinId(idText), { ...o, ...(name === undefined ? {} : { name }) });
+}
+
+async function activateName(name: string, o: Activate): Promise<void> {
+  const found: InactiveVolume[] = [];
+  for (const volume of await call('inactiveVolumes')) {
+    if (volume.name === name && (await isInPool(volume))) found.push(volume);
+  }
+  const [volume, ...others] = found;
+  if (volume === undefined) {
+    throw new DmError(
+      Status.NoEntry,
+      `${name}: no inactive volume is known by that name; 'lamina thin list POOL' shows the ids of all`,
+    );
+  }
+  if (others.length > 0) {
+    const ids = found.map(({ pool, id }) => `${pool} ${id}`).join(', ');
+    throw invalid(`${name}: several volumes were called so: give pool and id, of ${ids}`);
+  }
+  await activateId(volume.pool, volume.id, o);
+}
+
+async function isInPool({ pool, id }: InactiveVolume): Promise<boolean> {
+  try {
+    return (await devicesOf(pool)).some((device) => device.id === id);
+  } catch (error) {
+    // A pool that is missing has nothing to activate.
+    if (error instanceof DmError && error.status === Status.NoDeviceOrAddress) return false;
+    throw error;
+  }
+}
+
+async function activateId(
+  pool: string,
+  id: number,
+  o: Activate & { readonly name?: string },
+): Promise<void> {
   await oneLine('table', pool, 'thin-pool');
   const ids = (await devicesOf(pool)).map((device) => device.id);
   if (!ids.includes(id)) throw invalid(`pool ${pool}: has no volume with id ${id}`);
@@ -70,9 +124,22 @@ async function activateId(pool: string, id: number, name: string, o: Activate): 
   if (active !== undefined) {
     throw invalid(`pool ${pool}: volume ${id} is active already, as ${active.name}`);
   }
-  const table = `0 ${o.size / SECTOR_BYTES} thin ${escapeArg(pool)} ${id}`;
-  await call('create', { name, table, isOnlyUser: true });
-  printDone(o, { name, pool, id, sizeBytes: o.size });
+  const was = await inactiveOf(pool, id);
+  const name = o.name ?? was?.name;
+  const sizeBytes = o.size ?? (was && was.lenSectors * SECTOR_BYTES);
+  if (name === undefined) throw new WrongCall(`volume ${id} of ${pool}: its name is not known`);
+  if (sizeBytes === undefined) {
+    throw new WrongCall(`volume ${id} of ${pool}: its size is not known; give it by --size`);
+  }
+  const origin = was?.origin === undefined ? '' : ` ${escapeArg(was.origin)}`;
+  const table = `0 ${sizeBytes / SECTOR_BYTES} thin ${escapeArg(pool)} ${id}${origin}`;
+  const { uuid = '', isReadOnly = false } = was ?? {};
+  await call('create', { name, uuid, isReadOnly, table, isOnlyUser: true });
+  printDone(o, { name, pool, id, sizeBytes });
+}
+
+async function inactiveOf(pool: string, id: number): Promise<InactiveVolume | undefined> {
+  return (await call('inactiveVolumes')).find((was) => was.pool === pool && was.id === id);
 }
 
 async function deactivate(name: string, o: JsonFlag): Promise<void> {
@@ -111,6 +178,7 @@ async function listed(pool: string): Promise<Listed[]> {
   }));
   const active = await volumesOf(pool);
   const names = new Set(active.map(({ id }) => id));
+  const known = (await call('inactiveVolumes')).filter((was) => was.pool === pool);
   return [
     // A device that is missing does not say what its volume has; the pool does.
     ...active.map((volume) =>
@@ -118,16 +186,27 @@ async function listed(pool: string): Promise<Listed[]> {
         ? volume
         : { ...volume, ...inPool.find(({ id }) => id === volume.id) },
     ),
-    ...inPool.filter(({ id }) => !names.has(id)),
+    ...inPool
+      .filter(({ id }) => !names.has(id))
+      .map((volume): Listed => {
+        const was = known.find(({ id }) => id === volume.id);
+        const state = 'INACTIVE';
+        if (was === undefined) return { ...volume, state };
+        return { ...volume, name: was.name, sizeBytes: was.lenSectors * SECTOR_BYTES, state };
+      }),
   ];
 }
 
-function lineOf(volume: Listed): string {
-  const mapped = `${formatSize(volume.mappedBytes)} mapped`;
-  if (!('name' in volume)) return `-\tid ${volume.id}\tnot active\t${mapped}\n`;
-  const { name, id, sizeBytes, state } = volume;
-  const missing = state === undefined ? '' : `\t${state}`;
-  return `${shownName(name)}\tid ${id}\t${formatSize(sizeBytes)}\t${mapped}${missing}\n`;
+function lineOf({ name, id, sizeBytes, mappedBytes, state }: Listed): string {
+  const words = [
+    name === undefined ? '-' : shownName(name),
+    `id ${id}`,
+    ...(sizeBytes === undefined ? [] : [formatSize(sizeBytes)]),
+    ...(state === 'INACTIVE' ? ['not active'] : []),
+    `${formatSize(mappedBytes)} mapped`,
+    ...(state === 'MISSING' ? [state] : []),
+  ];
+  return `${words.join('\t')}\n`;
 }
 
 async function resize(name: string, o: Resize): Promise<void> {

@@ -27,12 +27,24 @@ export interface Missing {
   readonly reason: string;
 }
 
+/** A volume that is in its pool only, as its device was; the pool knows whether it is there still. */
+export interface InactiveVolume {
+  readonly pool: string;
+  readonly id: number;
+  readonly name: string;
+  readonly uuid: string;
+  readonly isReadOnly: boolean;
+  readonly lenSectors: number;
+  readonly origin?: string;
+}
+
 interface DaemonAnswers {
   readonly list: ListedDevice[];
   readonly info: ListedDevice;
   readonly listExports: ListedExport[];
   /** What is missing still. */
   readonly retry: Missing[];
+  readonly inactiveVolumes: InactiveVolume[];
   /** Comes at once; the connection stays until the process is gone. */
   readonly stop: { readonly pid: number };
 }

@@ -1,10 +1,17 @@
 // The daemon's book: every device and export that is to be there after a restart, as it is to be, with the
-// reason where it is not there now. Devices that hold secrets are in it too, and are not saved.
+// reason where it is not there now; and what volumes of pools were that are no devices. Devices that hold secrets are in it too, and are not saved.
 //
 // Entries are replaced, never changed. What changes the book returns how to take that back.
 
 import { joinArgs, parseTable, splitArgs } from '../dm/table-text.ts';
-import type { SavedDevice, SavedExport, SavedState, SavedTable } from './state-file.ts';
+import { asVolume, InactiveVolumes, metadataOf, thinOf } from './inactive-volumes.ts';
+import type {
+  SavedDevice,
+  SavedExport,
+  SavedState,
+  SavedTable,
+  SavedVolume,
+} from './state-file.ts';
 
 export interface DeviceEntry {
   readonly saved: SavedDevice;
@@ -28,6 +35,7 @@ const MAPPER = '/dev/mapper/';
 export class Book {
   readonly #devices = new Map<string, DeviceEntry>();
   readonly #exports = new Map<string, ExportEntry>();
+  readonly #inactive = new InactiveVolumes();
 
   device(name: string): DeviceEntry | undefined {
     return this.#devices.get(name);
@@ -66,11 +74,43 @@ export class Book {
   }
 
   putDevice(entry: DeviceEntry): Revert {
-    return put(this.#devices, entry.saved.name, entry);
+    const thin = thinOf(entry.saved);
+    const back = put(this.#devices, entry.saved.name, entry);
+    return thin === undefined ? back : both(back, this.forgetVolume(thin.pool, thin.id));
   }
 
+  /** What a thin device was is kept, for the volume that is in its pool still. */
   dropDevice(name: string): Revert {
-    return drop(this.#devices, name);
+    const { saved, isVolatile = true } = this.#devices.get(name) ?? {};
+    const thin = saved && thinOf(saved);
+    const metadata = thin && metadataOf(this.#devices.get(thin.pool)?.saved);
+    const back = drop(this.#devices, name);
+    if (saved === undefined || isVolatile || metadata === undefined) return back;
+    const volume = asVolume(saved, metadata);
+    return volume === undefined ? back : both(back, this.#inactive.remember(volume));
+  }
+
+  /** The volume is deleted, active, or made anew. */
+  forgetVolume(pool: string, id: number): Revert {
+    const metadata = metadataOf(this.#devices.get(pool)?.saved);
+    return metadata === undefined ? () => undefined : this.#inactive.forget(metadata, id);
+  }
+
+  rememberVolume(volume: SavedVolume): void {
+    this.#inactive.remember(volume);
+  }
+
+  /** Those of pools that are devices now, with the names of these. */
+  inactiveVolumes(): (SavedVolume & { readonly pool: string })[] {
+    const pools = new Map<string, string>();
+    for (const { saved } of this.devices()) {
+      const metadata = metadataOf(saved);
+      if (metadata !== undefined) pools.set(metadata, saved.name);
+    }
+    return this.#inactive.all().flatMap((volume) => {
+      const pool = pools.get(volume.metadata);
+      return pool === undefined ? [] : [{ ...volume, pool }];
+    });
   }
 
   putExport(entry: ExportEntry): Revert {
@@ -92,8 +132,10 @@ export class Book {
       reverts.push(put(this.#exports, saved.name, { ...entry, saved: { ...saved, device: to } }));
     }
     this.#rekey(from, to);
+    this.#inactive.renameDevice(from, to);
     return () => {
       this.#rekey(to, from);
+      this.#inactive.renameDevice(to, from);
       for (const revert of reverts) revert();
     };
   }
@@ -111,12 +153,21 @@ export class Book {
   }
 
   state(): SavedState {
+    const inactiveVolumes = this.#inactive.all();
     return {
       version: 2,
       devices: this.devices().flatMap(({ saved, isVolatile }) => (isVolatile ? [] : [saved])),
       exports: this.exports().map(({ saved }) => saved),
+      ...(inactiveVolumes.length === 0 ? {} : { inactiveVolumes: [...inactiveVolumes] }),
     };
   }
+}
+
+function both(first: Revert, second: Revert): Revert {
+  return () => {
+    second();
+    first();
+  };
 }
 
 /** Something of the device is missing. */

@@ -38,6 +38,8 @@ const END_MS = 3000;
 /** When a save that failed is tried again. */
 const SAVE_AGAIN_MS = 5000;
 const NOT_YET = 'not opened yet';
+/** Messages to a pool behind which an id is not the volume it was. */
+const VOLUME_GONE = /^(?:delete|create_thin|create_snap)\s+(\d+)(?:\s|$)/i;
 
 export class Daemon {
   readonly #options: DaemonOptions;
@@ -77,6 +79,7 @@ export class Daemon {
   static async start(options: DaemonOptions): Promise<Daemon> {
     const state = await options.store.load();
     const daemon = new Daemon(options);
+    for (const volume of state.inactiveVolumes ?? []) daemon.#book.rememberVolume(volume);
     for (const saved of state.devices) {
       daemon.#book.putDevice({ saved, isVolatile: false, missing: NOT_YET });
     }
@@ -188,7 +191,17 @@ export class Daemon {
       return savedLines((isInactive ? entry?.saved.inactive : entry?.saved.live)?.text);
     },
     status: async (args, signal) => await this.#ofPresent('status', args, signal),
-    message: async (args, signal) => await this.#ofPresent('message', args, signal),
+    message: async (args, signal) => {
+      const answer = await this.#ofPresent('message', args, signal);
+      const [name, , text] = args;
+      const [, id] = VOLUME_GONE.exec(text.trim()) ?? [];
+      if (id !== undefined) {
+        this.#book.forgetVolume(name, Number(id));
+        await this.#saveAgain();
+      }
+      return answer;
+    },
+    inactiveVolumes: async () => await Promise.resolve(this.#book.inactiveVolumes()),
     wait: async (args, signal) => await this.#ofPresent('wait', args, signal),
     listExports: () => this.#listExports(),
     retry: async ([name]) => {

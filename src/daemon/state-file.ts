@@ -36,10 +36,26 @@ const Export = z.strictObject({
   isReadOnly: z.boolean(),
 });
 
+/** A volume that is in its pool only. */
+const Volume = z.strictObject({
+  /** Of its pool: a file by its absolute path, a bare word is a mapped device. */
+  metadata: z.string(),
+  /** In the pool. */
+  id: z.number().int().min(0),
+  name: z.string(),
+  uuid: z.string(),
+  isReadOnly: z.boolean(),
+  lenSectors: z.number().int().min(1),
+  /** The device that has what the volume does not map. */
+  origin: z.string().exactOptional(),
+});
+
 const State = z.strictObject({
   version: z.literal(2),
   devices: z.array(Device),
   exports: z.array(Export),
+  /** Absent where there are none. */
+  inactiveVolumes: z.array(Volume).exactOptional(),
 });
 
 const StateOfVersion1 = z.strictObject({
@@ -59,6 +75,7 @@ const StateOfVersion1 = z.strictObject({
 export type SavedTable = z.infer<typeof Table>;
 export type SavedDevice = z.infer<typeof Device>;
 export type SavedExport = z.infer<typeof Export>;
+export type SavedVolume = z.infer<typeof Volume>;
 export type SavedState = z.infer<typeof State>;
 
 export const EMPTY_STATE: SavedState = { version: 2, devices: [], exports: [] };

@@ -103,6 +103,7 @@ export const ARGUMENTS = {
   listExports: [],
   stats: [],
   retry: [['name', Name.optional()]],
+  inactiveVolumes: [],
   stop: [],
   lookup: [['name', Name]],
   listNames: [],

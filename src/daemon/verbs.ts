@@ -92,6 +92,11 @@ export const VERBS = {
     at: 'daemon',
     help: 'try again to recreate what is missing, or one device or export of it',
   },
+  inactiveVolumes: {
+    kind: 'look',
+    at: 'daemon',
+    help: 'what the devices were of volumes that are only in their pools',
+  },
   stop: { kind: 'end', at: 'daemon', help: 'end the daemon, and wait until it is gone' },
   lookup: { kind: 'inside', at: 'plane', help: 'an export as a client is told of it' },
   listNames: { kind: 'inside', at: 'plane', help: 'exports as clients are told of them' },

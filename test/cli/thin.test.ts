@@ -298,10 +298,10 @@ test('volumes come and go by their ids; deleted ones leave the data file', async
       volumes().map(({ id, name }) => [id, name]),
       [
         [2, 'snap'],
-        [1, undefined],
+        [1, 'vol'],
       ],
     );
-    assert.match(d.ok(['thin', 'list', 'p']), /^-\tid 1\tnot active\t24 MiB mapped$/m);
+    assert.match(d.ok(['thin', 'list', 'p']), /^vol\tid 1\t32 MiB\tnot active\t24 MiB mapped$/m);
     assert.match(
       d.refused(['thin', 'activate', 'p', '5', 'x', '--size', '32M']),
       /has no volume with id 5/,
