@@ -9,11 +9,12 @@ import { resolve } from 'node:path';
 import { closeAll } from '../base/close-all.ts';
 import { MIB } from '../base/units.ts';
 import { openBackend } from '../backends/open.ts';
-import { Disk } from '../bio/disk.ts';
+import type { Disk } from '../bio/disk.ts';
 import { commandsSocketPath } from '../daemon/paths.ts';
 import { Arena } from '../io/arena.ts';
 import { NodeEngine } from '../io/node-engine.ts';
 import { call } from './daemon-call.ts';
+import { told, WatchedDisk } from './watched-disk.ts';
 
 const BUFFER_BYTES = 32 * MIB;
 
@@ -82,7 +83,7 @@ export async function openDaemonDisk(
   try {
     const socket = encodeURIComponent(commandsSocketPath());
     const uri = `nbd+unix:///${encodeURIComponent(name)}?socket=${socket}&reconnect=0`;
-    const opened = await openReferenceDisk(uri, isReadOnly, `device ${device}`);
+    const opened = await openDisk(uri, isReadOnly, { name: `device ${device}`, mapped: device });
     return {
       disk: opened.disk,
       close: async () => {
@@ -106,10 +107,20 @@ export async function openReferenceDisk(
   readOnly: boolean,
   name?: string,
 ): Promise<OpenedDisk> {
+  return await openDisk(reference, readOnly, { name });
+}
+
+async function openDisk(
+  reference: string,
+  readOnly: boolean,
+  options: { readonly name?: string | undefined; readonly mapped?: string },
+): Promise<OpenedDisk> {
   const engine = new NodeEngine(new Arena(BUFFER_BYTES));
   try {
-    const device = await openBackend(reference, { readOnly }, engine);
-    const disk = new Disk(device, engine.arena, async () => await device.close(), name);
+    const { name = reference } = options;
+    const opening = openBackend(reference, { readOnly }, engine);
+    const device = await told(name, opening, () => '');
+    const disk = new WatchedDisk(device, engine.arena, options);
     return {
       disk,
       close: async () => {

@@ -9,6 +9,6 @@ export interface BackendDevice extends BlockDevice {
   remeasure?(): void;
   /** Looks whether what the device stands on is still there as it was, and tells when it is not. */
   look?(): Promise<void>;
-  /** What the last look has found that an operator must know; '' when all is well. */
+  /** What an operator must know of what the device stands on, as far as it has been found; '' when all is well. */
   readonly warning?: string;
 }

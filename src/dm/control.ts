@@ -33,7 +33,7 @@ export interface DeviceInfo {
   readonly state: 'ACTIVE' | 'SUSPENDED';
   /** Why the device is suspended without being as it should be then; '' when all is well. */
   readonly failure: string;
-  /** What has become of the files that its live table names, where that endangers data; '' when all is well. */
+  /** What has become of the files and servers that its live table names, where that endangers data; '' when all is well. */
   readonly warning: string;
   readonly isReadOnly: boolean;
   readonly hasLiveTable: boolean;

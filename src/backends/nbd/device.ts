@@ -137,6 +137,15 @@ export class NbdDevice implements BackendDevice, ConnectorHost {
     };
   }
 
+  get warning(): string {
+    const { state, reason, hasLostWrites } = this.connection;
+    if (state === 'failed') return `the server is given up: ${reason}`;
+    const lost = hasLostWrites ? 'acknowledged writes are lost or may be: every flush fails' : '';
+    if (state === 'connected') return lost;
+    const away = `the server is away: ${reason}; it is looked for`;
+    return lost === '' ? away : `${away}; ${lost}`;
+  }
+
   submit(bio: Bio): void {
     if (this.isReadOnly && bio.op !== Op.Read && bio.op !== Op.Flush) {
       endBio(bio, Status.ReadOnly);
