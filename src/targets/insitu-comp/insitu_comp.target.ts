@@ -26,6 +26,9 @@ import {
   REGION_SECTORS,
   type VolumeFormat,
 } from './superblock.format.ts';
+import type { Format1 } from './v1/superblock.format.ts';
+import { InsituComp1 } from './v1/target.ts';
+import { Volume1 } from './v1/volume.ts';
 import { Volume } from './volume.ts';
 
 /** A discard of 128 MiB goes to the target in one piece. */
@@ -64,8 +67,7 @@ class InsituComp implements Target {
 
   status(kind: 'info' | 'table'): string {
     if (kind === 'table') {
-      const mode = this.#mode.kind === 'writeback' ? `writeback ${this.#mode.s}` : 'writethrough';
-      return `${deviceWord(this.#device)} ${mode}`;
+      return tableWords(this.#device, this.#mode);
     }
     const volume = this.#volume;
     if (volume === null) return '-';
@@ -80,18 +82,7 @@ class InsituComp implements Target {
   }
 
   limits(stacked: QueueLimits): QueueLimits {
-    const maxIo = Math.floor(stacked.maxIoSectors / BLOCK_SECTORS) * BLOCK_SECTORS;
-    return {
-      ...stacked,
-      logicalBlockBytes: BLOCK_BYTES,
-      physicalBlockBytes: BLOCK_BYTES,
-      ioMinBytes: BLOCK_BYTES,
-      ioOptBytes: REGION_BYTES,
-      maxIoSectors: Math.max(BLOCK_SECTORS, maxIo),
-      maxDiscardSectors: RANGE_SECTORS,
-      discardGranularityBytes: BLOCK_BYTES,
-      maxWriteZeroesSectors: RANGE_SECTORS,
-    };
+    return limitsOver(stacked);
   }
 
   extents(sector: number, lenSectors: number, maxExtents: number): Promise<Extent[]> {
@@ -138,6 +129,27 @@ class InsituComp implements Target {
   }
 }
 
+function tableWords(device: BlockDevice, mode: Mode): string {
+  const word = mode.kind === 'writeback' ? `writeback ${mode.s}` : 'writethrough';
+  return `${deviceWord(device)} ${word}`;
+}
+
+/** What either version takes, over a disk with these limits. */
+function limitsOver(stacked: QueueLimits): QueueLimits {
+  const maxIo = Math.floor(stacked.maxIoSectors / BLOCK_SECTORS) * BLOCK_SECTORS;
+  return {
+    ...stacked,
+    logicalBlockBytes: BLOCK_BYTES,
+    physicalBlockBytes: BLOCK_BYTES,
+    ioMinBytes: BLOCK_BYTES,
+    ioOptBytes: REGION_BYTES,
+    maxIoSectors: Math.max(BLOCK_SECTORS, maxIo),
+    maxDiscardSectors: RANGE_SECTORS,
+    discardGranularityBytes: BLOCK_BYTES,
+    maxWriteZeroesSectors: RANGE_SECTORS,
+  };
+}
+
 function parseMode(args: readonly string[]): Mode {
   const [word, seconds] = args;
   if (word === 'writethrough' && args.length === 1) return { kind: 'writethrough' };
@@ -149,14 +161,31 @@ function parseMode(args: readonly string[]): Mode {
   throw invalid(`Invalid mode: '${args.join(' ')}': expected writethrough, or writeback <seconds>`);
 }
 
-async function formatOf(device: BlockDevice, host: TargetHost): Promise<VolumeFormat> {
+/** Formats a blank device. */
+async function formatOf(device: BlockDevice, host: TargetHost): Promise<VolumeFormat | Format1> {
   const found = await findFormat(device, host.engine.arena);
-  if (found.what === 'version 2') return found.format;
   if (found.what === 'other') throw invalid(`device ${device.name}: ${found.complaint}`);
+  if (found.what !== 'zeroes') return found.format;
   if (host.isReadOnly)
     throw invalid(`device ${device.name} is not formatted: it begins with zeroes`);
   const random = (): number => host.random();
   return await formatVolume(device, host.engine.arena, { codec: 'lz4', level: 0, random });
+}
+
+/** The grain of what is stored is that of the device's blocks, or a multiple. Throws DmError. */
+function checkBlocks(device: BlockDevice, reference: string, grainBytes: number): void {
+  const { logicalBlockBytes } = device.limits;
+  if (grainBytes % logicalBlockBytes === 0) return;
+  throw invalid(
+    `device ${reference}: blocks of ${logicalBlockBytes} bytes, formatted for blocks of ${grainBytes}`,
+  );
+}
+
+function checkLength(lenSectors: number, most: number): void {
+  if (lenSectors <= most && lenSectors % BLOCK_SECTORS === 0) return;
+  throw invalid(
+    `Invalid length: ${lenSectors} sectors, expected a multiple of ${BLOCK_SECTORS} up to ${most}`,
+  );
 }
 
 async function create(args: readonly string[], host: TargetHost): Promise<Target> {
@@ -171,27 +200,34 @@ async function create(args: readonly string[], host: TargetHost): Promise<Target
   const all = { device, startSector: 0, lenSectors: device.lenSectors };
   host.claim(all, { role: 'disk', by: 'a compressed device' });
   const format = await formatOf(device, host);
+  if ('dataBlocks' in format) {
+    checkBlocks(device, reference, 512);
+    checkLength(host.lenSectors, format.dataBlocks * BLOCK_SECTORS);
+    return version1(format, device, mode, host);
+  }
   try {
     checkCodec(host.engine.arena.memory, format);
   } catch (error) {
     if (!(error instanceof DmError)) throw error;
     throw new DmError(error.status, `device ${reference}: superblock: ${error.message}`);
   }
-  const { layout } = format;
-  const blockSectors = device.limits.logicalBlockBytes / 512;
-  if (layout.grainSectors % blockSectors !== 0) {
-    throw invalid(
-      `device ${reference}: blocks of ${device.limits.logicalBlockBytes} bytes, ` +
-        `formatted for blocks of ${layout.grainSectors * 512}`,
-    );
-  }
-  const most = layout.regions * REGION_SECTORS;
-  if (host.lenSectors > most || host.lenSectors % BLOCK_SECTORS !== 0) {
-    throw invalid(
-      `Invalid length: ${host.lenSectors} sectors, expected a multiple of ${BLOCK_SECTORS} up to ${most}`,
-    );
-  }
+  checkBlocks(device, reference, format.layout.grainSectors * 512);
+  checkLength(host.lenSectors, format.layout.regions * REGION_SECTORS);
   return new InsituComp(format, device, mode, host);
+}
+
+function version1(format: Format1, device: BlockDevice, mode: Mode, host: TargetHost): Target {
+  const volume = new Volume1({
+    name: `insitu_comp ${host.deviceName}`,
+    format,
+    device,
+    engine: host.engine,
+    clock: host.clock,
+    isWritethrough: mode.kind === 'writethrough',
+    writebackMs: mode.kind === 'writeback' ? mode.s * 1000 : 0,
+    log: (text) => host.log(text),
+  });
+  return new InsituComp1(volume, device, tableWords(device, mode), limitsOver);
 }
 
 export default { name: 'insitu_comp', version: [2, 0, 0], create } satisfies TargetType;

@@ -7,6 +7,7 @@
 
 import { crc32 } from 'node:zlib';
 import { bytes, struct, u8, u32, u64 } from '../../format/struct.ts';
+import { findVersion1, type Format1 } from './v1/superblock.format.ts';
 
 export const SUPERBLOCK_BYTES = 4096;
 /** 0x106526c206506c09 in two halves. */
@@ -118,6 +119,7 @@ export function encodeSuperblock(format: VolumeFormat): Uint8Array {
 /** What the first block of a disk is. */
 export type Found =
   | { readonly what: 'zeroes' }
+  | { readonly what: 'version 1'; readonly format: Format1 }
   | { readonly what: 'version 2'; readonly format: VolumeFormat }
   | { readonly what: 'other'; readonly complaint: string };
 
@@ -136,11 +138,14 @@ export function findSuperblock(block: Uint8Array, diskSectors: number): Found {
     const found = Buffer.from(block.subarray(0, 8)).toString('hex');
     return other(`it begins with ${found}, expected an insitu_comp superblock or 4096 zeroes`);
   }
-  if (view.getUint32(8, true) !== VERSION_2 || view.getUint32(12, true) !== 0) {
-    return other(`superblock: version ${view.getBigUint64(8, true)}, expected 2`);
-  }
-  if (Superblock.csum.get(view, 0) !== crc32(block.subarray(0, CSUM_AT))) {
-    return other('superblock: its checksum does not match');
+  const isVersion2 = view.getUint32(8, true) === VERSION_2 && view.getUint32(12, true) === 0;
+  const isWhole = Superblock.csum.get(view, 0) === crc32(block.subarray(0, CSUM_AT));
+  if (!isVersion2 || !isWhole) {
+    const version1 = findVersion1(block, diskSectors);
+    if (typeof version1 === 'string') return other(`superblock: ${version1}`);
+    if (version1 !== undefined) return { what: 'version 1', format: version1 };
+    if (isVersion2) return other('superblock: its checksum does not match');
+    return other(`superblock: version ${view.getBigUint64(8, true)}, expected 1 or 2`);
   }
   const found = Superblock.$decode(view, 0);
   const layout: Layout = {

@@ -24,6 +24,8 @@ export interface DiskSpec {
   readonly limits?: Partial<QueueLimits>;
   /** Holds what a target keeps beside the data (a log): no flush of a client has to reach it. */
   readonly isAside?: boolean;
+  /** What it holds before anything is opened; zeroes if not given. */
+  readonly image?: Uint8Array;
 }
 
 export interface StackDevice {
@@ -141,7 +143,7 @@ export class StackSubject implements Subject {
     });
     this.#prepare(lab);
     for (const disk of this.spec.disks) {
-      const image = images?.get(disk.name);
+      const image = images?.get(disk.name) ?? disk.image;
       lab.addDisk({
         name: disk.name,
         lenSectors: disk.lenSectors,

@@ -64,8 +64,9 @@ export async function readSuperblocks(io: CompressIo): Promise<Superblocks | str
     const copyComplaint = isSame ? undefined : complaintAboutCopy(copy, sectors);
     return { format: first.format, firstComplaint: undefined, copyComplaint };
   }
+  if (first.what === 'version 1') return complaintOf(first);
   const format = await findCopy(io, block, sectors);
-  const complaint = first.what === 'zeroes' ? 'it is zeroes' : first.complaint;
+  const complaint = complaintOf(first);
   if (format !== undefined) return { format, firstComplaint: complaint, copyComplaint: undefined };
   const found = first.what === 'zeroes' ? 'it begins with 4096 zeroes' : complaint;
   return `${found}; and there is no copy of a superblock at its end`;
@@ -79,7 +80,13 @@ function complaintAboutCopy(copy: Uint8Array | string, sectors: number): string 
   if (typeof copy === 'string') return copy;
   const found = findSuperblock(copy, sectors);
   if (found.what === 'version 2') return 'it is another superblock than that at the begin';
-  return found.what === 'zeroes' ? 'it is zeroes' : found.complaint;
+  return complaintOf(found);
+}
+
+/** Why a block is no superblock of version 2. */
+function complaintOf(found: Exclude<Found, { what: 'version 2' }>): string {
+  if (found.what === 'other') return found.complaint;
+  return found.what === 'zeroes' ? 'it is zeroes' : 'it is of version 1';
 }
 
 /** A string says why the block cannot be read. */
