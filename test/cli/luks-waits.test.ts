@@ -91,6 +91,8 @@ test('a server that dies while a key is added: directly, and below a mapped devi
       'm',
     ),
   );
+  // What it has not written is lost, which the daemon's end would tell as well.
+  assert.match(d.refused(['remove', '--force', 'disk']), /flush of nbd.*: Input.output error/);
 });
 
 test('a header on a suspended device is waited for, and the way out is told', async (t) => {
