@@ -143,6 +143,8 @@ function decodeExtent(
     return `${bytes} bytes for ${count} blocks`;
   }
   const sectors = sectorsFor(format, bytes);
+  // Nobody keeps compressed what takes as many sectors as it did before.
+  if (!isRaw && sectors * 512 >= rawBytes) return `${bytes} bytes for ${count} blocks`;
   const place = placeOf(format, region, view.getUint32(at + 2, true), sectors, home);
   if (typeof place === 'string') return place;
   const sums = new Uint32Array(isRaw ? count : 1);

@@ -11,7 +11,7 @@ import { sendBio } from '../../bio/send.ts';
 import { BioVec } from '../../bio/vec.ts';
 import type { ReservedBuffers } from '../../io/reserved-buffers.ts';
 import type { Arena } from '../../io/arena.ts';
-import { decodeRecord, emptyMap, homeOf } from './record.format.ts';
+import { type DecodedRecord, decodeRecord, emptyMap, homeOf } from './record.format.ts';
 import { Region } from './region.ts';
 import { RECORD_BYTES, REGION_SECTORS, type VolumeFormat } from './superblock.format.ts';
 
@@ -107,41 +107,59 @@ export class RegionCache {
 
   async #load(number: number): Promise<Page> {
     if (this.#pages.size >= PAGES_MAX) this.#evict();
-    const { format, device, arena, buffers } = this.#host;
-    const mem = await buffers.take(PAGE_BYTES);
-    let bytes: Uint8Array;
-    try {
-      const vec = new BioVec([mem], [PAGE_BYTES], this);
-      const at = format.layout.recordSector + number * PAGE_REGIONS;
-      const status = await sendBio(Op.Read, device, at, PAGE_BYTES, vec, { flags: BioFlag.Meta });
-      if (status !== Status.Ok) {
-        throw new DmError(status, `records at sector ${at}: ${errnoText(status)}`);
-      }
-      bytes = arena.u8.slice(mem, mem + PAGE_BYTES);
-    } finally {
-      buffers.give(mem, PAGE_BYTES);
+    let bytes = await this.#read(number);
+    let records = this.#decode(number, bytes);
+    if (records.some((record) => typeof record === 'string')) {
+      // What is wrong may have gone wrong on the way.
+      bytes = await this.#read(number);
+      records = this.#decode(number, bytes);
     }
-    const regions = Array.from({ length: PAGE_REGIONS }, (_, i) =>
-      this.#decode(number * PAGE_REGIONS + i, bytes.subarray(i * RECORD_BYTES)),
-    );
+    const regions = records.map((record, i) => {
+      const from = i * RECORD_BYTES;
+      return this.#regionOf(
+        number * PAGE_REGIONS + i,
+        record,
+        bytes.subarray(from, from + RECORD_BYTES),
+      );
+    });
     for (const region of regions) region.page = regions;
     const page = { regions, usedAt: ++this.#tick };
     this.#pages.set(number, page);
     return page;
   }
 
-  #decode(index: number, record: Uint8Array): Region {
-    const { format } = this.#host;
-    const home = homeOf(format, index);
-    const isThere = index < format.layout.regions;
-    const decoded = isThere ? decodeRecord(format, index, record) : 'behind the end';
-    const own = record.slice(0, RECORD_BYTES);
-    if (typeof decoded !== 'string') {
-      return new Region(index, home, decoded.extents, decoded.map, decoded.hint, own);
+  async #read(number: number): Promise<Uint8Array> {
+    const { format, device, arena, buffers } = this.#host;
+    const mem = await buffers.take(PAGE_BYTES);
+    try {
+      const vec = new BioVec([mem], [PAGE_BYTES], this);
+      const at = format.layout.recordSector + number * PAGE_REGIONS;
+      const status = await sendBio(Op.Read, device, at, PAGE_BYTES, vec, { flags: BioFlag.Meta });
+      if (status === Status.Ok) return arena.u8.slice(mem, mem + PAGE_BYTES);
+      throw new DmError(status, `records at sector ${at}: ${errnoText(status)}`);
+    } finally {
+      buffers.give(mem, PAGE_BYTES);
     }
-    const region = new Region(index, home, [], emptyMap(), 0, own);
+  }
+
+  /** Of each region of a page: its record, or what is wrong with that; null: behind the last one. */
+  #decode(number: number, bytes: Uint8Array): (DecodedRecord | string | null)[] {
+    const { format } = this.#host;
+    return Array.from({ length: PAGE_REGIONS }, (_, i) => {
+      const index = number * PAGE_REGIONS + i;
+      if (index >= format.layout.regions) return null;
+      return decodeRecord(format, index, bytes.subarray(i * RECORD_BYTES));
+    });
+  }
+
+  #regionOf(index: number, decoded: DecodedRecord | string | null, record: Uint8Array): Region {
+    const home = homeOf(this.#host.format, index);
+    if (decoded !== null && typeof decoded !== 'string') {
+      return new Region(index, home, decoded.extents, decoded.map, decoded.hint, record);
+    }
+    const region = new Region(index, home, [], emptyMap(), 0, record);
     region.isBad = true;
-    if (isThere) this.#host.badRecord(index, decoded);
+    if (decoded !== null) this.#host.badRecord(index, decoded);
     return region;
   }
 

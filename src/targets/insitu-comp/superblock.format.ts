@@ -147,7 +147,8 @@ export function findSuperblock(block: Uint8Array, diskSectors: number): Found {
     if (isVersion2) return other('superblock: its checksum does not match');
     return other(`superblock: version ${view.getBigUint64(8, true)}, expected 1 or 2`);
   }
-  const found = Superblock.$decode(view, 0);
+  const found = tryDecode(view);
+  if (typeof found === 'string') return other(`superblock: ${found}`);
   const layout: Layout = {
     regions: found.regions,
     recordSector: found.recordSector,
@@ -162,6 +163,16 @@ export function findSuperblock(block: Uint8Array, diskSectors: number): Found {
   if (!isCodec) return other(`superblock: codec ${found.codec}, expected 1 to 4`);
   const { uuid, codec, level, seed } = found;
   return { what: 'version 2', format: { layout, uuid, codec, level, seed } };
+}
+
+/** A string says which number no disk has. */
+function tryDecode(view: DataView): ReturnType<typeof Superblock.$decode> | string {
+  try {
+    return Superblock.$decode(view, 0);
+  } catch (error) {
+    if (error instanceof RangeError) return error.message;
+    throw error;
+  }
 }
 
 function complaintAbout(layout: Layout, diskSectors: number): string | undefined {

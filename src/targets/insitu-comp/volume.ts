@@ -81,8 +81,9 @@ export class Volume {
   /** Blocks that have data, and the sectors they take. */
   blocks = 0;
   sectors = 0;
-  badRegions = 0;
   badExtents = 0;
+  /** Regions whose record cannot be used, by index. */
+  readonly #bad = new Set<number>();
   readonly #log: (text: string) => void;
   /** Regions that a crash has left in the reserve. */
   readonly #reserved = new Set<number>();
@@ -260,7 +261,7 @@ export class Volume {
     if (region.isBad) {
       // All of it is written: what the record said is no matter any more.
       region.isBad = false;
-      this.badRegions--;
+      this.#bad.delete(region.index);
     }
     for (let b = first; b < first + count; b++) {
       const old = region.map[b] as Extent | null;
@@ -300,7 +301,12 @@ export class Volume {
     if (status !== Status.Ok) this.#log(`commit: ${errnoText(status)}`);
   }
 
+  get badRegions(): number {
+    return this.#bad.size;
+  }
+
   badRecord(region: number, complaint: string): void {
+    this.#bad.add(region);
     this.#log(`record of region ${region}: ${complaint}; its 128 KiB cannot be read`);
   }
 
@@ -358,19 +364,11 @@ export class Volume {
     const mem = await this.buffers.take(bytes);
     try {
       for (let first = 0; first < layout.regions; first += SCAN_RECORDS) {
-        const count = Math.ceil(Math.min(SCAN_RECORDS, layout.regions - first) / 8) * 8;
-        const vec = new BioVec([mem], [count * RECORD_BYTES], this);
-        const at = layout.recordSector + first;
-        const flags = BioFlag.Meta;
-        const status = await sendBio(Op.Read, this.device, at, count * RECORD_BYTES, vec, {
-          flags,
-        });
-        if (status !== Status.Ok) {
-          throw new DmError(status, `records at sector ${at}: ${errnoText(status)}`);
-        }
-        for (let i = 0; i < count && first + i < layout.regions; i++) {
-          const from = mem + i * RECORD_BYTES;
-          this.#count(first + i, this.arena.u8.subarray(from, from + RECORD_BYTES), used);
+        const count = Math.min(SCAN_RECORDS, layout.regions - first);
+        const wrong = await this.#scanSome(mem, first, count, used);
+        // What is wrong may have gone wrong on the way.
+        for (const index of wrong) {
+          if ((await this.#scanSome(mem, index, 1, used)).length > 0) this.#bad.add(index);
         }
       }
     } finally {
@@ -379,12 +377,30 @@ export class Volume {
     return used;
   }
 
-  #count(index: number, record: Uint8Array, used: Set<number>): void {
-    const decoded = decodeRecord(this.format, index, record);
-    if (typeof decoded === 'string') {
-      this.badRegions++;
-      return;
+  /** Reads so many records into a buffer and counts what they have; those that are wrong are left out. */
+  async #scanSome(mem: number, first: number, count: number, used: Set<number>): Promise<number[]> {
+    const from = first - (first % 8);
+    const bytes = Math.ceil((first + count - from) / 8) * 8 * RECORD_BYTES;
+    const at = this.format.layout.recordSector + from;
+    const vec = new BioVec([mem], [bytes], this);
+    const flags = BioFlag.Meta;
+    const status = await sendBio(Op.Read, this.device, at, bytes, vec, { flags });
+    if (status !== Status.Ok) {
+      throw new DmError(status, `records at sector ${at}: ${errnoText(status)}`);
     }
+    const wrong: number[] = [];
+    for (let index = first; index < first + count; index++) {
+      const place = mem + (index - from) * RECORD_BYTES;
+      const record = this.arena.u8.subarray(place, place + RECORD_BYTES);
+      if (!this.#count(index, record, used)) wrong.push(index);
+    }
+    return wrong;
+  }
+
+  /** False: the record is wrong. */
+  #count(index: number, record: Uint8Array, used: Set<number>): boolean {
+    const decoded = decodeRecord(this.format, index, record);
+    if (typeof decoded === 'string') return false;
     for (const extent of decoded.extents) {
       this.sectors += extent.sectors;
       this.blocks += extent.visible;
@@ -399,5 +415,6 @@ export class Volume {
       this.spilled.add(index);
       if (this.spill.isReserved(extent.at, extent.sectors)) this.#reserved.add(index);
     }
+    return true;
   }
 }

@@ -75,6 +75,9 @@ async function repairSuperblocks(io: CompressIo, found: CheckResult): Promise<Re
   const block = encodeSuperblock(format);
   if (superblocks.firstComplaint !== undefined) {
     await io.write(0, block);
+    await io.flush();
+    // What is in neither's fields is as it should be, then, in both.
+    await io.write(endOf(format.layout) * 512, block);
     repairs.push({ isDone: true, lost: [], what: 'the superblock is put back from its copy' });
   }
   if (superblocks.copyComplaint !== undefined) {
