@@ -214,8 +214,9 @@ const NONE_TYPED = 'no passphrase: the input has ended; nothing is changed';
  */
 async function typedLine(prompt: string): Promise<Buffer> {
   const { stdin } = process;
-  tell(prompt);
+  // First: who sees the question may have typed the answer already.
   stdin.setRawMode(true);
+  tell(prompt);
   const typed = Buffer.alloc(TYPED_BYTES_MAX);
   let length = 0;
   try {

@@ -14,6 +14,9 @@ import { type Ran, WarmLamina } from './warm-lamina.ts';
 
 const LAMINA = fileURLToPath(new URL('../../../bin/lamina', import.meta.url));
 
+/** Far above what a command takes, on a machine that has other things to do. */
+const HANGS_MS = 120_000;
+
 type Env = Readonly<Record<string, string>>;
 
 export type RunningDaemon = ChildProcess & {
@@ -55,7 +58,7 @@ export function desk({ isWarm = false } = {}): Desk {
       env: { ...env, ...more },
       input,
       cwd: folder.path,
-      timeout: 20_000,
+      timeout: HANGS_MS,
       encoding: 'utf8',
     });
   };

@@ -458,7 +458,7 @@ describe('LUKS2 key slots with cryptsetup', { skip }, () => {
       assert.equal(status, 1);
       assert.ok(readFileSync(file).equals(before));
     };
-    const unbound = [...FAST, '--unbound', '--key-size', '8', file];
+    const unbound = [...FAST, '--unbound', '--key-size', '64', file];
     const theirUnbound = ['luksAddKey', '-q', ...unbound, d.at('two')];
     const ourUnbound = ['add-key', ...unbound, '--new-key-file', d.at('two')];
     for (let id = 1; id < 8; id++) {

@@ -389,18 +389,25 @@ describe('LUKS with cryptsetup and qemu-img', { skip }, async () => {
     lamina('format', '-q', ...FAST2, fresh('sectors.img', 20 * MIB + 512), '--key-file', at('one'));
   });
 
-  it('a measured cost takes about the time that was asked for', async () => {
+  it('a measured cost follows from the time that is asked for', async () => {
     for (const kind of [
       ['--pbkdf', 'pbkdf2'],
       ['--pbkdf', 'argon2id', '--pbkdf-memory', '65536'],
     ]) {
-      const file = fresh('ours.img');
-      lamina('format', '-q', file, '--key-file', at('one'), '--iter-time', '300', ...kind);
-      const start = performance.now();
-      lamina('test-passphrase', file, '--key-file', at('one'));
-      const tookMs = performance.now() - start;
-      assert.ok(tookMs > 150 && tookMs < 20_000, `${kind.join(' ')}: ${tookMs} ms`);
-      assert.equal(await bothOpen(file, at('one')), true);
+      const costs: number[] = [];
+      for (const ms of ['1', '400']) {
+        const file = fresh('ours.img');
+        lamina('format', '-q', file, '--key-file', at('one'), '--iter-time', ms, ...kind);
+        const { metadata } = JSON.parse(lamina('dump', file, '--json')) as {
+          metadata: { keyslots: Record<string, { kdf: Record<string, number> }> };
+        };
+        const { iterations, time = 0, memory = 0 } = metadata.keyslots['0']?.kdf ?? {};
+        costs.push(iterations ?? time * memory);
+        assert.equal(await bothOpen(file, at('one')), true);
+      }
+      // Whatever else the machine has to do meanwhile.
+      const [least = 0, more = 0] = costs;
+      assert.ok(least > 0 && more > 5 * least, `${kind.join(' ')}: ${costs.join()}`);
     }
   });
 
@@ -636,11 +643,10 @@ describe('LUKS with cryptsetup and qemu-img', { skip }, async () => {
       disk.image.set(good);
       setText(disk.image, metadata.replace(from, to));
       writeFileSync(seal, disk.image);
-      const start = performance.now();
+      // What is paid after all takes hours, and the call is ended.
       const { status, stderr } = runLamina(test.map((a) => (a === file ? seal : a)));
       assert.equal(status, 1, stderr);
       assert.match(stderr, why);
-      assert.ok(performance.now() - start < 20_000);
       assert.ok(readFileSync(seal).equals(disk.image));
     }
     // Read-only files can be looked at.
