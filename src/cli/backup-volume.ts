@@ -2,7 +2,6 @@
 // next increment begins with. It gets the name that it is kept under when the backup is whole: until then its name says
 // whose it is, so that nothing half done is ever taken for a base.
 
-import { randomBytes } from 'node:crypto';
 import { isatty } from 'node:tty';
 import { DmError, invalid } from '../base/errors.ts';
 import { printable } from '../base/names.ts';
@@ -18,6 +17,7 @@ import {
   takeBackup,
   wholeVolume,
 } from '../tools/backup/take.ts';
+import { KEPT, stateOf } from './backup-state.ts';
 import { call } from './daemon-call.ts';
 import { isLeftBehind, openDaemonDisk, ownName, removeLeftExports } from './daemon-disk.ts';
 import { WrongCall } from './errors.ts';
@@ -76,9 +76,6 @@ function refuseWrong(to: string, { json, since, keep }: BackupFlags): void {
   }
 }
 
-/** The UUID of a snapshot that is kept: this, and the state that its backup has. */
-const KEPT = 'lamina-backup:';
-
 interface Base {
   readonly volume: Volume;
   readonly state: string;
@@ -101,19 +98,6 @@ async function findBase(volume: Volume, since: string): Promise<Base> {
   throw invalid(
     `--since ${since}: is no snapshot, or was written to since it was made; need one as it was backed up`,
   );
-}
-
-interface State {
-  readonly state: string;
-  readonly isUnchanged: boolean;
-}
-
-/** The state of device `of`, as its snapshot has it. */
-async function stateOf(pool: string, snapshot: number, of: number): Promise<State> {
-  const uuid = randomBytes(16).toString('hex');
-  const answer = await call('message', pool, 0, `backup_state ${snapshot} ${of} ${uuid}`);
-  const words = answer.trim().split(' ');
-  return { state: words.slice(0, 4).join('/'), isUnchanged: words[4] === '1' };
 }
 
 interface How {

@@ -1,4 +1,5 @@
-// lamina pool create: one at a time, so that whoever comes second finds what the first has made, and removes nothing of it.
+// lamina pool create: one at a time, so that whoever comes second finds what the first has made,
+// and removes nothing of it.
 
 import { resolve } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';

@@ -26,9 +26,8 @@ import { WrongCall } from './errors.ts';
 import { shownName, tell } from './output.ts';
 import { Progress } from './progress.ts';
 import { untilInterrupted } from './signals.ts';
+import { type RestoreLink as Link, TargetClaim } from './restore-claim.ts';
 import type { RestoreFlags, VerifyFlags } from './thin-backup.ts';
-
-const EXTENTS_MAX = 1024;
 
 export interface Restored {
   readonly to: string;
@@ -45,13 +44,6 @@ export interface Verified extends BackupInfo {
   readonly from: string;
   readonly dataBytes: number;
   readonly streamBytes: number;
-}
-
-interface Link {
-  readonly name: string;
-  readonly info: BackupInfo;
-  readonly file: StreamFile;
-  readonly reader: BackupReader;
 }
 
 /** The last word is where to. Throws DmError. */
@@ -71,7 +63,8 @@ export async function restoreVolume(
     const last = links.at(-1) as Link;
     const { sizeBytes, state } = last.info;
     if (!(await isDevice(to))) refuseOwnSource(to, links);
-    const opened = await openTarget(to, sizeBytes, flags);
+    const claim = new TargetClaim(to, links, flags);
+    const opened = await openTarget(to, sizeBytes, claim);
     let writtenBytes = 0;
     let zeroedBytes = 0;
     let keptBytes = 0;
@@ -176,23 +169,20 @@ interface RestoreTarget extends OpenedDisk {
 async function openTarget(
   to: string,
   sizeBytes: number,
-  flags: RestoreFlags,
+  claim: TargetClaim,
 ): Promise<RestoreTarget> {
-  const mayHold = flags.force === true || flags.resume === true || flags.onto !== undefined;
   if (await isDevice(to)) {
     const opened = await openDevice(to, sizeBytes);
-    await refuseHolding(to, opened, mayHold);
+    await checked(opened, async () => await claim.checkDevice(opened.disk));
     return { ...opened, name: to, finish: async () => await Promise.resolve() };
   }
   if (existsSync(to)) {
-    const opened = await openFile(to, sizeBytes, mayHold);
+    const opened = await openFile(to, sizeBytes, async (disk) => await claim.check(disk));
     return { ...opened, name: to, finish: async () => await Promise.resolve() };
   }
-  if (flags.onto !== undefined) {
-    throw new DmError(Status.NoEntry, `${to}: no such file; --onto needs one that has that state`);
-  }
+  claim.refuseNothing();
   const name = `${to}.partial`;
-  const opened = await openFile(name, sizeBytes, mayHold);
+  const opened = await openFile(name, sizeBytes, async (disk) => await claim.checkPartial(disk));
   return { ...opened, name, finish: async () => await nameFile(name, to) };
 }
 
@@ -209,11 +199,9 @@ async function nameFile(partial: string, to: string): Promise<void> {
 }
 
 /** Closes what is refused. */
-async function refuseHolding(to: string, opened: OpenedDisk, mayHold: boolean): Promise<void> {
+async function checked(opened: OpenedDisk, check: () => Promise<void>): Promise<void> {
   try {
-    if (mayHold || (await isBlank(opened.disk))) return;
-    const text = `${to}: holds something; --force overwrites it, --resume goes on with a restore`;
-    throw new DmError(Status.Exists, text);
+    await check();
   } catch (error) {
     await opened.close();
     throw error;
@@ -246,15 +234,21 @@ async function openDevice(name: string, sizeBytes: number): Promise<OpenedDisk> 
   return await openDaemonDisk(name, { as: ownName('restore'), isReadOnly: false });
 }
 
-/** A file becomes as long as the volume was; nothing is changed of one that holds something, unasked. */
-async function openFile(path: string, sizeBytes: number, mayHold: boolean): Promise<OpenedDisk> {
+/** A file becomes as long as the volume was; nothing is changed of one that `check` refuses. */
+async function openFile(
+  path: string,
+  sizeBytes: number,
+  check: (disk: Disk) => Promise<void>,
+): Promise<OpenedDisk> {
   const found = statSync(path, { throwIfNoEntry: false });
   if (found === undefined) await createDurably(path, sizeBytes);
+  let isChecked = false;
   if (found?.isFile() === true && found.size !== sizeBytes) {
     if (found.size > 0) {
       const before = await openFileDisk(path);
-      await refuseHolding(path, before, mayHold);
+      await checked(before, async () => await check(before.disk));
       await before.close();
+      isChecked = true;
     }
     try {
       await truncate(path, sizeBytes);
@@ -263,28 +257,14 @@ async function openFile(path: string, sizeBytes: number, mayHold: boolean): Prom
     }
   }
   const opened = await openFileDisk(path);
-  await refuseHolding(path, opened, mayHold);
-  try {
+  await checked(opened, async () => {
     refuseSmall(path, opened.disk.sizeBytes, sizeBytes);
-    return opened;
-  } catch (error) {
-    await opened.close();
-    throw error;
-  }
+    if (!isChecked) await check(opened.disk);
+  });
+  return opened;
 }
 
 function refuseSmall(what: string, sizeBytes: number, wanted: number): void {
   if (sizeBytes >= wanted) return;
   throw invalid(`${what}: has ${sizeBytes} bytes, need at least ${wanted}`);
-}
-
-async function isBlank(disk: Disk): Promise<boolean> {
-  const end = disk.sizeBytes / SECTOR_BYTES;
-  for (let sector = 0; sector < end; ) {
-    for (const { isZero, lenSectors } of await disk.extents(sector, end - sector, EXTENTS_MAX)) {
-      if (!isZero) return false;
-      sector += lenSectors;
-    }
-  }
-  return true;
 }

@@ -48,8 +48,10 @@ export function addThinBackup(thin: Command): void {
     .summary('bring a volume or a file to what backups have')
     .description(
       'Restores a full backup and its increments, in their order, to TO: a mapped device that is there, or a\n' +
-        'file, which is TO.partial until all is there. Each FROM is a file, or - for standard input. Nothing is written before the whole chain is known\n' +
-        'to fit.',
+        'file, which is TO.partial until all is there. Each FROM is a file, or - for standard input. Nothing is\n' +
+        'written before the whole chain is known to fit, and nothing is written over unasked: with --resume TO\n' +
+        'may have what these backups have, and zeros; with --onto it must be the same as the snapshot that was\n' +
+        'kept with that state.',
     )
     .argument('<from...>', 'backups, then TO')
     .usage('[options] FROM... TO')
@@ -58,7 +60,7 @@ export function addThinBackup(thin: Command): void {
       '--resume',
       'go on with a restore that was interrupted: only what is not right is written',
     )
-    .option('--force', 'even if TO holds something')
+    .option('--force', 'whatever TO holds, and without being asked')
     .option('--json', 'print JSON')
     .action(async (words: readonly string[], flags: RestoreFlags) => {
       const { restoreVolume } = await import('./restore-volume.ts');

@@ -1,6 +1,6 @@
-// Volumes that are in their thin pool only: what their mapped devices were, which the pool does not keep. A volume is known
-// by the metadata of its pool, as the pool's table names it, and by its thin id; who deletes it, or makes another one of
-// that id, has to say so.
+// Volumes that are in their thin pool only: what their mapped devices were, which the pool does not
+// keep. A volume is known by the metadata of its pool, as the pool's table names it, and by its
+// thin id; who deletes it, or makes another one of that id, has to say so.
 
 import { parseTable } from '../dm/table-text.ts';
 import type { SavedDevice, SavedVolume } from './state-file.ts';

@@ -222,3 +222,74 @@ test('a restore that was cut off goes on, and writes only what is missing', asyn
     assert.match(d.refused(['thin', 'restore', 'full', 'p', '--force']), /is in use/);
   });
 });
+
+test('what a restore goes on with, or over, is proven, or somebody says so', async () => {
+  await withVolume(async (d) => {
+    const at = (name: string): string => join(d.path, name);
+    const socket = join(d.path, 'lamina', 'nbd.sock');
+    const io = (name: string, ...commands: string[]): void => {
+      const words = commands.flatMap((c) => ['-c', c]);
+      const uri = `nbd+unix:///${name}?socket=${socket}`;
+      const said = execFileSync('qemu-io', ['-f', 'raw', ...words, uri], { encoding: 'utf8' });
+      assert.doesNotMatch(said, /failed|error/i);
+    };
+    d.ok(['thin', 'backup', 'vol', 'full', '--keep', 'mon']);
+    io('vol', 'write -P 8 2M 64k', 'write -P 0 6M 64k', 'flush');
+    d.ok(['thin', 'backup', 'vol', 'inc', '--since', 'mon', '--keep', 'tue']);
+    const states = JSON.parse(d.ok(['thin', 'verify', 'full', 'inc', '--json'])) as {
+      state: string;
+    }[];
+    const mon = states[0]?.state ?? '';
+
+    // A live volume with other data is left as it is, to the last sector.
+    d.ok(['thin', 'create', 'p', 'live', '--size', '16M']);
+    d.ok(['export', 'add', 'live']);
+    io('live', 'write -P 7 0 4M', `write -P 9 ${16 * MIB - 512} 512`, 'flush');
+    for (const chain of [['full'], ['full', 'inc']]) {
+      const said = d.refused(['thin', 'restore', ...chain, 'live', '--resume']);
+      assert.match(said, /live: at byte 16776704 it has what no restore .*; give --force/);
+    }
+    const piped = d.begin(['thin', 'restore', '-', 'live', '--resume']);
+    piped.stdin.on('error', () => undefined);
+    piped.stdin.end(readFileSync(at('full')));
+    let said = '';
+    piped.stderr.on('data', (chunk: Buffer) => {
+      said += chunk.toString();
+    });
+    assert.equal((await once(piped, 'close'))[0], 1);
+    assert.match(said, /live: holds something, and a backup .* pipe .*give --force/);
+    const claimed = d.refused(['thin', 'restore', 'inc', 'live', '--onto', mon]);
+    assert.match(claimed, /live: nothing proves that it has the state .*; give --force/);
+    io('live', 'read -P 7 0 4M', 'read -P 0 4M 1M', `read -P 9 ${16 * MIB - 512} 512`);
+
+    // The same of files, also of another size, which stay as long as they are.
+    for (const bytes of [16 * MIB, MIB]) {
+      writeFileSync(at('live.img'), Buffer.alloc(bytes, 5));
+      for (const how of [
+        ['full', '--resume'],
+        ['inc', '--onto', mon],
+      ]) {
+        const [from = '', ...options] = how;
+        const said = d.refused(['thin', 'restore', from, './live.img', ...options]);
+        assert.match(said, /live\.img: .*give --force/);
+      }
+      assert.ok(readFileSync(at('live.img')).equals(Buffer.alloc(bytes, 5)));
+    }
+
+    // A snapshot of the one that was kept has its state, until it is written to.
+    for (const name of ['good', 'written']) {
+      d.ok(['thin', 'snapshot', 'mon', name]);
+      d.ok(['export', 'add', name]);
+    }
+    io('written', 'write -P 3 0 512', 'flush');
+    d.refused(['thin', 'restore', 'inc', 'written', '--onto', mon]);
+    d.ok(['thin', 'restore', 'inc', 'good', '--onto', mon]);
+    const [a, b] = ['vol', 'good'].map((name) => `nbd+unix:///${name}?socket=${socket}`);
+    execFileSync('qemu-img', ['compare', '-f', 'raw', '-F', 'raw', String(a), String(b)]);
+    // What a chain has left is gone on with, also where its increments are in part; and on trust anything.
+    d.ok(['thin', 'restore', 'full', 'inc', 'good', '--resume']);
+    d.ok(['thin', 'restore', 'full', 'inc', 'live', '--resume', '--force']);
+    d.ok(['thin', 'restore', 'inc', 'written', '--onto', mon, '--force']);
+    io('live', 'read -P 8 2M 64k', 'read -P 0 15M 1M');
+  });
+});

@@ -134,7 +134,7 @@ test('a full backup and increments of a running volume restore to the byte', asy
     const tueState = (
       JSON.parse(d.ok(['thin', 'verify', 'full', 'tue.bak', '--json'])) as { state: string }[]
     )[1]?.state;
-    const args = ['thin', 'restore', '-', 'steps.img', '--onto', String(tueState)];
+    const args = ['thin', 'restore', '-', 'steps.img', '--onto', String(tueState), '--force'];
     const piped = spawnSync(
       process.execPath,
       [join(import.meta.dirname, '../../../bin/lamina'), ...args],

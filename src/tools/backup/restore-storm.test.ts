@@ -13,6 +13,7 @@ import { makeTestMapper, type TestMapper } from '../../testing/test-mapper.ts';
 import { applyBackup } from './apply.ts';
 import { checkChain } from './chain.ts';
 import { sourceOf } from '../../testing/backup-source.ts';
+import { findStrange } from './resume-proof.ts';
 import { BackupReader } from './stream-reader.ts';
 import { type BackupInfo, BackupWriter } from './stream-writer.ts';
 import { type ChangedBlocks, changedParts, takeBackup, wholeVolume } from './take.ts';
@@ -143,6 +144,38 @@ function refuseInvented(
   }
 }
 
+/** Whether a resume may take the device for that of a restore of this chain. */
+async function strangeIn(
+  links: readonly Link[],
+  lab: TestMapper,
+  disk: Disk,
+): Promise<number | undefined> {
+  const sizeBytes = links.at(-1)?.image.length ?? 0;
+  const { signal } = new AbortController();
+  const look = async (): Promise<number | undefined> => {
+    const readers: BackupReader[] = [];
+    for (const { stream } of links) {
+      readers.push(await BackupReader.open(STREAM, sourceOf(stream)));
+    }
+    return await findStrange(readers, disk, { progress: () => undefined, signal, sizeBytes });
+  };
+  return await lab.scheduler.settle(look());
+}
+
+/** The first sector that is not zeros, and that no link has at its place. */
+function strangeByte(links: readonly Link[], now: Uint8Array): number | undefined {
+  const size = links.at(-1)?.image.length ?? 0;
+  const bytes = Buffer.from(now.buffer, now.byteOffset, now.length);
+  for (let at = 0; at < size; at += SECTOR) {
+    const found = bytes.subarray(at, at + SECTOR);
+    const isKnown =
+      found.every((byte) => byte === 0) ||
+      links.some(({ image }) => at < image.length && found.equals(image.subarray(at, at + SECTOR)));
+    if (!isKnown) return at;
+  }
+  return undefined;
+}
+
 /** Ends a restore in the middle; answers what the device has then. */
 type Ending = (run: {
   readonly prng: Prng;
@@ -227,7 +260,8 @@ for (const [name, end] of Object.entries(ENDINGS)) {
       const prng = new Prng(seed);
       const links = await makeChain(prng);
       let now: Uint8Array = new Uint8Array(DEVICE);
-      if (prng.chance(0.5)) prng.fill(now);
+      const isBlank = prng.chance(0.5);
+      if (!isBlank) prng.fill(now);
       // Once more before it is whole: a resume may be interrupted, too.
       for (let tries = prng.between(1, 3); tries > 0; tries--) {
         const lab = makeTestMapper(seed, 8);
@@ -238,6 +272,9 @@ for (const [name, end] of Object.entries(ENDINGS)) {
       }
       const lab = makeTestMapper(seed, 8);
       const { sim, disk } = diskOf(lab, now, 'test:to');
+      const strange = await strangeIn(links, lab, disk);
+      assert.equal(strange, strangeByte(links, now), `seed ${seed}`);
+      if (isBlank) assert.equal(strange, undefined, `seed ${seed}`);
       await lab.scheduler.settle(restore(links, disk, { isResumed: true }));
       const expected = links.at(-1)?.image ?? Buffer.alloc(0);
       const durable = sim.powerCut(prng, 0, 0).subarray(0, expected.length);

@@ -83,6 +83,26 @@ export class StreamFile {
     return done;
   };
 
+  /** The stream of a file once more, from its begin. */
+  again(): Source {
+    let at = 0;
+    return async (into) => {
+      let done = 0;
+      while (done < into.length) {
+        const left = into.length - done;
+        const { bytesRead } = await named(
+          this.name,
+          'read',
+          async () => await readFd(this.#fd, into, done, left, at),
+        );
+        if (bytesRead === 0) break;
+        done += bytesRead;
+        at += bytesRead;
+      }
+      return done;
+    };
+  }
+
   /** Refuses a file that does not end as a backup does: one that is cut off. Throws DmError. */
   async checkEnd(): Promise<void> {
     const { sizeBytes } = this;

@@ -125,3 +125,8 @@ export function isZeroAt(data: Buffer, at: number): boolean {
   const part = data.subarray(at, at + ZERO_BYTES);
   return part.equals(ZEROS.subarray(0, part.length));
 }
+
+/** Whether a sector of a buffer is zeros only. */
+export function isZeroSector(data: Buffer, at: number): boolean {
+  return data.subarray(at, at + SECTOR_BYTES).equals(ZEROS.subarray(0, SECTOR_BYTES));
+}
