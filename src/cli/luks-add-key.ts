@@ -24,7 +24,7 @@ import {
 import { newSecretFlags, type NewSecretFlags, readSecret, withNewSecret } from './luks-secret.ts';
 import { withTokenUnlock } from './luks-token-unlock.ts';
 import { notNegative, positive } from './option-values.ts';
-import { printDone, tell } from './output.ts';
+import { isStdoutNull, printDone, tell } from './output.ts';
 
 type Volume = ReturnType<typeof openLuks>;
 
@@ -90,6 +90,9 @@ function checkFlags(flags: AddFlags): void {
   const isNewGiven = flags.newKeyFile !== undefined || flags.newPassphraseEnv !== undefined;
   if (recovery === true && isNewGiven) {
     throw new WrongCall('--recovery: makes the new passphrase, and one is given');
+  }
+  if (recovery === true && isStdoutNull()) {
+    throw invalid('--recovery: standard output is closed or /dev/null: nobody would see the key');
   }
 }
 

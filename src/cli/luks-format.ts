@@ -1,6 +1,6 @@
 // lamina luks format: a new header and its first key.
 
-import { existsSync } from 'node:fs';
+import { existsSync, rmSync } from 'node:fs';
 import { type Command, Option } from 'commander';
 import { DmError } from '../base/errors.ts';
 import { Status } from '../base/status.ts';
@@ -114,6 +114,7 @@ async function format_(image: string, flags: FormatFlags): Promise<void> {
     }
     const passphrase = await readSecret(flags, `Enter passphrase for ${image}`, { isNew: true });
     let made: LuksFile | undefined;
+    let uuid: string;
     try {
       if (isNew) made = LuksFile.create(path, layout.headerBytes);
       const hash = options.hash;
@@ -123,13 +124,17 @@ async function format_(image: string, flags: FormatFlags): Promise<void> {
       await place.fetch(layout.headerBytes);
       const target = made ?? place.io;
       await formatLuks(target, passphrase, { ...options, kdf });
-      const { uuid } = openLuks(target, { isDetached });
-      printDone(flags, { type: flags.type, uuid, keySlot: options.slot ?? 0 });
+      uuid = openLuks(target, { isDetached }).uuid;
+    } catch (error) {
+      // Half a header of its own is of no use to anybody.
+      if (made !== undefined) rmSync(made.path, { force: true });
+      throw error;
     } finally {
       made?.close();
       passphrase.fill(0);
       options.volumeKey?.fill(0);
     }
+    printDone(flags, { type: flags.type, uuid, keySlot: options.slot ?? 0 });
   } finally {
     await closeAll([async () => await header?.close(), async () => await data.close()]);
   }

@@ -5,7 +5,7 @@
 // Node's streams take a short write for a whole one where stdout is a file, and throw from nowhere where it is a
 // pipe; descriptors are written to here, and waited for.
 
-import { writeSync } from 'node:fs';
+import { fstatSync, statSync, writeSync } from 'node:fs';
 import { DmError, errorText } from '../base/errors.ts';
 import { printable } from '../base/names.ts';
 import { Status, statusOfError } from '../base/status.ts';
@@ -26,6 +26,12 @@ export function print(text: string): void {
     if (statusOfError(error) === Status.BrokenPipe) throw new OutputGone('stdout');
     throw new DmError(statusOfError(error), `cannot write to stdout: ${errorText(error)}`);
   }
+}
+
+/** Whether what is printed goes nowhere. Node puts the null device where stdout was closed. */
+export function isStdoutNull(): boolean {
+  const { rdev } = fstatSync(1);
+  return rdev !== 0 && rdev === statSync('/dev/null', { throwIfNoEntry: false })?.rdev;
 }
 
 /** A line, whose end is added where it is missing. */

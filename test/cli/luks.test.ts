@@ -7,6 +7,7 @@ import { once } from 'node:events';
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
+import { fileURLToPath } from 'node:url';
 import { callDaemon } from '../../src/daemon/call-daemon.ts';
 import type { CreateOptions, DeviceInfo } from '../../src/dm/control.ts';
 import { desk } from '../../src/testing/daemon-desk.ts';
@@ -55,6 +56,7 @@ test('a volatile device is not saved, under no name, and is gone after a restart
   }
 });
 
+const LAMINA = fileURLToPath(new URL('../../../bin/lamina', import.meta.url));
 const COST = ['--pbkdf', 'pbkdf2', '--pbkdf-force-iterations', '1000'];
 
 test('what is not confirmed is refused in one sentence, which names the option', async (t) => {
@@ -113,4 +115,37 @@ test('without a daemon nothing is asked for', () => {
   assert.match(d.refused(['luks', 'close', 'x']), /no daemon at .*start one with: lamina daemon/);
   assert.match(d.refused(['luks', 'open', file, 'x']), /v\.img: no such file/);
   return d.end();
+});
+
+test('a recovery key that nobody would see is not made', async (t) => {
+  const d = desk();
+  t.after(async () => await d.end());
+  const image = join(d.path, 'v.img');
+  writeFileSync(image, Buffer.alloc(20 << 20));
+  writeFileSync(join(d.path, 'k'), 'key');
+  d.ok(['luks', 'format', 'v.img', '-q', '--key-file', 'k', ...COST]);
+  const before = readFileSync(image);
+  for (const to of ['>&-', '>/dev/null']) {
+    const line = `exec "$0" "$1" luks add-key v.img --recovery --key-file k ${to}`;
+    const args = ['-c', line, process.execPath, LAMINA];
+    const done = spawnSync('sh', args, { cwd: d.path, encoding: 'utf8' });
+    assert.equal(done.status, 1, done.stderr);
+    assert.match(done.stderr, /--recovery: standard output is closed or \/dev\/null/);
+  }
+  assert.ok(readFileSync(image).equals(before));
+});
+
+test('a detached header that could not be made whole is not left behind', async (t) => {
+  const d = desk();
+  t.after(async () => await d.end());
+  writeFileSync(join(d.path, 'v.img'), Buffer.alloc(1 << 20));
+  writeFileSync(join(d.path, 'k'), 'key');
+  // As where the disk is full: a file may have 4 MiB, the header needs 16.
+  const line = 'ulimit -f 4096; exec "$0" "$@"';
+  const verb = ['luks', 'format', 'v.img', '--header', 'h', '-q', '--key-file', 'k', ...COST];
+  const args = ['-c', line, process.execPath, LAMINA, ...verb];
+  const done = spawnSync('bash', args, { cwd: d.path, encoding: 'utf8' });
+  assert.equal(done.status, 1, done.stderr);
+  assert.ok(!existsSync(join(d.path, 'h')));
+  d.ok(verb);
 });

@@ -4,6 +4,7 @@
 import assert from 'node:assert/strict';
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
+import { copyFileSync, readFileSync, renameSync, rmSync } from 'node:fs';
 import { open } from 'node:fs/promises';
 import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
@@ -143,6 +144,32 @@ test('who waits for a passphrase keeps nobody out, and does not write over what 
       [true, false, true],
     );
     l.sameDump(file);
+  }
+});
+
+test('a file that is deleted or replaced while a passphrase is typed is told, and not written', {
+  skip: without('cryptsetup', 'mkfifo'),
+}, async (t) => {
+  for (const isReplaced of [false, true]) {
+    using l = made();
+    const file = formatted(l, 'luks2');
+    const other = l.at('other.img');
+    copyFileSync(file, other);
+    const before = readFileSync(file);
+    l.good('mkfifo', l.at('fifo'));
+    const add = ['--key-file', l.at('fifo'), '--new-key-file', l.at('two'), ...COST];
+    const child = begun(process.execPath, [LAMINA, 'luks', 'add-key', file, ...add]);
+    t.after(() => child.kill());
+    const end = ended(child);
+    const passphrase = await open(l.at('fifo'), 'w');
+    if (isReplaced) renameSync(other, file);
+    else rmSync(file);
+    await passphrase.write('one');
+    await passphrase.close();
+    const { status, stderr } = await end;
+    assert.match(stderr, /v\.img: has been deleted or replaced meanwhile; nothing is changed\n$/);
+    assert.equal(status, 1);
+    if (isReplaced) assert.ok(readFileSync(file).equals(before));
   }
 });
 

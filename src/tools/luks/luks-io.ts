@@ -9,10 +9,12 @@
 import {
   closeSync,
   constants,
+  fstatSync,
   fsync,
   ftruncateSync,
   openSync,
   readSync,
+  rmSync,
   statSync,
   writeSync,
 } from 'node:fs';
@@ -118,12 +120,13 @@ export class LuksFile implements LuksIo {
     try {
       lockAlone(path, fd);
       lockHeader(path, fd);
-      ftruncateSync(fd, sizeBytes);
       const file = new LuksFile(path, fd, false);
+      file.lengthen(sizeBytes);
       file.#isNew = true;
       return file;
     } catch (error) {
       closeSync(fd);
+      rmSync(path, { force: true });
       throw error;
     }
   }
@@ -177,7 +180,18 @@ export class LuksFile implements LuksIo {
       const text = `${this.path}: another program has changed the header meanwhile; try again`;
       throw new DmError(Status.Busy, text);
     }
+    if (!this.#isThere()) {
+      const text = `${this.path}: has been deleted or replaced meanwhile; nothing is changed`;
+      throw new DmError(Status.NoEntry, text);
+    }
     this.#was = undefined;
+  }
+
+  /** Whether the name still is that of the file. */
+  #isThere(): boolean {
+    const mine = fstatSync(this.#fd);
+    const named = statSync(this.path, { throwIfNoEntry: false });
+    return named !== undefined && named.ino === mine.ino && named.dev === mine.dev;
   }
 
   async flush(): Promise<void> {
