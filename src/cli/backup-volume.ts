@@ -7,6 +7,7 @@ import { DmError, invalid } from '../base/errors.ts';
 import { printable } from '../base/names.ts';
 import { Status } from '../base/status.ts';
 import { SECTOR_BYTES } from '../base/units.ts';
+import { checkDeviceName } from '../dm/device-names.ts';
 import { escapeArg } from '../dm/table-text.ts';
 import { StreamSink } from '../tools/backup/stream-files.ts';
 import { type BackupInfo, BackupWriter } from '../tools/backup/stream-writer.ts';
@@ -65,6 +66,9 @@ export async function backupVolume(
 }
 
 function refuseWrong(to: string, { json, since, keep }: BackupFlags): void {
+  if (to === '') throw new WrongCall('backup: TO is empty; give a file, or - for standard output');
+  // Before all is written, not behind it.
+  if (keep !== undefined) checkDeviceName(keep);
   if (to === '-' && json === true) {
     throw new WrongCall('--json: the backup itself goes to standard output');
   }
@@ -112,11 +116,23 @@ async function backup(volume: Volume, base: Base | undefined, how: How): Promise
   let isDone = false;
   try {
     const done = await copy(volume, base, snapshot, how);
-    if (how.keep !== undefined) await call('rename', snapshot.name, how.keep);
+    if (how.keep !== undefined) await keepAs(snapshot, how.keep, how.to);
     isDone = true;
     return done;
   } finally {
     if (!isDone || how.keep === undefined) await removeOwn(snapshot);
+  }
+}
+
+/** The backup has its name by now: who has taken the snapshot's meanwhile does not make it wrong. */
+async function keepAs(snapshot: Volume, name: string, to: string): Promise<void> {
+  try {
+    await call('rename', snapshot.name, name);
+  } catch (error) {
+    tell(
+      `lamina: ${to === '-' ? 'the backup' : printable(to)}: is whole, but its snapshot is not kept\n`,
+    );
+    throw error;
   }
 }
 

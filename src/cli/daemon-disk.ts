@@ -7,6 +7,7 @@
 import { readFileSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { closeAll } from '../base/close-all.ts';
+import { DmError } from '../base/errors.ts';
 import { MIB } from '../base/units.ts';
 import { openBackend } from '../backends/open.ts';
 import type { Disk } from '../bio/disk.ts';
@@ -87,12 +88,23 @@ export async function openDaemonDisk(
     return {
       disk: opened.disk,
       close: async () => {
-        await closeAll([async () => await opened.close(), removeExport]);
+        await closeAll([async () => await named(device, uri, opened), removeExport]);
       },
     };
   } catch (error) {
     await removeExport();
     throw error;
+  }
+}
+
+/** The address that a device has for this command alone is nothing to tell of. */
+async function named(device: string, uri: string, opened: OpenedDisk): Promise<void> {
+  try {
+    await opened.close();
+  } catch (error) {
+    if (!(error instanceof DmError)) throw error;
+    const text = error.message.replace(`device ${uri}`, `device ${device}`);
+    throw new DmError(error.status, text, { cause: error });
   }
 }
 

@@ -90,7 +90,7 @@ async function createAlone(name: string, o: CreatePool): Promise<void> {
   try {
     await call('create', { name, table });
   } catch (error) {
-    if (made.length > 0 && (await isUnused(metadata))) removeMade(made);
+    if (made.length > 0 && (await isNotMade(name, metadata))) removeMade(made);
     throw error;
   }
   const needsCheck = found?.needsCheck === true;
@@ -134,14 +134,12 @@ function sizesOf(
   return { bytes, blockBytes };
 }
 
-/** Whether no device has a file. False as well when the daemon does not say: one may have it. */
-async function isUnused(path: string): Promise<boolean> {
+/** Whether the pool was not made after all. False as well when the daemon does not say. */
+async function isNotMade(name: string, metadata: string): Promise<boolean> {
   try {
-    for (const { name } of await call('list')) {
-      const lines = await call('table', name);
-      if (lines.some(({ params }) => splitArgs(params).includes(path))) return false;
-    }
-    return true;
+    if ((await call('list')).every((device) => device.name !== name)) return true;
+    const lines = await call('table', name);
+    return lines.every(({ params }) => !splitArgs(params).includes(metadata));
   } catch {
     return false;
   }

@@ -54,6 +54,7 @@ export async function restoreVolume(
   const to = words.at(-1) ?? '';
   const froms = words.slice(0, -1);
   if (froms.length === 0) throw new WrongCall('restore: expected backups, and where they go');
+  if (to === '') throw new WrongCall('restore: TO is empty; need a device or a file');
   if (to === '-') {
     throw new WrongCall(
       'restore: - is no place to restore to: it is written here and there; need a device or a file',
@@ -91,10 +92,11 @@ export async function restoreVolume(
       tell(
         `lamina: ${shownName(opened.name)}: is incomplete; the same restore with --resume goes on with it\n`,
       );
+      // The first error counts.
+      await opened.close().catch(() => undefined);
       throw error;
-    } finally {
-      await opened.close();
     }
+    await opened.close();
     return { to, sizeBytes, state, writtenBytes, zeroedBytes, keptBytes };
   });
 }
@@ -223,7 +225,11 @@ async function openDevice(name: string, sizeBytes: number): Promise<OpenedDisk> 
   await removeLeftExports();
   const own = (await call('listExports')).filter((e) => e.device === name);
   const clients = own.reduce((sum, e) => sum + e.connections, 0);
-  const { openCount, lenSectors } = await call('info', name);
+  const { openCount, lenSectors, isReadOnly } = await call('info', name);
+  if (isReadOnly) {
+    const text = `device ${name}: is read-only, such as a snapshot that a backup has kept`;
+    throw new DmError(Status.ReadOnly, text);
+  }
   if (clients > 0 || openCount > own.length) {
     throw new DmError(
       Status.Busy,

@@ -1,7 +1,7 @@
 // One call of the program, with the arguments that the process has: what bin/lamina does, as a function.
 
 import { CommanderError, InvalidArgumentError } from 'commander';
-import { EXIT_USAGE, exitStatusOf, reportAsJson, reportError } from './errors.ts';
+import { EXIT_USAGE, exitStatusOf, reportAsJson, reportError, WrongCall } from './errors.ts';
 import { refuseUnknownHelp } from './help-words.ts';
 import { EXIT_PIPE, OutputGone } from './output.ts';
 import { programFor } from './program.ts';
@@ -26,8 +26,10 @@ export async function runCall(): Promise<void> {
     } else if (error instanceof OutputGone) {
       process.exitCode = EXIT_PIPE;
     } else {
-      if (!reportAsJson(error)) reportError(error);
-      process.exitCode = exitStatusOf(error);
+      // What checks options checks words of a call as well, where commander does not see it.
+      const told = error instanceof InvalidArgumentError ? new WrongCall(error.message) : error;
+      if (!reportAsJson(told)) reportError(told);
+      process.exitCode = exitStatusOf(told);
     }
   }
 }

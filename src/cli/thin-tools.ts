@@ -88,17 +88,13 @@ async function diffIds(
 }
 
 function idOf(text: string): number {
-  try {
-    return thinId(text);
-  } catch {
-    throw new WrongCall(`diff: '${text}': expected a thin id of 0 to ${THIN_ID_MAX}`);
-  }
+  return thinId(text);
 }
 
 export function thinId(text: string): number {
   const id = Number(text);
   if (!/^\d+$/.test(text) || id > THIN_ID_MAX) {
-    throw new InvalidArgumentError(`expected a thin id of 0 to ${THIN_ID_MAX}`);
+    throw new InvalidArgumentError(`'${text}': expected a thin id of 0 to ${THIN_ID_MAX}`);
   }
   return id;
 }

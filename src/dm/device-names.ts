@@ -59,15 +59,7 @@ export class DeviceNames {
 
   /** May a new device have this name? Throws DmError. */
   checkName(name: string): void {
-    const bytes = Buffer.byteLength(name);
-    if (bytes === 0 || bytes > NAME_BYTES_MAX) {
-      throw invalid(`device name '${name}': ${bytes} bytes; need 1..${NAME_BYTES_MAX}`);
-    }
-    if (name.includes('/') || name === '.' || name === '..') {
-      throw invalid(`device name '${name}': may not be '.', '..' or contain '/'`);
-    }
-    const fault = nameFault(name);
-    if (fault !== undefined) throw invalid(`device name '${name}': ${fault}`);
+    checkDeviceName(name);
     if (this.#byName.has(name)) {
       throw new DmError(Status.Exists, `device ${name}: name already exists`);
     }
@@ -153,4 +145,17 @@ function isOverlap(a: DeviceRange, b: DeviceRange): boolean {
     a.startSector < b.startSector + b.lenSectors &&
     b.startSector < a.startSector + a.lenSectors
   );
+}
+
+/** Can any device have this name? Throws DmError. */
+export function checkDeviceName(name: string): void {
+  const bytes = Buffer.byteLength(name);
+  if (bytes === 0 || bytes > NAME_BYTES_MAX) {
+    throw invalid(`device name '${name}': ${bytes} bytes; need 1..${NAME_BYTES_MAX}`);
+  }
+  if (name.includes('/') || name === '.' || name === '..') {
+    throw invalid(`device name '${name}': may not be '.', '..' or contain '/'`);
+  }
+  const fault = nameFault(name);
+  if (fault !== undefined) throw invalid(`device name '${name}': ${fault}`);
 }

@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
-import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { type Desk, desk } from '../../src/testing/daemon-desk.ts';
@@ -70,6 +70,12 @@ test('of pools that are created at once, those that are refused remove what they
       ['data', 'meta'],
     );
     d.ok(['thin', 'create', `q${shared.won}`, 'v', '--size', '1M']);
+
+    // A running pool's files are gone: new ones of their names are none of it.
+    rmSync(join(d.path, 'data'));
+    rmSync(join(d.path, 'meta'));
+    assert.match(d.refused(create('late', 'data', 'meta')), /already in use by a pool/);
+    for (const name of ['data', 'meta']) assert.ok(!existsSync(join(d.path, name)), name);
 
     // One of the two files only.
     const half = await race(

@@ -293,3 +293,32 @@ test('what a restore goes on with, or over, is proven, or somebody says so', asy
     io('live', 'read -P 8 2M 64k', 'read -P 0 15M 1M');
   });
 });
+
+test('what cannot end well is refused before anything is written', async () => {
+  await withVolume(async (d) => {
+    const at = (name: string): string => join(d.path, name);
+    assert.match(d.refused(['thin', 'backup', 'vol', 'x', '--keep', 'a/b']), /device name 'a\/b'/);
+    for (const name of ['x', 'x.partial']) assert.ok(!existsSync(at(name)), name);
+    d.ok(['thin', 'backup', 'vol', 'full', '--keep', 'mon']);
+    for (const words of [
+      ['backup', 'vol', ''],
+      ['restore', 'full', ''],
+    ]) {
+      assert.match(d.refused(['thin', ...words], '', {}, 2), /TO is empty/);
+      assert.ok(!existsSync(at('.partial')));
+    }
+    const said = d.refused(['thin', 'restore', 'full', 'mon', '--force']);
+    assert.match(said, /^lamina: device mon: is read-only/);
+    assert.doesNotMatch(said, /incomplete/);
+    assert.match(d.refused(['thin', 'backup', 'vol', '.']), /\.: need a file, or -/);
+    // What checks options says the same of words: one line, without where it came from.
+    for (const words of [
+      ['delete', 'p', 'x'],
+      ['activate', 'p', 'x'],
+      ['diff', 'meta', '1', 'x'],
+    ]) {
+      const wrong = d.refused(['thin', ...words], '', {}, 2);
+      assert.match(wrong, /^lamina: 'x': expected a thin id of 0 to \d+\n$/);
+    }
+  });
+});

@@ -161,7 +161,8 @@ export class StreamFile {
         const { bytesRead } = await readFd(this.#fd, into, done, into.length - done, null);
         return bytesRead;
       } catch (error) {
-        if (statusOfError(error) !== Status.Again) throw failedCall(this.name, 'read', error);
+        if (statusOfError(error) !== Status.Again)
+          throw failedCall(this.name === '-' ? 'standard input' : this.name, 'read', error);
         await new Promise((resolve) => setTimeout(resolve, AGAIN_MS));
       }
     }
@@ -188,11 +189,11 @@ export class StreamSink {
   static async open(path: string, options: { readonly overwrites: boolean }): Promise<StreamSink> {
     if (path === '-') return new StreamSink('-', STDOUT_FD);
     const found = statSync(path, { throwIfNoEntry: false });
-    if (found !== undefined && !options.overwrites) {
-      throw exists(path);
-    }
     if (found !== undefined && !found.isFile()) {
       throw new DmError(Status.Invalid, `${path}: need a file, or - for standard output`);
+    }
+    if (found !== undefined && !options.overwrites) {
+      throw exists(path);
     }
     const old = found && (await named(path, 'open', async () => await lockOld(path)));
     try {
@@ -213,7 +214,8 @@ export class StreamSink {
       try {
         done += (await writeFd(this.#fd, bytes, done, bytes.length - done, null)).bytesWritten;
       } catch (error) {
-        if (statusOfError(error) !== Status.Again) throw failedCall(this.#path, 'write', error);
+        if (statusOfError(error) !== Status.Again)
+          throw failedCall(this.#path === '-' ? 'standard output' : this.#path, 'write', error);
         await new Promise((resolve) => setTimeout(resolve, AGAIN_MS));
       }
     }
