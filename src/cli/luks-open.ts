@@ -156,8 +156,12 @@ function tableOf(volume: LuksVolume, data: DataPlace, flags: MapFlags, key: stri
 async function refuseOpen(path: string, table: string, name: string | undefined): Promise<void> {
   if (name === undefined) throw new WrongCall('luks open: no name: give NAME or --table');
   const open = volumeUnder(await openVolumes(), table);
-  if (open === undefined) return;
-  throw new DmError(Status.Busy, `${path}: is open already, as device ${open.device.name}`);
+  if (open !== undefined) {
+    throw new DmError(Status.Busy, `${path}: is open already, as device ${open.device.name}`);
+  }
+  if ((await call('list')).some((device) => device.name === name)) {
+    throw new DmError(Status.Exists, `device ${name}: name already exists`);
+  }
 }
 
 async function create(

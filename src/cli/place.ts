@@ -109,7 +109,13 @@ function bytesOfFile(path: string): number {
 /** Refuses what is to be written, or must not change, while somebody has it. Throws DmError. */
 export async function refuseUsed(image: string, name: string): Promise<void> {
   if ((await usersOf(name)) === 0) return;
-  throw new DmError(Status.Busy, `${image}: is in use; close what uses it first`);
+  // What a command that was killed had begun there goes on with the device.
+  const { state } = await call('info', name);
+  const way =
+    state === 'SUSPENDED'
+      ? `, and suspended: lamina resume ${name} lets it go on`
+      : '; close what uses it first';
+  throw new DmError(Status.Busy, `${image}: is in use${way}`);
 }
 
 /** How many users a mapped device has, but for commands that look at a header of it. */

@@ -33,6 +33,9 @@ test('a copy of an open volume in a file is opened beside it, grown, and gets ke
   copyFileSync(at('img'), at('copy'));
   d.ok(['luks', 'open', 'img', 'a', ...one]);
   await writeExport(d, 'a', Buffer.alloc(MIB, 1));
+  // A name that is taken is told before a passphrase is read.
+  const taken = d.refused(['luks', 'open', 'copy', 'a', '--key-file', 'none']);
+  assert.match(taken, /device a: name already exists\n$/);
   d.ok(['luks', 'open', 'copy', 'b', ...one]);
   await writeExport(d, 'b', Buffer.alloc(MIB, 2));
   assert.ok(await isFullOf(d, 'a', 1));

@@ -110,6 +110,8 @@ test('a header on a suspended device is waited for, and the way out is told', as
   for (const [i, name] of ['vol', 'above'].entries()) {
     await dumps[i]?.says(new RegExp(`^lamina: waiting for device ${name}: ${why}$`, 'm'));
   }
+  const users = /vol: is in use, and suspended: lamina resume vol lets it go on\n$/;
+  assert.match(d.refused(['luks', 'convert', 'vol', '--type', 'luks1', '-q']), users);
   d.ok(['resume', 'vol']);
   for (const dump of dumps) {
     assert.equal(await dump.status(), 0);
