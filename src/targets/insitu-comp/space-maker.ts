@@ -4,27 +4,18 @@
 // area could lie there. So when a write waits, (1) a commit gives back what only old records had; (2) regions with
 // extents in the spill area are written anew into their homes, all blocks of a region at a time, and committed.
 // Where a home has no room beside what is there, the region goes to the reserve of the spill area first, and home
-// from there: two commits, and always possible. So each round leaves less in the spill area, until the write that
-// waits fits there.
+// from there: two commits, and always possible, but for a region in which the disk fails, or damaged payloads leave
+// too little room for the rest: that one stays where it is. So each round leaves less in the spill area, until the
+// write that waits fits there.
 
 import { spawn } from '../../base/spawn.ts';
 import { Status } from '../../base/status.ts';
 import { errnoText } from '../../base/system-error.ts';
-import { Op } from '../../bio/bio.ts';
-import { sendBio } from '../../bio/send.ts';
-import { BioVec } from '../../bio/vec.ts';
 import { DmError } from '../../base/errors.ts';
-import { NONE } from '../../io/arena.ts';
 import { Extent } from './extent.ts';
-import { blockSeed, sectorsFor } from './record.format.ts';
 import type { Region } from './region.ts';
-import {
-  BLOCK_BYTES,
-  BLOCK_SECTORS,
-  CODEC_RAW,
-  REGION_BLOCKS,
-  REGION_BYTES,
-} from './superblock.format.ts';
+import { type Part, Repacker, runsOf } from './repack.ts';
+import { BLOCK_BYTES, BLOCK_SECTORS, CODEC_RAW, REGION_SECTORS } from './superblock.format.ts';
 import type { Volume } from './volume.ts';
 
 /** Regions moved between two commits. */
@@ -33,18 +24,6 @@ const ROUND_REGIONS = 256;
 const LOOKS_MAX = 4096;
 /** Regions without room in their homes that are moved between two commits. */
 const TIGHT_MAX = 128;
-const WORK_BYTES = 256 * 1024;
-
-/** A payload in the data buffer or the work buffer, and where it is to go. */
-interface Part {
-  readonly first: number;
-  readonly count: number;
-  readonly codec: number;
-  readonly bytes: number;
-  readonly sectors: number;
-  readonly mem: number;
-  readonly sums: Uint32Array;
-}
 
 /** Blocks of an extent, or all of it, on the way to another place. */
 interface Move {
@@ -57,10 +36,7 @@ interface Move {
 
 export class SpaceMaker {
   readonly #volume: Volume;
-  /** All blocks of a region as they are. */
-  readonly #data: number;
-  /** A payload and what it holds. */
-  readonly #work: number;
+  readonly #repacker: Repacker;
   #running: Promise<void> | null = null;
   /** Until the device is resumed, and from its suspend on. */
   #isStopped = true;
@@ -72,17 +48,11 @@ export class SpaceMaker {
   /** Throws DmError when there is no memory for its buffers. */
   constructor(volume: Volume) {
     this.#volume = volume;
-    const { arena } = volume;
-    this.#data = arena.tryAlloc(REGION_BYTES);
-    this.#work = this.#data === NONE ? NONE : arena.tryAlloc(WORK_BYTES);
-    if (this.#work !== NONE) return;
-    if (this.#data !== NONE) arena.free(this.#data, REGION_BYTES);
-    throw new DmError(Status.NoMemory, 'insitu_comp: no buffer memory left; see --buffer');
+    this.#repacker = new Repacker(volume);
   }
 
   close(): void {
-    this.#volume.arena.free(this.#data, REGION_BYTES);
-    this.#volume.arena.free(this.#work, WORK_BYTES);
+    this.#repacker.close();
   }
 
   /** A write waits for sectors. */
@@ -254,8 +224,10 @@ export class SpaceMaker {
 
   /** Writes all of a region anew, beside what is there or into the reserve. */
   async #repack(region: Region): Promise<'home' | 'reserve' | 'stuck' | 'no room'> {
-    if (!(await this.#read(region))) return 'stuck';
-    const parts = this.#pack(region);
+    const parts = await this.#repacker.pack(region);
+    if (parts === null) return 'stuck';
+    const needed = parts.reduce((sum, { sectors }) => sum + sectors, 0);
+    if (needed > REGION_SECTORS) return 'stuck';
     const { grain, spill } = this.#volume;
     const inHome = await this.#store(region, parts, (sectors) => region.tryTakeLow(sectors, grain));
     if (inHome !== 'no room') return inHome === 'stored' ? 'home' : 'stuck';
@@ -279,12 +251,13 @@ export class SpaceMaker {
     }
     const fresh: Extent[] = [];
     for (const move of moves) {
-      if (!(await this.#copy(move))) {
+      const { from, first, count, at, sectors } = move;
+      const isRaw = from.codec === CODEC_RAW;
+      const source = isRaw ? from.at + (first - from.first) * BLOCK_SECTORS : from.at;
+      if (!(await this.#repacker.copy(source, at, sectors))) {
         giveAll();
         return 'stuck';
       }
-      const { from, first, count, at, sectors } = move;
-      const isRaw = from.codec === CODEC_RAW;
       const sums = isRaw
         ? from.sums.slice(first - from.first, first - from.first + count)
         : from.sums;
@@ -312,132 +285,12 @@ export class SpaceMaker {
     return true;
   }
 
-  /** False: the disk has failed. */
-  async #copy({ from, first, at, sectors }: Move): Promise<boolean> {
-    const { device } = this.#volume;
-    const bytes = sectors * 512;
-    const vec = new BioVec([this.#data], [bytes], this);
-    const isRaw = from.codec === CODEC_RAW;
-    const source = isRaw ? from.at + (first - from.first) * BLOCK_SECTORS : from.at;
-    if ((await sendBio(Op.Read, device, source, bytes, vec)) !== Status.Ok) return false;
-    // Damaged or not: whoever reads it looks at the checksums, which go along.
-    return (await sendBio(Op.Write, device, at, bytes, vec)) === Status.Ok;
-  }
-
-  /** Reads all blocks into the data buffer; false when something is not what was written. */
-  async #read(region: Region): Promise<boolean> {
-    const { arena } = this.#volume;
-    arena.u8.fill(0, this.#data, this.#data + REGION_BYTES);
-    for (const extent of region.current) {
-      const isRaw = extent.codec === CODEC_RAW;
-      const isOk = isRaw
-        ? await this.#readRaw(region, extent)
-        : await this.#readCompressed(region, extent);
-      if (!isOk) return false;
-    }
-    return true;
-  }
-
-  async #readRaw(region: Region, extent: Extent): Promise<boolean> {
-    const { device, codecs, format } = this.#volume;
-    for (let b = extent.first; b < extent.first + extent.count; ) {
-      let end = b;
-      while (end < extent.first + extent.count && region.map[end] === extent) end++;
-      if (end === b) {
-        b++;
-        continue;
-      }
-      const mem = this.#data + b * BLOCK_BYTES;
-      const bytes = (end - b) * BLOCK_BYTES;
-      const vec = new BioVec([mem], [bytes], this);
-      const at = extent.at + (b - extent.first) * BLOCK_SECTORS;
-      if ((await sendBio(Op.Read, device, at, bytes, vec)) !== Status.Ok) return false;
-      for (let i = b; i < end; i++) {
-        const seed = blockSeed(format, region.index, i);
-        const sum = codecs.checksum(seed, this.#data + i * BLOCK_BYTES, BLOCK_BYTES);
-        if (sum !== extent.sums[i - extent.first]) {
-          this.#volume.badExtent(region, extent);
-          return false;
-        }
-      }
-      b = end;
-    }
-    return true;
-  }
-
-  async #readCompressed(region: Region, extent: Extent): Promise<boolean> {
-    const { device, codecs, format, arena } = this.#volume;
-    const payload = extent.sectors * 512;
-    const vec = new BioVec([this.#work], [payload], this);
-    if ((await sendBio(Op.Read, device, extent.at, payload, vec)) !== Status.Ok) return false;
-    const dst = this.#work + payload;
-    const room = extent.count * BLOCK_BYTES;
-    const word = (dst + room) >> 2;
-    arena.i32[word + 1] = (extent.sums[0] as number) | 0;
-    const seed = blockSeed(format, region.index, extent.first);
-    codecs.decompress(extent.codec, this.#work, extent.bytes, dst, room, seed, null, this, false);
-    if (arena.i32[word] !== room) {
-      this.#volume.badExtent(region, extent);
-      return false;
-    }
-    for (let b = extent.first; b < extent.first + extent.count; b++) {
-      if (region.map[b] !== extent) continue;
-      const from = dst + (b - extent.first) * BLOCK_BYTES;
-      arena.u8.copyWithin(this.#data + b * BLOCK_BYTES, from, from + BLOCK_BYTES);
-    }
-    return true;
-  }
-
-  /** One compressed extent over all blocks if that is smaller; otherwise runs of blocks as they are. */
-  #pack(region: Region): Part[] {
-    const { codecs, format, arena, grain } = this.#volume;
-    const runs = runsOf(region);
-    const blocks = runs.reduce((sum, { count }) => sum + count, 0);
-    if (blocks === 0) return [];
-    const first = (runs[0] as { first: number }).first;
-    const last = runs[runs.length - 1] as { first: number; count: number };
-    const count = last.first + last.count - first;
-    const room = Math.min(count, blocks) * BLOCK_BYTES - grain * 512;
-    const src = this.#data + first * BLOCK_BYTES;
-    if (room > 0 && !codecs.probe.looksRandom(src, count * BLOCK_BYTES)) {
-      const seed = blockSeed(format, region.index, first);
-      const mem = this.#work;
-      const lenBytes = count * BLOCK_BYTES;
-      codecs.compress(format.codec, src, lenBytes, mem, room, seed, null, this, false);
-      const word = (mem + room) >> 2;
-      const bytes = arena.i32[word] as number;
-      if (bytes > 0) {
-        const sectors = sectorsFor(format, bytes);
-        const sums = new Uint32Array([arena.i32[word + 1] as number]);
-        arena.u8.fill(0, mem + Math.ceil(bytes / 512) * 512, mem + sectors * 512);
-        return [{ first, count, codec: format.codec, bytes, sectors, mem, sums }];
-      }
-    }
-    return runs.map((run) => {
-      const sums = new Uint32Array(run.count);
-      for (let i = 0; i < run.count; i++) {
-        const block = run.first + i;
-        const seed = blockSeed(format, region.index, block);
-        sums[i] = codecs.checksum(seed, this.#data + block * BLOCK_BYTES, BLOCK_BYTES);
-      }
-      return {
-        ...run,
-        codec: CODEC_RAW,
-        bytes: run.count * BLOCK_BYTES,
-        sectors: run.count * BLOCK_SECTORS,
-        mem: this.#data + run.first * BLOCK_BYTES,
-        sums,
-      };
-    });
-  }
-
   /** Writes the parts to where `take` says and makes them the region's; otherwise nothing has changed. */
   async #store(
     region: Region,
     parts: readonly Part[],
     take: (sectors: number) => number,
   ): Promise<'stored' | 'no room' | 'failed'> {
-    const { device } = this.#volume;
     const places: number[] = [];
     const giveAll = <T>(why: T): T => {
       for (const [i, at] of places.entries()) {
@@ -450,28 +303,13 @@ export class SpaceMaker {
       if (at < 0) return giveAll('no room');
       places.push(at);
     }
-    const extents: Extent[] = [];
-    for (const [i, { first, count, codec, bytes, sectors, mem, sums }] of parts.entries()) {
-      const at = places[i] as number;
-      const vec = new BioVec([mem], [sectors * 512], this);
-      if ((await sendBio(Op.Write, device, at, sectors * 512, vec)) !== Status.Ok) {
-        return giveAll('failed');
-      }
-      extents.push(new Extent(first, count, codec, at, sectors, bytes, sums));
-    }
-    this.#volume.replace(region, [...region.current], extents, null);
+    if (!(await this.#repacker.write(parts, places))) return giveAll('failed');
+    const extents = parts.map(
+      ({ first, count, codec, bytes, sectors, sums }, i) =>
+        new Extent(first, count, codec, places[i] as number, sectors, bytes, sums),
+    );
+    const from = parts.map((part) => part.from);
+    this.#volume.replace(region, [...region.current], extents, from);
     return 'stored';
   }
-}
-
-/** Runs of blocks that have data, or are one extent's. */
-function runsOf({ map }: Region, of?: Extent): { first: number; count: number }[] {
-  const runs: { first: number; count: number }[] = [];
-  for (let b = 0; b < REGION_BLOCKS; b++) {
-    if (map[b] === null || (of !== undefined && map[b] !== of)) continue;
-    const last = runs[runs.length - 1];
-    if (last !== undefined && last.first + last.count === b) last.count++;
-    else runs.push({ first: b, count: 1 });
-  }
-  return runs;
 }

@@ -219,20 +219,21 @@ export class Volume {
 
   /**
    * What `old` extents of the map have is in `fresh` ones now, which nobody but the map has: `from` says of which
-   * old extent each fresh one has the blocks; null: of any.
+   * old extent each fresh one has the blocks; null: of any whose blocks none before it has.
    */
   replace(
     region: Region,
     old: readonly Extent[],
     fresh: readonly Extent[],
-    from: readonly Extent[] | null,
+    from: readonly (Extent | null)[],
   ): void {
     region.current = region.current.filter((extent) => !old.includes(extent));
     for (const [i, extent] of fresh.entries()) {
       extent.visible = 0;
       for (let b = extent.first; b < extent.first + extent.count; b++) {
         const was = region.map[b] as Extent | null;
-        const isIts = from === null ? was !== null && old.includes(was) : was === from[i];
+        const isAny = from[i] === null && was !== null && old.includes(was);
+        const isIts = isAny || (was !== null && was === from[i]);
         if (!isIts) continue;
         region.map[b] = extent;
         extent.visible++;
