@@ -8,21 +8,19 @@ export class ReferenceOptions {
   readonly #reference: string;
   readonly #options: URLSearchParams;
 
-  /** Throws DmError on an option not in `known` or given twice. */
-  constructor(reference: string, known: readonly string[]) {
-    this.#reference = reference;
+  /** `shown` is what errors call it. Throws DmError on an option not in `known` or given twice. */
+  constructor(reference: string, known: readonly string[], shown = reference) {
+    this.#reference = shown;
     const rest = reference.slice(reference.indexOf(':') + 1);
     const question = rest.indexOf('?');
     this.path = decode(reference, question === -1 ? rest : rest.slice(0, question));
     this.#options = new URLSearchParams(question === -1 ? '' : rest.slice(question + 1));
     for (const name of this.#options.keys()) {
       if (!known.includes(name)) {
-        throw invalid(
-          `device ${reference}: unknown option '${name}'; there are ${known.join(', ')}`,
-        );
+        throw invalid(`device ${shown}: unknown option '${name}'; there are ${known.join(', ')}`);
       }
       if (this.#options.getAll(name).length > 1) {
-        throw invalid(`device ${reference}: option '${name}' is given twice`);
+        throw invalid(`device ${shown}: option '${name}' is given twice`);
       }
     }
   }

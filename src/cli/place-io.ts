@@ -1,7 +1,7 @@
 // A place opened for its bytes: a file or a block device by itself, a mapped device through an export of the daemon
 // that lasts as long, an NBD export.
 
-import { existsSync } from 'node:fs';
+import { existsSync, rmSync } from 'node:fs';
 import { DmError, invalid } from '../base/errors.ts';
 import { Status } from '../base/status.ts';
 import { createDurably } from '../io/durable-file.ts';
@@ -15,6 +15,8 @@ import { type Region, WHOLE } from './region.ts';
 export interface OpenedPlace {
   readonly io: VolumeIo;
   close(): Promise<void>;
+  /** Takes the file away again if it was made here: what was to be in it does not come to be. */
+  unmake(): void;
 }
 
 export interface PlaceMode {
@@ -34,10 +36,14 @@ export async function openPlaceIo(
 ): Promise<OpenedPlace> {
   const { isReadOnly } = mode;
   if (place.kind === 'file') {
-    if (!isReadOnly && !existsSync(place.path)) await createDurably(place.path, 0);
+    const isMade = !isReadOnly && !existsSync(place.path);
+    if (isMade) await createDurably(place.path, 0);
     const file = new VolumeFile(place.path, mode);
     return {
       io: file,
+      unmake: () => {
+        if (isMade) rmSync(place.path, { force: true });
+      },
       close: async () => {
         file.close();
         await Promise.resolve();
@@ -49,7 +55,11 @@ export async function openPlaceIo(
     place.kind === 'mapped'
       ? await openDaemonDisk(place.name, { as: ownName(purpose), isReadOnly })
       : await openReferenceDisk(place.uri, isReadOnly);
-  return { io: new VolumeDisk(image, opened.disk), close: async () => await opened.close() };
+  return {
+    io: new VolumeDisk(image, opened.disk),
+    close: async () => await opened.close(),
+    unmake: () => {},
+  };
 }
 
 /** What is only read may be in use as long as nobody can write to it. */

@@ -69,7 +69,7 @@ export async function bytesOf({ image, place, region }: Spot): Promise<number> {
 export async function openSpot(spot: Spot, kind: 'data' | 'hash'): Promise<OpenedPlace> {
   const whole = await openWhole(spot, kind, LOOK);
   try {
-    return { io: partOf(whole.io, spot), close: async () => await whole.close() };
+    return { ...whole, io: partOf(whole.io, spot) };
   } catch (error) {
     await whole.close();
     throw error;
@@ -80,6 +80,8 @@ export interface OpenedVolume {
   readonly data: VolumeIo;
   readonly hash: VolumeIo;
   close(): Promise<void>;
+  /** Takes a tree's file away again that was made here. */
+  unmake(): void;
 }
 
 /** Opens data and tree, the latter for writing if the tree is to be made: nobody else has them then. Throws DmError. */
@@ -97,8 +99,10 @@ export async function openSpots(spots: VolumeSpots, isMaking: boolean): Promise<
       data: partOf(over?.io ?? under.io, data),
       hash: partOf(under.io, hash),
       close,
+      unmake: () => under.unmake(),
     };
   } catch (error) {
+    under.unmake();
     await close();
     throw error;
   }

@@ -120,6 +120,9 @@ async function format(data: string, hash: string, flags: VerityFlags): Promise<v
     root = await formatVolume(opened.data, opened.hash, tree, superblock, (done, total) =>
       progress.show(done, total, `hashing ${data}`),
     );
+  } catch (error) {
+    opened.unmake();
+    throw error;
   } finally {
     progress.clear();
     await opened.close();

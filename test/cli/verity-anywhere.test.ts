@@ -5,6 +5,7 @@ import { spawnSync } from 'node:child_process';
 import { existsSync, readFileSync, symlinkSync, truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
+import { fileURLToPath } from 'node:url';
 import { Prng } from '../../src/base/prng.ts';
 import { type Desk, desk } from '../../src/testing/daemon-desk.ts';
 import { gptOf } from '../../src/testing/partition-tables.ts';
@@ -13,6 +14,7 @@ import { SEED } from '../../src/testing/seed.ts';
 
 const MIB = 1024 * 1024;
 const BLOCK = 4096;
+const LAMINA = fileURLToPath(new URL('../../../bin/lamina', import.meta.url));
 const hasVeritysetup = existsSync('/usr/sbin/veritysetup');
 
 function content(bytes: number): Buffer {
@@ -355,4 +357,22 @@ test('places that cannot be are refused by option, and nothing is written', asyn
     assert.match(d.refused(words, '', {}, status), why);
   }
   assert.ok(readFileSync(image).equals(before));
+});
+
+test('a file for a tree that does not come to be is not left behind', async (t) => {
+  const d = desk();
+  t.after(async () => await d.end());
+  writeFileSync(join(d.path, 'data'), Buffer.alloc(8 << 20, 3));
+  // As where the disk is full: a file may have 32 KiB, the tree needs more.
+  const line = 'ulimit -f 32; exec "$0" "$@"';
+  const args = ['-c', line, process.execPath, LAMINA, 'verity', 'format', 'data', 'tree'];
+  const done = spawnSync('bash', args, { cwd: d.path, encoding: 'utf8' });
+  assert.equal(done.status, 1, done.stderr);
+  assert.match(done.stderr, /^lamina: tree: cannot write/);
+  d.refused(['verity', 'format', 'none', 'tree']);
+  assert.ok(!existsSync(join(d.path, 'tree')));
+  // One that was there stays.
+  writeFileSync(join(d.path, 'tree'), Buffer.alloc(4096));
+  spawnSync('bash', args, { cwd: d.path, encoding: 'utf8' });
+  assert.ok(existsSync(join(d.path, 'tree')));
 });

@@ -77,7 +77,7 @@ export function parseNbdReference(reference: string): NbdReference {
   }
   const [, secure, unix, authority = '', path = '', query = ''] = match;
   // In a URI a plus is a plus; the parser of forms would read it as a space.
-  const options = new ReferenceOptions(`nbd:${query.replaceAll('+', '%2B')}`, OPTIONS);
+  const options = new ReferenceOptions(`nbd:${query.replaceAll('+', '%2B')}`, OPTIONS, reference);
   const at = authority.lastIndexOf('@');
   const user = at === -1 ? undefined : decode(reference, 'user', authority.slice(0, at));
   const hostPort = authority.slice(at + 1);
