@@ -39,12 +39,17 @@ export function ownName(what: Purpose): string {
   return `lamina-${what}-${process.pid}-${startOf(process.pid)}`;
 }
 
+const OWN_NAME =
+  /^lamina-(?:backup|restore|luks|verity-data|verity-hash|partitions|compress)-(\d+)-(\d+)$/;
+
+/** Whether a name is one that a command has made for itself. */
+export function isCommands(name: string): boolean {
+  return OWN_NAME.test(name);
+}
+
 /** Whether a name is that of a process which is gone. */
 export function isLeftBehind(name: string): boolean {
-  const [, pid, start] =
-    /^lamina-(?:backup|restore|luks|verity-data|verity-hash|partitions|compress)-(\d+)-(\d+)$/.exec(
-      name,
-    ) ?? [];
+  const [, pid, start] = OWN_NAME.exec(name) ?? [];
   return pid !== undefined && String(startOf(Number(pid))) !== start;
 }
 

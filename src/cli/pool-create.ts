@@ -2,13 +2,10 @@
 // and removes nothing of it.
 
 import { resolve } from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { DmError, invalid } from '../base/errors.ts';
 import { printable } from '../base/names.ts';
 import { Status } from '../base/status.ts';
 import { formatSize, KIB, SECTOR_BYTES } from '../base/units.ts';
-import { type FileLock, tryLockFile } from '../daemon/file-lock.ts';
-import { controlSocketPath } from '../daemon/paths.ts';
 import { escapeArg, splitArgs } from '../dm/table-text.ts';
 import { call } from './daemon-call.ts';
 import { WrongCall } from './errors.ts';
@@ -20,9 +17,7 @@ import {
   preparePoolFiles,
   removeMade,
 } from './pool-files.ts';
-
-const LOCK_LOOK_MS = 20;
-const LOCK_SILENT_MS = 3000;
+import { alone } from './pool-lock.ts';
 
 export interface CreatePool extends JsonFlag {
   readonly metadata: string;
@@ -38,32 +33,15 @@ export interface CreatePool extends JsonFlag {
 export async function createPool(name: string, o: CreatePool): Promise<void> {
   // Before anything is made: is there a daemon, and is the name free?
   await refuseTaken(name);
-  const lock = await lockCreation();
-  try {
+  await alone(async () => {
     await refuseTaken(name);
     await createAlone(name, o);
-  } finally {
-    lock.release();
-  }
+  });
 }
 
 async function refuseTaken(name: string): Promise<void> {
   if ((await call('list')).every((device) => device.name !== name)) return;
   throw new DmError(Status.Exists, `device ${name}: name already exists`);
-}
-
-/** Of two that make one pool, or one file, the second finds what the first has made. */
-async function lockCreation(): Promise<FileLock> {
-  const path = `${controlSocketPath()}.pool-create`;
-  for (let waitedMs = 0; ; waitedMs += LOCK_LOOK_MS) {
-    const lock = tryLockFile(path);
-    if ('release' in lock) return lock;
-    if (waitedMs === LOCK_SILENT_MS) {
-      const who = lock.ownerPid === undefined ? '' : ` (PID ${lock.ownerPid})`;
-      tell(`lamina: waiting for another 'pool create'${who}\n`);
-    }
-    await sleep(LOCK_LOOK_MS);
-  }
 }
 
 /** Nobody else creates a pool. */

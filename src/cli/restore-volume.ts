@@ -4,6 +4,7 @@
 import { existsSync, renameSync, statSync } from 'node:fs';
 import { truncate } from 'node:fs/promises';
 import { DmError, failedCall, invalid } from '../base/errors.ts';
+import { printable } from '../base/names.ts';
 import { Status } from '../base/status.ts';
 import { SECTOR_BYTES } from '../base/units.ts';
 import type { Disk } from '../bio/disk.ts';
@@ -16,6 +17,7 @@ import type { BackupInfo } from '../tools/backup/stream-writer.ts';
 import { refuseAborted } from '../tools/backup/take.ts';
 import { call } from './daemon-call.ts';
 import {
+  isCommands,
   openDaemonDisk,
   type OpenedDisk,
   openFileDisk,
@@ -237,7 +239,17 @@ async function openDevice(name: string, sizeBytes: number): Promise<OpenedDisk> 
     );
   }
   refuseSmall(name, lenSectors * SECTOR_BYTES, sizeBytes);
-  return await openDaemonDisk(name, { as: ownName('restore'), isReadOnly: false });
+  const as = ownName('restore');
+  const opened = await openDaemonDisk(name, { as, isReadOnly: false });
+  // Of two that come at once each sees the other now: one is refused, or both.
+  await checked(opened, async () => {
+    const users = (await call('listExports')).filter((e) => e.device === name && e.name !== as);
+    const other = users.find((e) => e.connections > 0 || isCommands(e.name));
+    if (other === undefined) return;
+    const text = `device ${name}: is in use; export ${printable(other.name)} has it, too`;
+    throw new DmError(Status.Busy, text);
+  });
+  return opened;
 }
 
 /** A file becomes as long as the volume was; nothing is changed of one that `check` refuses. */

@@ -11,6 +11,7 @@ import { call } from './daemon-call.ts';
 import { WrongCall } from './errors.ts';
 import { JSON_DONE, type JsonFlag, print, printDone, printJson, shownName } from './output.ts';
 import { confirm } from './confirm.ts';
+import { alone } from './pool-lock.ts';
 import { thinId } from './thin-tools.ts';
 import { devicesOf, oneLine, size, volumesOf } from './thin-verbs.ts';
 import { deleteActive } from './thin-volume.ts';
@@ -216,7 +217,14 @@ async function resize(name: string, o: Resize): Promise<void> {
     const sizes = `${name}: has ${formatSize(before)}, and clients were told so; --size ${formatSize(o.size)}`;
     await confirm(`${sizes} takes away what is behind that`, '--force');
   }
-  await call('load', name, `0 ${o.size / SECTOR_BYTES} thin ${line.params}`);
-  await call('resume', name);
+  await alone(async () => {
+    const now = await oneLine('table', name, 'thin');
+    if (now.lenSectors !== line.lenSectors) {
+      const has = formatSize(now.lenSectors * SECTOR_BYTES);
+      throw new DmError(Status.Busy, `${name}: another resize has made it ${has} meanwhile`);
+    }
+    await call('load', name, `0 ${o.size / SECTOR_BYTES} thin ${now.params}`);
+    await call('resume', name);
+  });
   printDone(o, { name, sizeBytes: o.size });
 }

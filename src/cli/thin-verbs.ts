@@ -12,6 +12,7 @@ import { escapeArg, splitArgs } from '../dm/table-text.ts';
 import { call } from './daemon-call.ts';
 import { type CreatePool, createPool } from './pool-create.ts';
 import { metadataBytes } from './pool-files.ts';
+import { alone } from './pool-lock.ts';
 import { JSON_DONE, type JsonFlag, print, printDone, printJson, shownName } from './output.ts';
 
 export function size(text: string): number {
@@ -68,7 +69,7 @@ export function addPoolVerbs(pool: Command): void {
     .description('make a pool larger, in use')
     .requiredOption('--size <size>', 'how much data it can have then', size)
     .option('--json', JSON_DONE)
-    .action(growPool);
+    .action(async (name: string, o: Sized) => await alone(async () => await growPool(name, o)));
   pool
     .command('status [name]')
     .description('what a pool has and what its volumes use; all pools without a name')

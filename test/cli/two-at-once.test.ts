@@ -1,9 +1,9 @@
 // Two commands at once that want the same volume: one gets it, the other is told who has it.
 
 import assert from 'node:assert/strict';
-import type { ChildProcess } from 'node:child_process';
+import { type ChildProcess, execFileSync } from 'node:child_process';
 import { once } from 'node:events';
-import { writeFileSync } from 'node:fs';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { type Desk, desk } from '../../src/testing/daemon-desk.ts';
@@ -53,6 +53,61 @@ test('a LUKS volume is opened once, a thin volume is activated once', async () =
       ];
       const active = await race(d, /is active already, as [vw]$/m, activate('v'), activate('w'));
       d.ok(['thin', 'deactivate', active === 0 ? 'v' : 'w']);
+    }
+  } finally {
+    await d.end();
+  }
+});
+
+test('a pool that is grown twice at once has what the larger call was told it has', async () => {
+  const d = desk();
+  try {
+    await d.start();
+    d.ok(['pool', 'create', 'p', '--data', 'data', '--metadata', 'meta', '--size', '16M']);
+    for (let i = 1; i <= TRIES; i++) {
+      const sizes = [16 * i + 4, 16 * i + 8, 16 * i + 12];
+      const all = sizes.map((mib) => d.begin(['pool', 'grow', 'p', '--size', `${mib}M`]));
+      const codes = await Promise.all(
+        all.map(async (child) => (await once(child, 'close'))[0] as number),
+      );
+      // Smaller ones that come later are refused; the largest is never taken back.
+      assert.equal(codes[2], 0, codes.join());
+      const [{ dataBytes }] = JSON.parse(d.ok(['pool', 'status', 'p', '--json'])) as [
+        { dataBytes: number },
+      ];
+      assert.equal(dataBytes, (sizes[2] ?? 0) << 20);
+    }
+  } finally {
+    await d.end();
+  }
+});
+
+test('of two restores at once to one volume at most one writes', async () => {
+  const d = desk();
+  try {
+    await d.start();
+    d.ok(['pool', 'create', 'p', '--data', 'data', '--metadata', 'meta', '--size', '64M']);
+    const uri = `nbd+unix:///v?socket=${join(d.path, 'lamina', 'nbd.sock')}`;
+    d.ok(['thin', 'create', 'p', 'v', '--size', '4M']);
+    d.ok(['export', 'add', 'v']);
+    for (const i of [1, 2]) {
+      execFileSync('qemu-io', ['-f', 'raw', '-c', `write -P ${i} 0 4M`, '-c', 'flush', uri]);
+      d.ok(['thin', 'backup', 'v', `b${i}`]);
+    }
+    for (let i = 0; i < TRIES; i++) {
+      d.ok(['thin', 'create', 'p', 'to', '--size', '4M']);
+      const both = ['b1', 'b2'].map((from) => d.begin(['thin', 'restore', from, 'to']));
+      const codes = await Promise.all(
+        both.map(async (child) => (await once(child, 'close'))[0] as number),
+      );
+      const won = codes.indexOf(0);
+      assert.equal(codes.filter((code) => code === 0).length <= 1, true, codes.join());
+      if (won !== -1) {
+        d.ok(['thin', 'backup', 'to', 'again', '--force']);
+        d.ok(['thin', 'restore', 'again', './img', '--force']);
+        assert.ok(readFileSync(join(d.path, 'img')).every((byte) => byte === won + 1));
+      }
+      d.ok(['thin', 'delete', 'to']);
     }
   } finally {
     await d.end();
