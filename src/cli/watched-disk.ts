@@ -101,7 +101,8 @@ async function reasonOf(name: string): Promise<string> {
   try {
     return await reasonAt(name, new Set());
   } catch (error) {
-    if (error instanceof DmError) return '';
+    // Such as that the daemon is gone.
+    if (error instanceof DmError) return error.message;
     throw error;
   }
 }
@@ -112,6 +113,11 @@ async function reasonAt(name: string, seen: Set<string>): Promise<string> {
   if (state === 'SUSPENDED')
     return `device ${name} is suspended: lamina resume ${name} lets it go on`;
   if (warning !== '') return warning;
+  const lines = await call('status', name, { noflush: true });
+  const isFull = lines.some(
+    ({ type, params }) => type === 'thin-pool' && params.includes(' out_of_data_space '),
+  );
+  if (isFull) return `pool ${name} has no room for data left: lamina pool grow ${name} makes some`;
   for (const dep of await call('deps', name)) {
     if (!dep.isMapped || seen.has(dep.name)) continue;
     const below = await reasonAt(dep.name, seen);

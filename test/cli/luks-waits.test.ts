@@ -118,3 +118,31 @@ test('a header on a suspended device is waited for, and the way out is told', as
     assert.match(dump.printed(), /^LUKS header information/);
   }
 });
+
+test('a pool without room, and a daemon that is gone, are told', async (t) => {
+  const d = desk({ isWarm: true });
+  t.after(async () => await d.end());
+  const daemon = await d.start();
+  for (const name of ['one', 'two']) writeFileSync(join(d.path, name), `key ${name}`);
+  d.ok(['pool', 'create', 'p', '--data', 'data', '--metadata', 'meta', '--size', '8M']);
+  d.ok(['thin', 'create', 'p', 'vol', '--size', '64M']);
+  const format = begun(d, ['luks', 'format', 'vol', '-q', '--key-file', 'one', ...COST]);
+  const full = 'pool p has no room for data left: lamina pool grow p makes some';
+  await format.says(new RegExp(`^lamina: waiting for device vol: ${full}$`, 'm'));
+  d.ok(['pool', 'grow', 'p', '--size', '64M']);
+  assert.equal(await format.status(), 0);
+
+  spawnSync('mkfifo', [join(d.path, 'fifo')]);
+  const secrets = ['--key-file', 'fifo', '--new-key-file', 'two'];
+  const add = begun(d, ['luks', 'add-key', 'vol', ...secrets, ...COST]);
+  const passphrase = await open(join(d.path, 'fifo'), 'w');
+  daemon.kill('SIGKILL');
+  await once(daemon, 'exit');
+  await passphrase.write('key one');
+  await passphrase.close();
+  assert.equal(await add.status(), 1);
+  assert.match(
+    add.said(),
+    /^lamina: device vol: cannot write .+: Input\/output error: no daemon at /m,
+  );
+});
