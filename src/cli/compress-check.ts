@@ -5,8 +5,16 @@ import { DmError } from '../base/errors.ts';
 import { Status } from '../base/status.ts';
 import { formatSize } from '../base/units.ts';
 import { type CheckResult, checkVolume, type Fault } from '../tools/compress/check.ts';
-import { type ByteRange, type CompressIo, uuidText } from '../tools/compress/image.ts';
+import {
+  type ByteRange,
+  type CompressIo,
+  type OnProgress,
+  uuidText,
+} from '../tools/compress/image.ts';
+import { checkOldVolume, repairOldVolume } from '../tools/compress/old-check.ts';
+import { findOldFormat } from '../tools/compress/old-image.ts';
 import { type Repair, repairVolume } from '../tools/compress/repair.ts';
+import type { Format1 } from '../targets/insitu-comp/v1/superblock.format.ts';
 import { BLOCK_BYTES } from '../targets/insitu-comp/superblock.format.ts';
 import { knownOn, notThere, withImage } from './compress-place.ts';
 import { EXIT_FAILED, WrongCall } from './errors.ts';
@@ -30,7 +38,8 @@ export function addCompressCheck(compress: Command): void {
     .option('--repair', 'put back what can be had; without it nothing is written')
     .option(
       '--force',
-      'with --repair: records that cannot be used become empty, their 128 KiB zeroes',
+      'with --repair: records that cannot be used become empty, their 128 KiB zeroes; version 1: blocks whose entries ' +
+        'cannot be used',
     )
     .option('--json', 'print the result as JSON')
     .action(check);
@@ -40,16 +49,58 @@ async function check(image: string, flags: CheckFlags): Promise<void> {
   const { repair = false, force = false } = flags;
   if (force && !repair) throw new WrongCall('--force: is for --repair');
   await withImage(image, !repair, async (io) => {
-    const progress = new Progress();
-    const found = await checkVolume(io, (done, total) =>
-      progress.show(done, total, `checking ${image}`),
-    ).finally(() => progress.clear());
-    if (typeof found === 'string') throw notThere(image, found);
-    const repairs = repair ? await repaired(image, io, found, force) : [];
-    if (!isWhole(found, repairs)) process.exitCode = EXIT_FAILED;
-    if (flags.json === true) printJson(asJson(found, repairs));
-    else printFound(found, repairs);
+    const old = await findOldFormat(io);
+    const judged =
+      old === undefined ? await judge(image, io, flags) : await judgeOld(image, io, old, flags);
+    if (!isWhole(judged)) process.exitCode = EXIT_FAILED;
+    if (flags.json === true) printJson(asJson(judged));
+    else printJudged(judged);
   });
+}
+
+/** What was found, and what was done about it. */
+interface Judged {
+  readonly version: 1 | 2;
+  /** Volumes of version 1 have none. */
+  readonly uuid?: string;
+  readonly regions: number;
+  readonly extents: number;
+  readonly blocks: number;
+  readonly faults: readonly Fault[];
+  readonly repairs: readonly Repair[];
+}
+
+async function judge(image: string, io: CompressIo, flags: CheckFlags): Promise<Judged> {
+  const found = await withProgress(image, async (onProgress) => await checkVolume(io, onProgress));
+  if (typeof found === 'string') throw notThere(image, found);
+  const { repair = false, force = false } = flags;
+  const repairs = repair ? await repaired(image, io, found, force) : [];
+  return { ...found, version: 2, uuid: uuidText(found.format), repairs };
+}
+
+async function judgeOld(
+  image: string,
+  io: CompressIo,
+  format: Format1,
+  flags: CheckFlags,
+): Promise<Judged> {
+  const found = await withProgress(
+    image,
+    async (onProgress) => await checkOldVolume(io, format, onProgress),
+  );
+  const { repair = false, force = false } = flags;
+  const repairs = repair ? await repairOldVolume(io, format, found, force) : [];
+  return { ...found, version: 1, repairs };
+}
+
+async function withProgress<T>(
+  image: string,
+  run: (onProgress: OnProgress) => Promise<T>,
+): Promise<T> {
+  const progress = new Progress();
+  return await run((done, total) => progress.show(done, total, `checking ${image}`)).finally(() =>
+    progress.clear(),
+  );
 }
 
 /** A superblock is not put over what has taken its place, unless forced. Throws DmError. */
@@ -70,17 +121,18 @@ async function repaired(
 }
 
 /** Nothing is wrong, or all of it is repaired and nothing lost. */
-function isWhole({ faults }: CheckResult, repairs: readonly Repair[]): boolean {
+function isWhole({ faults, repairs }: Judged): boolean {
   if (faults.some(({ kind }) => kind !== 'superblock' && kind !== 'copy')) return false;
   return faults.length === repairs.filter(({ isDone }) => isDone).length;
 }
 
-function asJson(found: CheckResult, repairs: readonly Repair[]): object {
-  const { format, faults, regions, extents, blocks } = found;
+function asJson(judged: Judged): object {
+  const { version, uuid, faults, regions, extents, blocks, repairs } = judged;
   return {
     isGood: faults.length === 0,
-    isWhole: isWhole(found, repairs),
-    uuid: uuidText(format),
+    isWhole: isWhole(judged),
+    version,
+    ...(uuid === undefined ? {} : { uuid }),
     regions,
     extents,
     logicalBytes: blocks * BLOCK_BYTES,
@@ -89,8 +141,7 @@ function asJson(found: CheckResult, repairs: readonly Repair[]): object {
   };
 }
 
-function printFound(found: CheckResult, repairs: readonly Repair[]): void {
-  const { faults, regions, extents, blocks } = found;
+function printJudged({ faults, regions, extents, blocks, repairs }: Judged): void {
   for (const fault of faults) print(`${textOf(fault)}\n`);
   for (const { isDone, region, lost, what } of repairs) {
     const where = region === undefined ? '' : `region ${region} `;
@@ -109,6 +160,7 @@ const HEADS = {
   record: 'record',
   overlap: 'extent in the spill area',
   payload: 'payload',
+  entries: 'entries',
 } as const;
 
 function textOf({ kind, region, ranges, sector, what }: Fault): string {
@@ -117,7 +169,8 @@ function textOf({ kind, region, ranges, sector, what }: Fault): string {
   return `${where}${HEADS[kind]} at sector ${sector}: ${what}${tail}`;
 }
 
-function bytesText(ranges: readonly ByteRange[]): string {
+/** `bytes 0 to 4095, 8192 to 12287` */
+export function bytesText(ranges: readonly ByteRange[]): string {
   const texts = ranges.map(
     ({ offsetBytes, lenBytes }) => `${offsetBytes} to ${offsetBytes + lenBytes - 1}`,
   );

@@ -2,8 +2,14 @@
 
 import type { Command } from 'commander';
 import { formatSize } from '../base/units.ts';
-import { uuidText } from '../tools/compress/image.ts';
-import { HISTOGRAM_BINS, type VolumeStats, volumeStats } from '../tools/compress/stats.ts';
+import { type OnProgress, uuidText } from '../tools/compress/image.ts';
+import { findOldFormat } from '../tools/compress/old-image.ts';
+import {
+  HISTOGRAM_BINS,
+  oldVolumeStats,
+  type VolumeStats,
+  volumeStats,
+} from '../tools/compress/stats.ts';
 import { superblocksOf, withImage } from './compress-place.ts';
 import { type JsonFlag, print, printJson } from './output.ts';
 import { Progress } from './progress.ts';
@@ -22,12 +28,19 @@ export function addCompressStats(compress: Command): void {
 
 async function stats(image: string, flags: JsonFlag): Promise<void> {
   await withImage(image, true, async (io) => {
-    const { format } = await superblocksOf(image, io);
     const progress = new Progress();
-    const found = await volumeStats(io, format, (done, total) =>
-      progress.show(done, total, `reading ${image}`),
-    ).finally(() => progress.clear());
-    if (flags.json === true) printJson({ uuid: uuidText(format), ...found });
+    const onProgress: OnProgress = (done, total) => progress.show(done, total, `reading ${image}`);
+    const old = await findOldFormat(io);
+    const read = async (): Promise<{ readonly head: object; readonly found: VolumeStats }> => {
+      if (old !== undefined) {
+        return { head: { version: 1 }, found: await oldVolumeStats(io, old, onProgress) };
+      }
+      const { format } = await superblocksOf(image, io);
+      const head = { version: 2, uuid: uuidText(format) };
+      return { head, found: await volumeStats(io, format, onProgress) };
+    };
+    const { head, found } = await read().finally(() => progress.clear());
+    if (flags.json === true) printJson({ ...head, ...found });
     else printStats(found);
   });
 }
@@ -50,8 +63,10 @@ function printStats(found: VolumeStats): void {
     ['Take', formatSize(physicalBytes)],
     ['Ratio', ratioText(logicalBytes, physicalBytes)],
     ['Metadata', formatSize(found.metadataBytes)],
-    ['Spill area', `${spillUnitsUsed} of ${spillUnits} units in use`],
   ];
+  if (spillUnits > 0) {
+    lines.push(['Spill area', `${spillUnitsUsed} of ${spillUnits} units in use`]);
+  }
   if (badRecords > 0) lines.push(['Bad records', String(badRecords)]);
   for (const [name, value] of lines) print(`${`${name}:`.padEnd(13)}${value}\n`);
   if (logicalBytes === 0) return;

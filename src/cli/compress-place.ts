@@ -2,20 +2,32 @@
 // daemon or an NBD export.
 
 import { invalid } from '../base/errors.ts';
+import { SUPERBLOCK_BYTES } from '../targets/insitu-comp/superblock.format.ts';
 import { fetchSignature } from '../tools/luks/known-signatures.ts';
 import { type CompressIo, readSuperblocks, type Superblocks } from '../tools/compress/image.ts';
-import { openDaemonDisk, type OpenedDisk, openReferenceDisk, ownName } from './daemon-disk.ts';
+import { findOldFormat } from '../tools/compress/old-image.ts';
+import { confirm } from './confirm.ts';
+import {
+  openDaemonDisk,
+  type OpenedDisk,
+  openReferenceDisk,
+  ownName,
+  type Purpose,
+} from './daemon-disk.ts';
 import { imageReference } from './image-device.ts';
 import { placeOf } from './place.ts';
 import { refuseChanging } from './place-io.ts';
 
-/** Opens an image and runs `use` with its disk. Throws DmError when somebody else may change it meanwhile. */
+/**
+ * Opens an image and runs `use` with its disk. A command that opens two has another purpose for the second. Throws DmError when somebody else may change it meanwhile.
+ */
 export async function withImage<T>(
   image: string,
   isReadOnly: boolean,
   use: (io: CompressIo) => Promise<T>,
+  purpose: Purpose = 'compress',
 ): Promise<T> {
-  const opened = await openImage(image, isReadOnly);
+  const opened = await openImage(image, isReadOnly, purpose);
   try {
     return await use(opened.disk);
   } finally {
@@ -23,11 +35,15 @@ export async function withImage<T>(
   }
 }
 
-async function openImage(image: string, isReadOnly: boolean): Promise<OpenedDisk> {
+async function openImage(
+  image: string,
+  isReadOnly: boolean,
+  purpose: Purpose,
+): Promise<OpenedDisk> {
   const place = await placeOf(image);
   if (place.kind === 'mapped') {
     await refuseChanging(image, place.name, isReadOnly);
-    return await openDaemonDisk(place.name, { as: ownName('compress'), isReadOnly });
+    return await openDaemonDisk(place.name, { as: ownName(purpose), isReadOnly });
   }
   const reference = place.kind === 'remote' ? place.uri : imageReference(place.path);
   return await openReferenceDisk(reference, isReadOnly, image);
@@ -51,4 +67,21 @@ export async function knownOn(io: CompressIo): Promise<string | undefined> {
   return await fetchSignature(wholeBytes, async (at, len) => await io.read(at, len), [
     'insitu_comp',
   ]);
+}
+
+/** Asks before something is written over. Throws DmError. */
+export async function refuseHeld(image: string, io: CompressIo, isForced: boolean): Promise<void> {
+  if (isForced || io.sizeBytes < SUPERBLOCK_BYTES) return;
+  const held = await heldBy(io);
+  if (held !== undefined) await confirm(`${image}: ${held}; what is there is lost`, '--force');
+}
+
+/** What an image has already; undefined: nothing that is known, and zeroes where the superblock goes. */
+async function heldBy(io: CompressIo): Promise<string | undefined> {
+  const known = await knownOn(io);
+  if (known !== undefined) return `holds ${known}`;
+  if ((await findOldFormat(io)) !== undefined) return 'holds a compressed volume of version 1';
+  if (typeof (await readSuperblocks(io)) !== 'string') return 'holds a compressed volume';
+  const block = await io.read(0, SUPERBLOCK_BYTES);
+  return block.every((byte) => byte === 0) ? undefined : 'does not begin with 4096 zeroes';
 }

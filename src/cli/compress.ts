@@ -2,19 +2,15 @@
 
 import { type Command, Option } from 'commander';
 import { CODEC_NAMES, type CodecName } from '../codec/codec.ts';
-import {
-  REGION_SECTORS,
-  SUPERBLOCK_BYTES,
-  type VolumeFormat,
-} from '../targets/insitu-comp/superblock.format.ts';
+import { REGION_SECTORS, type VolumeFormat } from '../targets/insitu-comp/superblock.format.ts';
 import { escapeArg } from '../dm/table-text.ts';
 import { checkCodec, formatImage } from '../tools/compress/format.ts';
-import { type CompressIo, readSuperblocks, uuidText } from '../tools/compress/image.ts';
+import { uuidText } from '../tools/compress/image.ts';
 import { addCompressCheck } from './compress-check.ts';
 import { addCompressEstimate } from './compress-estimate.ts';
 import { addCompressStats } from './compress-looking.ts';
-import { knownOn, withImage } from './compress-place.ts';
-import { confirm } from './confirm.ts';
+import { addCompressConvert } from './compress-convert.ts';
+import { refuseHeld, withImage } from './compress-place.ts';
 import { asCall } from './errors.ts';
 import { positive } from './option-values.ts';
 import { type JsonFlag, print, printJson } from './output.ts';
@@ -32,7 +28,8 @@ Examples:
   lamina compress stats other.img
 
   head -c 4M /dev/urandom >any.img
-  lamina compress estimate any.img --pieces 8`;
+  lamina compress estimate any.img --pieces 8
+  lamina compress convert any.img smaller.img --codec deflate`;
 
 interface FormatFlags extends JsonFlag {
   readonly codec: CodecName;
@@ -45,7 +42,7 @@ export function addCompress(program: Command): void {
     .command('compress')
     .summary('compressed volumes of the insitu_comp target')
     .description(
-      'Makes, checks and measures insitu_comp disks that nobody uses. IMAGE is a file, a block device, a\n' +
+      'Makes, checks, measures and converts insitu_comp disks that nobody uses. IMAGE is a file, a block device, a\n' +
         'mapped device of the daemon or an NBD URI.',
     )
     .addHelpText('after', EXAMPLES);
@@ -63,6 +60,7 @@ export function addCompress(program: Command): void {
     .action(format);
   addCompressCheck(compress);
   addCompressStats(compress);
+  addCompressConvert(compress);
   addCompressEstimate(compress);
 }
 
@@ -79,22 +77,6 @@ async function format(image: string, flags: FormatFlags): Promise<void> {
     }).finally(() => progress.clear());
     printMade(image, made, flags);
   });
-}
-
-/** Asks before something is written over. Throws DmError. */
-async function refuseHeld(image: string, io: CompressIo, isForced: boolean): Promise<void> {
-  if (isForced || io.sizeBytes < SUPERBLOCK_BYTES) return;
-  const held = await heldBy(io);
-  if (held !== undefined) await confirm(`${image}: ${held}; what is there is lost`, '--force');
-}
-
-/** What an image has already; undefined: nothing that is known, and zeroes where the superblock goes. */
-async function heldBy(io: CompressIo): Promise<string | undefined> {
-  const known = await knownOn(io);
-  if (known !== undefined) return `holds ${known}`;
-  if (typeof (await readSuperblocks(io)) !== 'string') return 'holds a compressed volume';
-  const block = await io.read(0, SUPERBLOCK_BYTES);
-  return block.every((byte) => byte === 0) ? undefined : 'does not begin with 4096 zeroes';
 }
 
 function printMade(image: string, made: VolumeFormat, flags: FormatFlags): void {

@@ -32,7 +32,8 @@ export type Purpose =
   | 'verity-data'
   | 'verity-hash'
   | 'partitions'
-  | 'compress';
+  | 'compress'
+  | 'compress-to';
 
 /** A name for what this process makes in the daemon and takes away again. */
 export function ownName(what: Purpose): string {
@@ -40,7 +41,7 @@ export function ownName(what: Purpose): string {
 }
 
 const OWN_NAME =
-  /^lamina-(?:backup|restore|luks|verity-data|verity-hash|partitions|compress)-(\d+)-(\d+)$/;
+  /^lamina-(?:backup|restore|luks|verity-data|verity-hash|partitions|compress|compress-to)-(\d+)-(\d+)$/;
 
 /** Whether a name is one that a command has made for itself. */
 export function isCommands(name: string): boolean {

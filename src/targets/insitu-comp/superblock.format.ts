@@ -7,6 +7,7 @@
 
 import { crc32 } from 'node:zlib';
 import { bytes, struct, u8, u32, u64 } from '../../format/struct.ts';
+import { decodeConversion } from './conversion.format.ts';
 import { findVersion1, type Format1 } from './v1/superblock.format.ts';
 
 export const SUPERBLOCK_BYTES = 4096;
@@ -73,6 +74,11 @@ export function layoutFor(diskSectors: number, grainSectors: number): Layout | u
   return undefined;
 }
 
+/** The size of the smallest disk that has so many regions. */
+export function diskSectorsFor(regions: number): number {
+  return endOf(placed(regions, 1)) + SUPERBLOCK_SECTORS;
+}
+
 /** The first sector behind the spill area: the copy of the superblock is there. */
 export function endOf({ spillSector, spillUnits }: Layout): number {
   return spillSector + spillUnits * UNIT_SECTORS;
@@ -127,14 +133,23 @@ function other(complaint: string): Found {
   return { what: 'other', complaint };
 }
 
+/** Whether a block begins as the superblocks of all versions do. */
+export function hasMagic(block: Uint8Array): boolean {
+  const view = new DataView(block.buffer, block.byteOffset, SUPERBLOCK_BYTES);
+  return (
+    Superblock.magicLow.get(view, 0) === MAGIC_LOW &&
+    Superblock.magicHigh.get(view, 0) === MAGIC_HIGH
+  );
+}
+
 /** Looks at the first 4096 bytes of a disk of so many sectors. */
 export function findSuperblock(block: Uint8Array, diskSectors: number): Found {
   if (block.every((byte) => byte === 0)) return { what: 'zeroes' };
   const view = new DataView(block.buffer, block.byteOffset, SUPERBLOCK_BYTES);
-  const isMagic =
-    Superblock.magicLow.get(view, 0) === MAGIC_LOW &&
-    Superblock.magicHigh.get(view, 0) === MAGIC_HIGH;
-  if (!isMagic) {
+  if (!hasMagic(block)) {
+    if (decodeConversion(block) !== undefined) {
+      return other("a conversion to it has not ended: 'lamina compress convert' goes on with it");
+    }
     const found = Buffer.from(block.subarray(0, 8)).toString('hex');
     return other(`it begins with ${found}, expected an insitu_comp superblock or 4096 zeroes`);
   }

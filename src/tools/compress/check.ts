@@ -15,7 +15,8 @@ import {
 } from './image.ts';
 import { blocksOf, Payloads, rangesOf } from './payloads.ts';
 
-export type FaultKind = 'superblock' | 'copy' | 'record' | 'overlap' | 'payload';
+/** `entries` are those of version 1; the other kinds but `payload` are of version 2. */
+export type FaultKind = 'superblock' | 'copy' | 'record' | 'overlap' | 'payload' | 'entries';
 
 /** What is wrong, and what of the device cannot be had because of that. */
 export interface Fault {

@@ -5,13 +5,14 @@ import { decodeRecord } from '../../targets/insitu-comp/record.format.ts';
 import {
   BLOCK_BYTES,
   CODEC_IDS,
-  CODEC_RAW,
   REGION_BYTES,
   SUPERBLOCK_BYTES,
   type VolumeFormat,
 } from '../../targets/insitu-comp/superblock.format.ts';
+import { dataSectorOf, type Format1 } from '../../targets/insitu-comp/v1/superblock.format.ts';
 import { SpillClaims } from './claims.ts';
 import { type CompressIo, forEachRecord, type OnProgress } from './image.ts';
+import { OldImage } from './old-image.ts';
 
 export const HISTOGRAM_BINS = 10;
 
@@ -31,12 +32,14 @@ export interface VolumeStats {
   /** What these take on the disk. */
   readonly physicalBytes: number;
   readonly metadataBytes: number;
+  /** 0: there is no spill area, as in version 1. */
   readonly spillUnits: number;
   readonly spillUnitsUsed: number;
   /** Codecs that have extents, and `raw`. */
   readonly codecs: readonly CodecStats[];
   /** Bytes of the device by what their extents take: up to a tenth of their size, two tenths and so on. */
   readonly histogram: readonly number[];
+  /** In version 1 regions some of whose entries cannot be used. */
   readonly badRecords: number;
 }
 
@@ -48,14 +51,7 @@ export async function volumeStats(
 ): Promise<VolumeStats> {
   const { layout } = format;
   const claims = new SpillClaims(layout);
-  const ids = [CODEC_RAW, ...Object.values(CODEC_IDS)];
-  const codecs = ids.map((id) => ({
-    name: codecName(id),
-    extents: 0,
-    logicalBytes: 0,
-    physicalBytes: 0,
-  }));
-  const histogram = Array.from({ length: HISTOGRAM_BINS }, () => 0);
+  const count = new ExtentCount();
   let badRecords = 0;
   await forEachRecord(io, format, (region, record) => {
     onProgress(region + 1, layout.regions);
@@ -65,27 +61,76 @@ export async function volumeStats(
       return;
     }
     for (const extent of decoded.extents) {
-      const of = codecs[extent.codec] as CodecStats;
-      const logical = extent.visible * BLOCK_BYTES;
-      const physical = extent.sectors * 512;
-      of.extents++;
-      of.logicalBytes += logical;
-      of.physicalBytes += physical;
-      const bin = Math.ceil((physical / logical) * HISTOGRAM_BINS) - 1;
-      const at = Math.min(HISTOGRAM_BINS - 1, bin);
-      histogram[at] = (histogram[at] as number) + logical;
+      count.add(codecName(extent.codec), extent.visible, extent.sectors);
       claims.add(region, extent);
     }
   });
   return {
     sizeBytes: layout.regions * REGION_BYTES,
-    logicalBytes: codecs.reduce((sum, { logicalBytes }) => sum + logicalBytes, 0),
-    physicalBytes: codecs.reduce((sum, { physicalBytes }) => sum + physicalBytes, 0),
+    ...count.sums(),
     metadataBytes: layout.homeSector * 512 + SUPERBLOCK_BYTES,
     spillUnits: layout.spillUnits,
     spillUnitsUsed: claims.usedUnits,
-    codecs: codecs.filter(({ extents }) => extents > 0),
-    histogram,
     badRecords,
   };
+}
+
+/** The same of an image of version 1, by its entries. Throws DmError. */
+export async function oldVolumeStats(
+  io: CompressIo,
+  format: Format1,
+  onProgress: OnProgress = () => undefined,
+): Promise<VolumeStats> {
+  const image = new OldImage(io, format);
+  const count = new ExtentCount();
+  let badRecords = 0;
+  await image.forEachRegion(0, image.regions, (region, runs) => {
+    onProgress(region + 1, image.regions);
+    if (runs.some(({ kind }) => kind === 'bad')) badRecords++;
+    for (const { kind, count: blocks, sectors } of runs) {
+      if (kind === 'raw') count.add('raw', blocks, sectors);
+      else if (kind === 'compressed') count.add(format.codec, blocks, sectors);
+    }
+  });
+  return {
+    sizeBytes: format.dataBlocks * BLOCK_BYTES,
+    ...count.sums(),
+    metadataBytes: dataSectorOf(format) * 512,
+    spillUnits: 0,
+    spillUnitsUsed: 0,
+    badRecords,
+  };
+}
+
+/** Adds up extents. */
+class ExtentCount {
+  readonly #codecs = ['raw', ...Object.keys(CODEC_IDS)].map((name) => ({
+    name,
+    extents: 0,
+    logicalBytes: 0,
+    physicalBytes: 0,
+  }));
+  readonly #histogram = Array.from({ length: HISTOGRAM_BINS }, () => 0);
+
+  add(codec: string, blocks: number, sectors: number): void {
+    const of = this.#codecs.find(({ name }) => name === codec) as CodecStats;
+    const logical = blocks * BLOCK_BYTES;
+    const physical = sectors * 512;
+    of.extents++;
+    of.logicalBytes += logical;
+    of.physicalBytes += physical;
+    const bin = Math.ceil((physical / logical) * HISTOGRAM_BINS) - 1;
+    const at = Math.min(HISTOGRAM_BINS - 1, bin);
+    this.#histogram[at] = (this.#histogram[at] as number) + logical;
+  }
+
+  sums(): Pick<VolumeStats, 'logicalBytes' | 'physicalBytes' | 'codecs' | 'histogram'> {
+    const codecs = this.#codecs.filter(({ extents }) => extents > 0);
+    return {
+      logicalBytes: codecs.reduce((sum, { logicalBytes }) => sum + logicalBytes, 0),
+      physicalBytes: codecs.reduce((sum, { physicalBytes }) => sum + physicalBytes, 0),
+      codecs,
+      histogram: this.#histogram,
+    };
+  }
 }
