@@ -2,7 +2,6 @@
 
 import { statSync } from 'node:fs';
 import type { Command } from 'commander';
-import { invalid } from '../base/errors.ts';
 import { formatSize } from '../base/units.ts';
 import { DataFile } from '../tools/thin/data-file.ts';
 import type { MetadataFile } from '../tools/thin/metadata-file.ts';
@@ -11,7 +10,7 @@ import { type TrimPlan, trimPool } from '../tools/thin/trim.ts';
 import { confirm } from './confirm.ts';
 import { positive } from './option-values.ts';
 import { print, printJson, tell } from './output.ts';
-import { refuseUsed, withMetadata } from './pool-tools.ts';
+import { refuseSameFile, refuseUsed, withMetadata } from './pool-tools.ts';
 import { Progress } from './progress.ts';
 
 /** Adds shrink and trim to `lamina pool`. */
@@ -52,9 +51,9 @@ function addShrink(pool: Command): void {
 }
 
 async function shrink(flags: ShrinkFlags): Promise<void> {
-  refuseSame([flags.input, flags.output, flags.data]);
+  refuseSameFile([flags.input, flags.output, flags.data]);
   await withMetadata(flags.input, { isReadOnly: true }, async (from) => {
-    await withMetadata(flags.output, { isReadOnly: false }, async (to) => {
+    await withMetadata(flags.output, { isReadOnly: false, isTarget: true }, async (to) => {
       if (flags.force !== true) await refuseUsed(to);
       if (!flags.copy) return await shrinkOnto(flags, { from, to, data: undefined });
       await withData(flags.data, async (data) => await shrinkOnto(flags, { from, to, data }));
@@ -112,7 +111,7 @@ function addTrim(pool: Command): void {
     .option('--force', 'discard without being asked')
     .option('--json', 'print the result as JSON')
     .action(async (flags: TrimFlags) => {
-      refuseSame([flags.metadataDev, flags.dataDev]);
+      refuseSameFile([flags.metadataDev, flags.dataDev]);
       await withMetadata(flags.metadataDev, { isReadOnly: true }, async (metadata) => {
         await withData(flags.dataDev, async (data) => {
           const progress = new Progress();
@@ -146,17 +145,5 @@ async function withData(path: string, use: (data: DataFile) => Promise<void>): P
     await use(data);
   } finally {
     data.close();
-  }
-}
-
-function refuseSame(paths: readonly string[]): void {
-  const seen = new Map<string, string>();
-  for (const path of paths) {
-    const found = statSync(path, { throwIfNoEntry: false });
-    if (found === undefined) continue;
-    const id = `${found.dev}:${found.ino}`;
-    const other = seen.get(id);
-    if (other !== undefined) throw invalid(`${path}: is the same file as ${other}`);
-    seen.set(id, path);
   }
 }

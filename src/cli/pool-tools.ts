@@ -1,12 +1,13 @@
 // lamina pool check, dump, restore, repair: the metadata of a pool that does not run.
 
+import { statSync } from 'node:fs';
 import { open } from 'node:fs/promises';
 import { type Command, Option } from 'commander';
-import { DmError, errorText } from '../base/errors.ts';
+import { DmError, errorText, invalid } from '../base/errors.ts';
 import { Status, statusOfError } from '../base/status.ts';
 import { type CheckResult, checkPool, clearNeedsCheck } from '../tools/thin/check.ts';
 import { DUMP_FORMATS, type DumpFormat, dumpPool } from '../tools/thin/dump.ts';
-import { MetadataFile } from '../tools/thin/metadata-file.ts';
+import { MetadataFile, type MetadataFileOptions } from '../tools/thin/metadata-file.ts';
 import { PoolReader } from '../tools/thin/pool-reader.ts';
 import { repairPool } from '../tools/thin/repair.ts';
 import { repairLeaks } from '../tools/thin/repair-leaks.ts';
@@ -125,7 +126,7 @@ function addRestore(pool: Command): void {
     .option('--json', 'print the result as JSON')
     .action(async (xml: string, meta: string, flags: JsonFlag & { force?: true }) => {
       const text = await openText(xml);
-      await withMetadata(meta, { isReadOnly: false }, async (file) => {
+      await withMetadata(meta, { isReadOnly: false, isTarget: true }, async (file) => {
         if (flags.force !== true) await refuseUsed(file);
         const { devices, mappedBlocks } = await restorePool(file, text);
         const done = `restored ${devices} devices, ${mappedBlocks} mapped blocks`;
@@ -158,8 +159,9 @@ function addRepair(pool: Command): void {
     .option('--nr-data-blocks <n>', 'in the data device', positive)
     .option('--transaction-id <id>', 'of the pool', notNegative)
     .action(async (meta: string, out: string, flags: RepairFlags) => {
+      refuseSameFile([meta, out]);
       await withMetadata(meta, { isReadOnly: true }, async (from) => {
-        await withMetadata(out, { isReadOnly: false }, async (to) => {
+        await withMetadata(out, { isReadOnly: false, isTarget: true }, async (to) => {
           if (flags.force !== true) await refuseUsed(to);
           await repair(from, to, flags);
         });
@@ -208,7 +210,7 @@ export async function refuseUsed(file: MetadataFile): Promise<void> {
 
 export async function withMetadata<T>(
   path: string,
-  options: { readonly isReadOnly: boolean; readonly isShared?: boolean },
+  options: MetadataFileOptions,
   use: (file: MetadataFile) => Promise<T>,
 ): Promise<T> {
   const file = MetadataFile.open(path, options);
@@ -220,5 +222,18 @@ export async function withMetadata<T>(
     throw new DmError(Status.BadMessage, `${path}: ${error.message}`, { cause: error });
   } finally {
     file.close();
+  }
+}
+
+/** Names that are of one file. Those of none are left to whoever opens them. */
+export function refuseSameFile(paths: readonly string[]): void {
+  const seen = new Map<string, string>();
+  for (const path of paths) {
+    const found = statSync(path, { throwIfNoEntry: false });
+    if (found === undefined) continue;
+    const id = `${found.dev}:${found.ino}`;
+    const other = seen.get(id);
+    if (other !== undefined) throw invalid(`${path}: is the same file as ${other}`);
+    seen.set(id, path);
   }
 }

@@ -42,6 +42,12 @@ test('trim says what it does and asks; shrink says what its metadata is good for
     assert.match(d.refused([...byCopy, '--force']), /data: is in use/);
     d.ok(['stop']);
 
+    // Only what is made anew may be made first; an empty file in place of data would be a loss.
+    const lost = TRIM.map((word) => (word === 'data' ? 'nope' : word));
+    assert.equal(d.refused([...lost, '--force']), 'lamina: nope: no such file\n');
+    assert.match(d.refused(['pool', 'repair', 'meta', 'nope']), /no such file; make it first/);
+    const same = d.refused(['pool', 'repair', 'meta', './meta', '--force']);
+    assert.equal(same, 'lamina: ./meta: is the same file as meta\n');
     const before = taken(d);
     assert.ok(before >= 8 * MIB, `${before}`);
     const meta = readFileSync(join(d.path, 'meta'));

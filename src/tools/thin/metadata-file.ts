@@ -34,6 +34,8 @@ export interface MetadataFileOptions {
   readonly isReadOnly: boolean;
   /** Read although somebody may be writing: only what he keeps for readers is of use then. */
   readonly isShared?: boolean;
+  /** What it holds is to be made anew: of a file that is not there it is said how to make one. */
+  readonly isTarget?: boolean;
 }
 
 export class MetadataFile implements MetadataIo {
@@ -131,7 +133,7 @@ function openFile(path: string, options: MetadataFileOptions): number {
   const { isReadOnly } = options;
   const found = statSync(path, { throwIfNoEntry: false });
   if (found === undefined) {
-    const hint = isReadOnly ? '' : '; make it first (truncate -s SIZE)';
+    const hint = options.isTarget === true ? '; make it first (truncate -s SIZE)' : '';
     throw new DmError(Status.NoEntry, `${path}: no such file${hint}`);
   }
   if (!found.isFile() && !found.isBlockDevice()) {
