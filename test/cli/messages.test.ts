@@ -113,7 +113,7 @@ const BAD: readonly Bad[] = [
   ['pool repair disk dir', 1, /dir: need a file or a block device/],
   ['thin diff disk 1 2', 1, /disk: metadata block 0: thin superblock/],
   ['luks header-restore disk missing', 1, /missing: no such file/],
-  ['verity dump missing', 1, /missing: No such file or directory/],
+  ['verity dump missing', 1, /missing: cannot open: No such file or directory/],
   ['verity dump dir', 1, /dir: need a file or a block device/],
   ['verity dump disk', 1, /disk: verity superblock/],
   ['replay missing disk', 1, /missing: No such file or directory/],
