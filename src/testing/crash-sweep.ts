@@ -47,6 +47,13 @@ export interface SweepSubject {
   readonly opsAfter: readonly SweepOp[];
   /** Blocks of so many sectors are one write's. */
   readonly blockSectors: number;
+  /**
+   * Makes trouble below for as long as the operations that are swept run; answers how it ends. What fails
+   * meanwhile is unsure, and no more than that; afterwards everything works.
+   */
+  readonly disturb?: (lab: Lab, disk: SimDisk, rng: Prng) => () => void;
+  /** Clones each device may have out; 256 if not given. */
+  readonly clonesMax?: number;
   /** Looks at what is left on the disk: what is wrong, or ''. */
   readonly judge: (image: Uint8Array) => Promise<string>;
 }
@@ -65,6 +72,8 @@ export interface SweepCounts {
   images: number;
   /** Sweeps of an opening and the writes behind it. */
   again: number;
+  /** Operations that failed, with trouble below. */
+  failed: number;
 }
 
 /** A moment: what the disk may hold then, as sectors that differ from the start, and what is right. */
@@ -90,7 +99,7 @@ export async function sweepCrashes(
 }
 
 class Sweep {
-  readonly counts: SweepCounts = { moments: 0, images: 0, again: 0 };
+  readonly counts: SweepCounts = { moments: 0, images: 0, again: 0, failed: 0 };
   /** For messages. */
   where = 'before the first moment';
   readonly #subject: SweepSubject;
@@ -135,6 +144,8 @@ class Sweep {
     ops: readonly SweepOp[],
   ): Promise<Cut[]> {
     const { before, blockSectors } = this.#subject;
+    // What a crash has left is opened over a disk that works.
+    const disturb = model === null ? this.#subject.disturb : undefined;
     const lab = this.#lab(image);
     const disk = lab.disks.get(SWEPT_DISK) as SimDisk;
     const recorder = new Recorder(lab, disk, image, this.#rng, this.#options.cutsPerMoment);
@@ -142,7 +153,7 @@ class Sweep {
     const rig = await this.#open(lab);
     const load = new Load(
       rig,
-      { depth: DEPTH },
+      { depth: DEPTH, mayFail: disturb !== undefined },
       model?.copy() ?? new VersionModel(rig.device.lenSectors, this.#numbers),
     );
     if (model === null) {
@@ -156,10 +167,17 @@ class Sweep {
       () => load.model,
       () => load.ended,
     );
+    const calm = disturb?.(lab, disk, this.#rng);
     await this.#run(load, ops);
+    if (calm !== undefined) {
+      calm();
+      this.counts.failed += load.failed;
+      load.failed = 0;
+    }
     await rig.settle(load.one(FLUSH));
     recorder.stop();
     await load.checkAll();
+    if (load.failed > 0) throw new CheckFailure('fails, though there is no trouble any more');
     await close(lab, rig);
     this.counts.moments += recorder.moments;
     return recorder.cuts;
@@ -204,7 +222,9 @@ class Sweep {
   }
 
   #lab(image: Uint8Array): Lab {
-    const lab = makeLab({ seed: this.#rng.u32() });
+    const { clonesMax } = this.#subject;
+    const seed = this.#rng.u32();
+    const lab = makeLab({ seed, ...(clonesMax === undefined ? {} : { clonesMax }) });
     lab.addDisk({
       name: SWEPT_DISK,
       lenSectors: image.length / SECTOR_BYTES,
