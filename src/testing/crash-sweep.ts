@@ -48,8 +48,8 @@ export interface SweepSubject {
   /** Blocks of so many sectors are one write's. */
   readonly blockSectors: number;
   /**
-   * Makes trouble below for as long as the operations that are swept run; answers how it ends. What fails
-   * meanwhile is unsure, and no more than that; afterwards everything works.
+   * Makes trouble below for as long as the operations that are swept run; answers how it ends.
+   * What fails meanwhile is unsure, and no more than that; afterwards everything works.
    */
   readonly disturb?: (lab: Lab, disk: SimDisk, rng: Prng) => () => void;
   /** Clones each device may have out; 256 if not given. */

@@ -28,13 +28,13 @@ async function timesOfB(isBusy: boolean): Promise<number[]> {
   const [slow, quick] = [await dm.openDevice('a'), await dm.openDevice('b')];
   const a = new BioDriver(slow.device, arena);
   const b = new BioDriver(quick.device, arena);
-  let isOver = false;
+  const load = { isOver: false };
   let ended = 0;
-  const load = async (lane: number): Promise<void> => {
-    const rng = new Prng(SEED + lane);
-    while (!isOver) {
+  const lane = async (number: number): Promise<void> => {
+    const rng = new Prng(SEED + number);
+    while (!load.isOver) {
       const at = rng.below(48) * 4096;
-      const bytes = Buffer.alloc(4096 * rng.between(1, 16), `lane ${lane} `);
+      const bytes = Buffer.alloc(4096 * rng.between(1, 16), `lane ${number} `);
       if (rng.chance(0.2)) rng.fill(bytes);
       if (rng.chance(0.1)) assert.equal(await a.flush(), Status.Ok);
       else if (rng.chance(0.3)) await a.read(at, bytes.length);
@@ -42,7 +42,7 @@ async function timesOfB(isBusy: boolean): Promise<number[]> {
       ended++;
     }
   };
-  const lanes = isBusy ? Array.from({ length: DEPTH }, (_, lane) => load(lane)) : [];
+  const lanes = isBusy ? Array.from({ length: DEPTH }, (_, n) => lane(n)) : [];
   const rng = new Prng(SEED ^ 0xb);
   const times: number[] = [];
   for (let n = 0; n < SAMPLES; n++) {
@@ -54,7 +54,7 @@ async function timesOfB(isBusy: boolean): Promise<number[]> {
     else assert.equal(await scheduler.settle(b.flush()), Status.Ok);
     times.push(scheduler.nowMs() - began);
   }
-  isOver = true;
+  load.isOver = true;
   await scheduler.settle(Promise.all(lanes));
   if (isBusy) assert.ok(ended > DEPTH, `only ${ended} operations of the other device`);
   await scheduler.settle(Promise.all([slow.close(), quick.close()]));
