@@ -7,14 +7,16 @@ import { Prng } from '../../base/prng.ts';
 import { Status } from '../../base/status.ts';
 import { CODEC_NAMES, type CodecName, implementationsOf } from '../../codec/codec.ts';
 import { ZSTD } from '../../codec/zstd.ts';
-import type { Extent } from '../../targets/insitu-comp/extent.ts';
+import { Extent } from '../../targets/insitu-comp/extent.ts';
 import {
   type DecodedRecord,
   decodeRecord,
+  emptyMap,
   encodeRecord,
 } from '../../targets/insitu-comp/record.format.ts';
 import {
   CODEC_IDS,
+  CODEC_RAW,
   encodeSuperblock,
   endOf,
   findSuperblock,
@@ -354,6 +356,35 @@ test(`units of two regions stay with the one whose payload is there, LAMINA_SEED
 });
 
 for (const blockBytes of [512, 4096]) {
+  test(`a single block that loses its units is an error, and none beside it, blocks of ${blockBytes}`, async () => {
+    const image = await makeImage(SEED, 'lz4', blockBytes);
+    const { io, disk } = image;
+    const { format } = await checked(io);
+    const spilled = Array.from({ length: REGIONS }, (_, r) => r).filter((r) =>
+      recordOf(image, format, r).extents.some(({ at }) => at >= format.layout.spillSector),
+    );
+    const [keeps, loses] = spilled as [number, number];
+    const { at } = recordOf(image, format, keeps).extents.find(
+      (e) => e.at >= format.layout.spillSector,
+    ) as Extent;
+    const one = new Extent(0, 1, CODEC_RAW, at, 8, 4096, Uint32Array.of(1));
+    const map = emptyMap();
+    map[0] = one;
+    const record = encodeRecord(format, loses, [one], map, 0);
+    disk.bytes.set(record, (format.layout.recordSector + loses) * 512);
+    const repairs = await repairVolume(io, await checked(io), false);
+    const lost = [{ offsetBytes: loses * REGION_BYTES, lenBytes: 4096 }];
+    assert.deepEqual(
+      repairs.map(({ isDone, region, lost: of }) => [isDone, region, of]),
+      [[true, loses, lost]],
+    );
+    const { faults } = await checked(io);
+    assert.deepEqual(
+      faults.map(({ kind, ranges }) => [kind, ranges]),
+      [['payload', lost]],
+    );
+  });
+
   test(`a record is made empty only when forced, blocks of ${blockBytes}`, async () => {
     const image = await makeImage(SEED, 'lz4', blockBytes);
     const { disk, io, data, lab } = image;

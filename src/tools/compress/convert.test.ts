@@ -13,7 +13,7 @@ import { drawOldDisk, OLD_CODECS, oldSizes } from '../../testing/insitu-old-disk
 import { Killed, MemoryImage } from '../../testing/memory-image.ts';
 import { SEED } from '../../testing/seed.ts';
 import { makeLab } from '../../testing/sim/lab.ts';
-import { checkVolume } from './check.ts';
+import { type CheckResult, checkVolume } from './check.ts';
 import { convert, type Converted, deviceSectors } from './convert.ts';
 import { type ConvertSource, OldSource, RawSource } from './convert-source.ts';
 import { readSuperblocks } from './image.ts';
@@ -210,6 +210,28 @@ test(`killed at any moment, ${ROUNDS} conversions, LAMINA_SEED=${SEED}`, async (
     await checkMade(result.target, result.source, of.data, []);
   }
   assert.ok(resumes > 0, 'none went on where it was');
+});
+
+test('what was there before does not come back once something is written over', async () => {
+  const prng = new Prng(SEED);
+  const bytes = new Uint8Array(diskSectorsFor(30) * 512);
+  const source = (): ConvertSource =>
+    new RawSource(new MemoryImage(sampleData(prng, 20 * REGION_BYTES)));
+  const options = { codec: 'lz4', level: 0 } as const;
+  await convert('test', source(), new MemoryImage(bytes), options);
+  // The state is there; the copy of the old superblock is there as well.
+  let target = new MemoryImage(bytes);
+  target.killAfter = 2;
+  await assert.rejects(convert('test', source(), target, options), Killed);
+  assert.ok(typeof (await readSuperblocks(target)) !== 'string');
+  assert.deepEqual(
+    ((await checkVolume(target)) as CheckResult).faults.map(({ kind }) => kind),
+    ['superblock'],
+  );
+  target = new MemoryImage(target.bytes);
+  target.killAfter = 12;
+  await assert.rejects(convert('test', source(), target, options), Killed);
+  assert.match((await readSuperblocks(target)) as string, /has not ended.*no copy/);
 });
 
 test('a source that has changed meanwhile is converted anew, and so is one with other options', async () => {

@@ -111,7 +111,8 @@ export async function convert(
     seed: randomBytes(4).readUInt32LE(),
   };
   const begun = await findConversion(io);
-  if (begun !== undefined) {
+  // With nothing done it may have ended before the copy of an old superblock was gone.
+  if (begun !== undefined && begun.doneRegions > 0) {
     const { uuid, seed } = begun;
     const converter = new Converter(source, io, { ...format, uuid, seed }, options);
     if (await converter.goOnFrom(begun)) return await converter.run(begun.doneRegions);
@@ -163,13 +164,11 @@ class Converter {
     const { doneRegions } = begun;
     const now = this.#state(doneRegions);
     if (SAME.some((key) => begun[key] !== now[key]) || doneRegions > this.#regions) return false;
-    if (doneRegions > 0) {
-      await this.#source.forEachRegion(0, doneRegions, async (region, found) => {
-        this.#judge(region, found);
-        this.#onProgress(region + 1, this.#regions, true);
-        await Promise.resolve();
-      });
-    }
+    await this.#source.forEachRegion(0, doneRegions, async (region, found) => {
+      this.#judge(region, found);
+      this.#onProgress(region + 1, this.#regions, true);
+      await Promise.resolve();
+    });
     this.#dataBlocks = begun.dataBlocks;
     this.#payloadSectors = begun.payloadSectors;
     return this.#sourceCsum === begun.sourceCsum;

@@ -11,6 +11,7 @@ import {
   blockSeed,
 } from '../../targets/insitu-comp/record.format.ts';
 import {
+  BLOCK_BYTES,
   CODEC_IDS,
   CODEC_RAW,
   encodeSuperblock,
@@ -170,9 +171,13 @@ async function unreadable(
   const unit = await io.read(from * 512, UNIT_SECTORS * 512);
   const sector = unit.subarray((at - from) * 512, (at - from + 1) * 512);
   const seed = blockSeed(format, region, first);
-  const sums = Uint32Array.of(~crc32(sector, seed));
-  const wanted = codec === CODEC_RAW ? CODEC_IDS.lz4 : codec;
-  const extent = new Extent(first, count, wanted, at, format.layout.grainSectors, 1, sums);
+  const { grainSectors } = format.layout;
+  const isOneGrain = count * BLOCK_BYTES === grainSectors * 512;
+  const wanted = isOneGrain ? CODEC_RAW : codec === CODEC_RAW ? CODEC_IDS.lz4 : codec;
+  const bytes = isOneGrain ? BLOCK_BYTES : 1;
+  // What takes all of a block cannot be compressed.
+  const sums = Uint32Array.of(~crc32(isOneGrain ? unit : sector, seed));
+  const extent = new Extent(first, count, wanted, at, grainSectors, bytes, sums);
   extent.visible = visible;
   return extent;
 }
