@@ -17,6 +17,8 @@ import type { DeviceRange } from './target.ts';
 export interface ClaimUse {
   readonly role: string;
   readonly by: string;
+  /** What has the range in truth: tables through which it has it, one after the other, may claim the same. */
+  readonly holder?: object;
 }
 
 export interface Claim {
@@ -49,7 +51,9 @@ export class Claims {
     const wanted = this.#bottomOf(claim.range);
     for (const other of this.#claims) {
       const isSameTable = other.table === claim.table;
-      if (!isSameTable && other.owner === claim.owner) continue;
+      const { holder } = claim.use;
+      const isSameHolder = holder !== undefined && other.use.holder === holder;
+      if (!isSameTable && (other.owner === claim.owner || isSameHolder)) continue;
       const both = overlapOf(wanted, this.#bottomOf(other.range));
       if (both !== undefined)
         throw isSameTable ? twice(claim, other, both) : busy(claim, other, both);

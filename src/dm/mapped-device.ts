@@ -88,6 +88,11 @@ export class MappedDevice implements BlockDevice, FrameHook {
     return this.#below;
   }
 
+  /** Bios that wait for a clone. */
+  get waitingForClone(): number {
+    return this.#parked.length;
+  }
+
   get lenSectors(): number {
     return this.live?.lenSectors ?? 0;
   }
@@ -403,7 +408,10 @@ export class MappedDevice implements BlockDevice, FrameHook {
   #rangeMax(bio: Bio, entry: TableEntry, table: Table): number {
     const { maxDiscardSectors, maxWriteZeroesSectors } = table.limits;
     const limit = bio.op === Op.Discard ? maxDiscardSectors : maxWriteZeroesSectors;
-    const left = entry.endSector - bio.sector;
+    const boundary = entry.rangeBoundarySectors;
+    const inside =
+      boundary > 0 ? boundary - ((bio.sector - entry.startSector) % boundary) : entry.endSector;
+    const left = Math.min(inside, entry.endSector - bio.sector);
     return limit > 0 ? Math.min(left, limit) : left;
   }
 

@@ -124,6 +124,7 @@ export class TableBuilder {
       deviceName: node.name,
       isReadOnly,
       isRestored,
+      clonesMax: node.device.set.max,
       startSector: line.startSector,
       lenSectors: line.lenSectors,
       engine,

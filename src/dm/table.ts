@@ -22,6 +22,8 @@ export interface TableEntry {
   readonly endSector: number;
   /** Reads and writes stop at multiples of this, counted from the start; 0 is no boundary. */
   boundarySectors: number;
+  /** The same for discards and write-zeroes. */
+  rangeBoundarySectors: number;
   /** The target says itself how far a bio may go over a boundary. */
   readonly fits: boolean;
   readonly flushesByMap: boolean;
@@ -85,6 +87,7 @@ export class Table {
     for (const entry of this.entries) {
       const traits = entry.target.traits ?? {};
       entry.boundarySectors = traits.boundarySectors ?? 0;
+      entry.rangeBoundarySectors = traits.rangeBoundarySectors ?? 0;
       entry.discardPieces = traits.discardPieces ?? 1;
       entry.writeZeroesPieces = traits.writeZeroesPieces ?? 1;
     }
@@ -130,6 +133,7 @@ export async function makeEntry(
       startSector: line.startSector,
       endSector: line.startSector + line.lenSectors,
       boundarySectors: traits.boundarySectors ?? 0,
+      rangeBoundarySectors: traits.rangeBoundarySectors ?? 0,
       fits: target.fit !== undefined,
       flushesByMap: traits.flush === 'map',
       discardPieces: traits.discardPieces ?? 1,

@@ -56,6 +56,8 @@ export interface TargetTraits {
    * unless `fit` lets them.
    */
   readonly boundarySectors?: number;
+  /** Discards and write-zeroes never cross a multiple of this many sectors, likewise. */
+  readonly rangeBoundarySectors?: number;
   /**
    * `devices` (the default): the core sends a flush to every device in `devices()`. `map`: the
    * target gets the flush in `map`, with `bio.lenBytes` 0.
@@ -162,6 +164,8 @@ export interface TargetHost {
   readonly isReadOnly: boolean;
   /** Whether the device was there before a restart: what it stands on is to be found as it was, and never made anew. */
   readonly isRestored: boolean;
+  /** Clones that the mapped device may have out at a time: what a target keeps of its own is no more numerous. */
+  readonly clonesMax: number;
   /** This target's place in the table. */
   readonly startSector: number;
   readonly lenSectors: number;

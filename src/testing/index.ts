@@ -46,3 +46,5 @@ export { runThinStorm, type ThinStormOptions } from './thin-storm.ts';
 export { VersionModel } from './version-model.ts';
 export { Prng } from '../base/prng.ts';
 export { runInsituStorm } from './insitu-storm.ts';
+export { runDeadlockSchedules } from './snapshot-deadlock.ts';
+export { runSnapshotStorm, type SnapshotStormOptions } from './snapshot-storm.ts';

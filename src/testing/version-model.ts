@@ -122,6 +122,26 @@ export class VersionModel {
     return copy;
   }
 
+  /** What a snapshot holds that was taken some time since `read` began, over all: any of what was there meanwhile, durable. */
+  snapshotSince(read: ModelRead): VersionModel {
+    this.#reads.delete(read);
+    const copy = new VersionModel(this.lenSectors, this.#numbers, this.mayBeStale, this.#stamp);
+    for (let s = 0; s < this.lenSectors; s++) {
+      const during = read.during.filter((w) => s >= w.sector && s < w.sector + w.lenSectors);
+      const numbers = new Set([...(read.before[s] as number[]), ...during.map((w) => w.number)]);
+      const [first] = numbers;
+      copy.#sectors[s] =
+        numbers.size === 1
+          ? [original(first as number)]
+          : [...numbers].map((number) => ({
+              ...original(number),
+              isSure: false,
+              durableAt: NEVER,
+            }));
+    }
+    return copy;
+  }
+
   /** The data of write `number` for `lenSectors` sectors from `sector` on. */
   static data(
     number: number,

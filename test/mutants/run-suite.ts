@@ -1,13 +1,13 @@
 // Runs the suite of the tree named as the first argument until a check fails. Exit status 0: all passed.
 // Arguments: ROOT SEED STACKS [WHAT]. WHAT is `stacks` (the conformance suite and storms over a thin pool),
-// `nbd` (storms of NBD clients), `insitu` (storms over insitu_comp) or all, if not given. What failed goes to stdout, one line.
+// `nbd` (storms of NBD clients), `insitu` (storms over insitu_comp), `snapshot` (storms over snapshots) or all, if not given. What failed goes to stdout, one line.
 
 import { pathToFileURL } from 'node:url';
 import { join } from 'node:path';
 
 type Testing = typeof import('../../src/testing/index.ts');
 
-const [root = '', seedText = '1', stacksText = '40', what = 'stacks nbd insitu'] =
+const [root = '', seedText = '1', stacksText = '40', what = 'stacks nbd insitu snapshot'] =
   process.argv.slice(2);
 const entry = pathToFileURL(join(root, 'testing/index.js')).href;
 const testing = (await import(entry)) as Testing;
@@ -75,7 +75,19 @@ async function insituStorms(): Promise<void> {
   }
 }
 
+async function snapshotStorms(): Promise<void> {
+  for (let i = 0; i < Number(stacksText) * 4; i++) {
+    try {
+      await testing.runSnapshotStorm({ seed: seed + i });
+    } catch (error) {
+      fail(`snapshot storm (seed ${seed + i}): ${(error as Error).message}`);
+      await new Promise(() => undefined);
+    }
+  }
+}
+
 if (what.includes('insitu')) await insituStorms();
+if (what.includes('snapshot')) await snapshotStorms();
 if (what.includes('nbd')) await nbdStorms();
 if (what.includes('stacks')) {
   await stacks();

@@ -10,6 +10,7 @@ import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { INSITU_MUTANTS } from './insitu-mutants.ts';
 import { type Mutant, MUTANTS as COMMON } from './mutants.ts';
+import { SNAPSHOT_MUTANTS } from './snapshot-mutants.ts';
 import { spoiled } from './spoiled.ts';
 
 const DIST = fileURLToPath(new URL('../../', import.meta.url));
@@ -18,7 +19,7 @@ const TREES = join(DIST, 'mutants');
 /** Mutants die of this one; each has a stack among those it draws. */
 const SEED = 60;
 const STACKS = 40;
-const MUTANTS = [...COMMON, ...INSITU_MUTANTS];
+const MUTANTS = [...COMMON, ...INSITU_MUTANTS, ...SNAPSHOT_MUTANTS];
 const PICKED = MUTANTS.filter(({ name }) => name.includes(process.env['LAMINA_MUTANTS'] ?? ''));
 const run = promisify(execFile);
 
@@ -31,7 +32,7 @@ interface Verdict {
 async function judge(
   root: string,
   timeoutMs: number,
-  what = 'stacks nbd insitu',
+  what = 'stacks nbd insitu snapshot',
 ): Promise<Verdict> {
   for (const debug of ['0', '1']) {
     try {
@@ -73,6 +74,7 @@ function plant(mutant: Mutant, index: number): string {
 /** Which storms have to find a bug in this file. */
 function judgesOf(file: string): string {
   if (file.startsWith('frontends/nbd/')) return 'nbd';
+  if (file.startsWith('targets/snapshot/')) return 'snapshot';
   return /^(targets\/insitu-comp|codec)\//.test(file) ? 'insitu' : 'stacks';
 }
 

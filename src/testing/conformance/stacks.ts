@@ -131,6 +131,18 @@ export const RECIPES: Readonly<Record<string, Recipe>> = {
     return bench.device(table.trim(), lenSectors);
   },
   thin,
+  snapshot,
+  'snapshot-origin'(bench) {
+    const { name, lenSectors } = bench.below();
+    return bench.device(`0 ${lenSectors} snapshot-origin ${name}`, lenSectors);
+  },
+  'snapshot-merge'(bench) {
+    const { name, lenSectors } = bench.below();
+    const chunk = 8 * bench.rng.pick([1, 2, 4]);
+    const cow = bench.diskAside(chunk * 3);
+    const table = `0 ${lenSectors} snapshot-merge ${name} ${cow.name} P ${chunk}`;
+    return bench.device(table, lenSectors);
+  },
 };
 
 const CRYPT_CIPHERS = [
@@ -162,6 +174,21 @@ function thin(bench: Workbench): Part {
   const made = bench.device(table, poolSectors, ['create_thin 7']);
   // Never more than the pool has, so that a full one does not change what a disk promises.
   return bench.device(`0 ${poolSectors} thin ${made.name} 7`, poolSectors);
+}
+
+/** A snapshot of a disk that nobody changes: all that is written is on its cow device. */
+function snapshot(bench: Workbench): Part {
+  const { rng, blockSectors } = bench;
+  // A chunk that cannot be kept makes it invalid, for good.
+  bench.degrades();
+  const len = rng.between(1, 400 / blockSectors) * blockSectors;
+  const chunk = blockSectors * rng.pick([1, 2, 8, 16]);
+  const chunks = Math.ceil(len / chunk);
+  // The header, an area before every `chunk * 32` chunks, and the next one when the last is full.
+  const cow = bench.disk((chunks + 2 + Math.ceil(chunks / (chunk * 32))) * chunk);
+  const origin = bench.diskAside(len);
+  const table = `0 ${len} snapshot ${origin.name} ${cow.name} ${rng.pick(['P', 'PO'])} ${chunk}`;
+  return bench.device(`${table}${rng.pick(['', ' 1 discard_zeroes_cow'])}`, len);
 }
 
 /** Targets without a recipe, and why. */
