@@ -76,6 +76,11 @@ export class Commits {
     return this.#dirty.size === 0 && !this.#isRunning;
   }
 
+  /** Regions whose records on the disk are behind; nothing is being committed. */
+  get changedCount(): number {
+    return this.#dirty.size;
+  }
+
   /** The region's map has changed. */
   changed(region: Region): void {
     if (region.isDirty) {

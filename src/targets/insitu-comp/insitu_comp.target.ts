@@ -89,9 +89,10 @@ class InsituComp implements Target {
     return (this.#volume as Volume).extents(sector, lenSectors, maxExtents);
   }
 
-  async postsuspend(noflush: boolean): Promise<void> {
+  async postsuspend(): Promise<void> {
     const status = (await this.#volume?.quiesce()) ?? Status.Ok;
-    if (status === Status.Ok || noflush) return;
+    if (status === Status.Ok) return;
+    // Also without a flush: another table would know nothing of what has been acknowledged.
     throw new DmError(status, `the records could not be written: ${errnoText(status)}`);
   }
 
@@ -123,6 +124,11 @@ class InsituComp implements Target {
   }
 
   close(): Promise<void> {
+    const count = this.#volume?.commits.changedCount ?? 0;
+    if (count > 0) {
+      const regions = count === 1 ? '1 region' : `${count} regions`;
+      this.#host.log(`closed; the last changes of ${regions} could not be written and are lost`);
+    }
     this.#volume?.close();
     this.#volume = null;
     return Promise.resolve();

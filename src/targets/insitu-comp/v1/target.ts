@@ -52,9 +52,9 @@ export class InsituComp1 implements Target {
     return this.#volume.extents(sector, lenSectors, maxExtents);
   }
 
-  async postsuspend(noflush: boolean): Promise<void> {
+  async postsuspend(): Promise<void> {
     const status = await this.#volume.quiesce();
-    if (status === Status.Ok || noflush) return;
+    if (status === Status.Ok) return;
     throw new DmError(status, `the entries could not be written: ${errnoText(status)}`);
   }
 
