@@ -63,5 +63,11 @@ export function decodeConversion(block: Uint8Array): Conversion | undefined {
   const view = new DataView(block.buffer, block.byteOffset, SECTOR_BYTES);
   if (ConversionSector.magic.get(view, 0) !== MAGIC) return undefined;
   if (ConversionSector.csum.get(view, 0) !== crc32(block.subarray(0, CSUM_AT))) return undefined;
-  return ConversionSector.$decode(view, 0);
+  try {
+    return ConversionSector.$decode(view, 0);
+  } catch (error) {
+    // A number that no disk has.
+    if (error instanceof RangeError) return undefined;
+    throw error;
+  }
 }

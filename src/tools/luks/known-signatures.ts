@@ -41,6 +41,8 @@ const SIGNATURES: readonly Signature[] = [
   signature('dm-integrity', 0, 'integrt\0'),
   signature('thin-pool metadata', 32, [0xba, 0x52, 0x9c, 0x01]),
   signature('insitu_comp', 0, [0x09, 0x6c, 0x50, 0x06, 0xc2, 0x26, 0x65, 0x10]),
+  // A conversion to it that has not ended.
+  signature('insitu_comp', 0, 'lamconv1'),
   signature('qcow2', 0, 'QFI\xfb'),
   signature('VMDK', 0, 'KDMV'),
   signature('VHDX', 0, 'vhdxfile'),
