@@ -116,7 +116,7 @@ const BAD: readonly Bad[] = [
   ['verity dump missing', 1, /missing: cannot open: No such file or directory/],
   ['verity dump dir', 1, /dir: need a file or a block device/],
   ['verity dump disk', 1, /disk: verity superblock/],
-  ['replay missing disk', 1, /missing: cannot open: No such file or directory/],
+  ['replay missing disk', 1, /missing: No such file or directory/],
   ['replay disk junk', 3, /disk: super: magic/],
   ['create x missing', 1, /missing: cannot read: No such file or directory/],
   ['create x dir', 1, /dir: cannot read: Is a directory/],
