@@ -24,9 +24,9 @@ export const INSITU_MUTANTS: readonly Mutant[] = [
   },
   {
     name: 'insitu_comp: sectors are used again before the commit',
-    file: COMMITS,
-    find: 'const extents = [...region.current]; for (const extent of extents) extent.refs++;',
-    replace: 'const extents = [...region.current];',
+    file: REGION,
+    find: 'extent.refs++; extent.isRecorded = true;',
+    replace: '',
   },
   {
     name: 'insitu_comp: a flush does not wait for a commit',
@@ -43,8 +43,20 @@ export const INSITU_MUTANTS: readonly Mutant[] = [
   {
     name: 'insitu_comp: an extent goes when one of its blocks is overwritten',
     file: VOLUME,
-    find: 'if (--old.visible > 0) continue;',
-    replace: '--old.visible;',
+    find: 'if (extent.visible === 0) this.#leave(region, extent);',
+    replace: 'if (true) this.#leave(region, extent);',
+  },
+  {
+    name: 'insitu_comp: an extent loses its checksum with its first block',
+    file: VOLUME,
+    find: 'else region.settle(extent);',
+    replace: '',
+  },
+  {
+    name: 'insitu_comp: what is left of an extent has no sectors of its own',
+    file: VOLUME,
+    find: 'for (const part of parts) this.#share(region, part);',
+    replace: '',
   },
   {
     name: 'insitu_comp: the spill area counts as free after a restart',
@@ -61,8 +73,8 @@ export const INSITU_MUTANTS: readonly Mutant[] = [
   {
     name: 'insitu_comp: a moved extent takes blocks of others along',
     file: VOLUME,
-    find: 'was === from[i]',
-    replace: 'was !== null && old.includes(was)',
+    find: 'before === from[i]',
+    replace: 'before !== null && old.includes(before)',
   },
   {
     name: 'insitu_comp: the checksum of data as they are is not looked at',

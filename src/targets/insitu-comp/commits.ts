@@ -21,14 +21,14 @@ import { MapResult } from '../../dm/target.ts';
 import type { Arena } from '../../io/arena.ts';
 import type { ReservedBuffers } from '../../io/reserved-buffers.ts';
 import type { Extent } from './extent.ts';
-import { encodeRecord } from './record.format.ts';
 import type { Region } from './region.ts';
 import { RECORD_BYTES, type VolumeFormat } from './superblock.format.ts';
 
-/** Records in one write. */
-const RUN_RECORDS = 128;
+/** Blocks of records in one write. */
+const RUN_PAGES = 16;
 const RUNS_MAX = 8;
 const PAGE_RECORDS = 8;
+const PAGE_BYTES = PAGE_RECORDS * RECORD_BYTES;
 /** How often a commit that failed is tried again when nobody asks for it: later each time. */
 const RETRIES_MAX = 8;
 /** So many changed regions are not left to the timer. */
@@ -50,8 +50,8 @@ export interface CommitsHost {
 
 interface Changed {
   readonly region: Region;
-  readonly extents: Extent[];
-  readonly record: Uint8Array;
+  /** What is needed no more when its record is on the disk for sure. */
+  readonly gone: readonly Extent[];
   /** What became of the record's write. */
   status: Status;
 }
@@ -169,16 +169,14 @@ export class Commits {
   }
 
   async #commit(): Promise<Status> {
-    const { format, device } = this.#host;
-    const changed = [...this.#dirty].map((region): Changed => {
+    const { device } = this.#host;
+    const changed: Changed[] = [];
+    for (const region of this.#dirty) {
       region.isDirty = false;
       region.users++;
-      const extents = [...region.current];
-      for (const extent of extents) extent.refs++;
-      const record = encodeRecord(format, region.index, extents, region.map, region.hint);
-      return { region, extents, record, status: Status.Ok };
-    });
-    this.#dirty = new Set();
+      changed.push({ region, gone: region.record(), status: Status.Ok });
+    }
+    this.#dirty.clear();
     let status = await flushDevice(device);
     if (status === Status.Ok && changed.length > 0) {
       await this.#writeAll(changed);
@@ -188,8 +186,13 @@ export class Commits {
         if (status === Status.Ok) status = one.status;
         this.#written(one);
       }
-    } else for (const one of changed) this.#notWritten(one);
-    const done = changed.filter((one) => status === Status.Ok || one.status === Status.Ok);
+    } else {
+      for (const one of changed) {
+        one.status = status;
+        this.#written(one);
+      }
+    }
+    const done = changed.filter((one) => one.status === Status.Ok);
     for (const { region } of changed) region.users--;
     this.#host.committed(
       done.map(({ region }) => region),
@@ -198,24 +201,14 @@ export class Commits {
     return status;
   }
 
-  /** Nothing was tried: the record on the disk is the old one. */
-  #notWritten({ region, extents }: Changed): void {
-    for (const extent of extents) this.#host.drop(region, extent);
-    this.#keep(region);
-  }
-
-  #written({ region, extents, record, status }: Changed): void {
-    if (status !== Status.Ok) {
-      // The disk may have the new record or an older one: the extents of all of them stay.
-      region.unsure.push(extents);
-      this.#keep(region);
+  #written({ region, gone, status }: Changed): void {
+    if (status === Status.Ok) {
+      for (const extent of gone) this.#host.drop(region, extent);
       return;
     }
-    const old = [region.committed, ...region.unsure];
-    region.committed = extents;
-    region.record = record;
-    region.unsure = [];
-    for (const list of old) for (const extent of list) this.#host.drop(region, extent);
+    // The disk may have the new record or an older one: the extents of all of them stay.
+    region.keep(gone);
+    this.#keep(region);
   }
 
   async #writeAll(changed: Changed[]): Promise<void> {
@@ -228,45 +221,58 @@ export class Commits {
     await Promise.all(Array.from({ length: Math.min(RUNS_MAX, runs.length) }, lane));
   }
 
+  /**
+   * Runs of blocks of records: the ones that have not changed are written as they are, rather than
+   * each one alone. But what was not right when it was read is not written, if that can be helped.
+   */
   #runsOf(changed: readonly Changed[]): Changed[][] {
     const runs: Changed[][] = [];
+    let run: Changed[] = [];
     for (const one of changed) {
-      const run = runs[runs.length - 1];
-      const lastIndex = run?.[run.length - 1]?.region.index ?? -1;
-      // A disk with blocks of 4096 bytes takes whole blocks of records only.
-      const isNear = this.#writesPages
-        ? lastIndex >> 3 === one.region.index >> 3
-        : lastIndex === one.region.index - 1;
-      if (run !== undefined && isNear && run.length < RUN_RECORDS) run.push(one);
-      else runs.push([one]);
+      if (run.length > 0 && this.#isNext(run, one)) {
+        run.push(one);
+        continue;
+      }
+      run = [one];
+      runs.push(run);
     }
     return runs;
   }
 
-  get #writesPages(): boolean {
-    return this.#host.device.limits.logicalBlockBytes > RECORD_BYTES;
+  #isNext(run: readonly Changed[], one: Changed): boolean {
+    const [first, last] = [run[0] as Changed, run[run.length - 1] as Changed];
+    if (this.#isAlone(last) || this.#isAlone(one)) return false;
+    return pageOf(one) - pageOf(last) <= 1 && pageOf(one) - pageOf(first) < RUN_PAGES;
+  }
+
+  #isAlone({ region }: Changed): boolean {
+    return region.page.hasBad && this.#host.device.limits.logicalBlockBytes <= RECORD_BYTES;
   }
 
   async #writeRun(run: Changed[]): Promise<void> {
     const { arena, buffers, device, format } = this.#host;
-    const { region } = run[0] as Changed;
-    const [first, count] = this.#writesPages
-      ? [region.index - (region.index % PAGE_RECORDS), PAGE_RECORDS]
-      : [region.index, run.length];
-    const bytes = count * RECORD_BYTES;
+    const first = run[0] as Changed;
+    const firstPage = pageOf(first);
+    const isAlone = this.#isAlone(first);
+    const from = isAlone ? first.region.index : firstPage * PAGE_RECORDS;
+    const pages = pageOf(run[run.length - 1] as Changed) - firstPage + 1;
+    const bytes = isAlone ? RECORD_BYTES : pages * PAGE_BYTES;
     const mem = await buffers.take(bytes);
-    if (this.#writesPages) {
-      for (const [i, other] of region.page.entries()) {
-        arena.u8.set(other.record, mem + i * RECORD_BYTES);
+    if (isAlone) arena.u8.set(first.region.recorded, mem);
+    else {
+      for (const { region } of run) {
+        const page = Math.floor(region.index / PAGE_RECORDS) - firstPage;
+        arena.u8.set(region.page.bytes, mem + page * PAGE_BYTES);
       }
     }
-    for (const one of run) {
-      arena.u8.set(one.record, mem + (one.region.index - first) * RECORD_BYTES);
-    }
-    const at = format.layout.recordSector + first;
+    const at = format.layout.recordSector + from;
     const vec = new BioVec([mem], [bytes], this);
     const status = await sendBio(Op.Write, device, at, bytes, vec, { flags: BioFlag.Meta });
     buffers.give(mem, bytes);
     for (const one of run) one.status = status;
   }
+}
+
+function pageOf({ region }: Changed): number {
+  return Math.floor(region.index / PAGE_RECORDS);
 }

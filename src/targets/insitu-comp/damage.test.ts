@@ -34,7 +34,7 @@ test('a compressed extent that saves no sector is refused: its buffers would be 
     [256 * 512 - 1, false],
   ] as const) {
     const sectors = Math.ceil(bytes / 512);
-    const extent = new Extent(0, 32, 1, homeSector, sectors, bytes, Uint32Array.of(1));
+    const extent = new Extent(0, 32, 1, homeSector, sectors, bytes, [1]);
     const map = Array.from({ length: 32 }, () => extent);
     const found = decodeRecord(format, 0, encodeRecord(format, 0, [extent], map, 0));
     assert.equal(typeof found !== 'string', isRight, `${bytes} bytes: ${JSON.stringify(found)}`);

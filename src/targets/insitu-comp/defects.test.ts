@@ -187,7 +187,8 @@ test(`D5, an entry lies in two pages: a record is one sector, and a torn write o
   await untilHeld(desk, 1);
   const record = disk.seen[disk.seen.length - 1] as SeenBio;
   assert.equal(record.op, Op.Write);
-  assert.deepEqual([record.sector, record.lenSectors], [desk.format.layout.recordSector, regions]);
+  // Whole blocks of eight records.
+  assert.deepEqual([record.sector, record.lenSectors], [desk.format.layout.recordSector, 16]);
   const outcomes = new Set<string>();
   for (let n = 0; n < 20; n++) {
     const left = await desk.after(desk.imageAfterCut(0, 1));

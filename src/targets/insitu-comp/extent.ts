@@ -4,6 +4,8 @@
 // keeps its sectors until nothing needs them: not the current map, not a record on the disk (or one that may
 // be there), not a read on its way. `refs` counts all of these.
 
+import { BLOCK_BYTES, BLOCK_SECTORS, CODEC_RAW } from './superblock.format.ts';
+
 export class Extent {
   /** First block, within the region, and how many. */
   readonly first: number;
@@ -16,9 +18,13 @@ export class Extent {
   /** Length of the payload. */
   readonly bytes: number;
   /** CRC-32 of each block of raw data; of the payload's sectors otherwise. */
-  readonly sums: Uint32Array;
+  readonly sums: readonly number[];
   /** Blocks of the region's map that are this extent's. */
   visible: number;
+  /** Its number among those of the region's map; -1: the map has it not. */
+  slot = -1;
+  /** A record that is on the disk has it, or one that may be there. */
+  isRecorded = false;
   refs = 1;
 
   constructor(
@@ -28,7 +34,7 @@ export class Extent {
     at: number,
     sectors: number,
     bytes: number,
-    sums: Uint32Array,
+    sums: readonly number[],
   ) {
     this.first = first;
     this.count = count;
@@ -39,4 +45,12 @@ export class Extent {
     this.sums = sums;
     this.visible = count;
   }
+}
+
+/** Some blocks of an extent that is as it is. */
+export function partOf(whole: Extent, first: number, count: number): Extent {
+  const skip = first - whole.first;
+  const at = whole.at + skip * BLOCK_SECTORS;
+  const sums = whole.sums.slice(skip, skip + count);
+  return new Extent(first, count, CODEC_RAW, at, count * BLOCK_SECTORS, count * BLOCK_BYTES, sums);
 }

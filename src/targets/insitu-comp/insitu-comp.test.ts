@@ -111,6 +111,31 @@ test(`data that compress take less, and what they free is discarded, LAMINA_SEED
   await scheduler.settle(dm.close());
 });
 
+test(`on a full volume of random bytes a block is written once, LAMINA_SEED=${SEED}`, async () => {
+  const { lab, disk } = makeDisk();
+  const { scheduler, dm, arena, rng } = lab;
+  await scheduler.settle(dm.create({ name: 'd', table: '0 768 insitu_comp test:a writeback 1' }));
+  const open = await dm.openDevice('d');
+  const driver = new BioDriver(open.device, arena);
+  const write = async (block: number, count: number): Promise<void> => {
+    const data = new Uint8Array(count * 4096);
+    rng.fill(data);
+    assert.equal(await scheduler.settle(driver.write(block * 4096, data)), Status.Ok);
+  };
+  for (let region = 0; region < 3; region++) await write(region * 32, 32);
+  assert.equal(await scheduler.settle(driver.flush()), Status.Ok);
+  const before = disk.seen.length;
+  const writes = 600;
+  for (let n = 0; n < writes; n++) await write(rng.below(96), 1);
+  assert.equal(await scheduler.settle(driver.flush()), Status.Ok);
+  const written = disk.seen.slice(before).filter(({ op }) => op === Op.Write);
+  const blocks = written.reduce((sum, { lenSectors }) => sum + lenSectors / 8, 0);
+  // The block itself, some moves out of the spill area, records.
+  assert.ok(blocks < 2.5 * writes, `${blocks} blocks were written for ${writes}`);
+  await scheduler.settle(Promise.resolve(open.close()));
+  await scheduler.settle(dm.close());
+});
+
 /** The offline check has nothing to say, and nothing is where a table would have to bring it home from. */
 async function assertClean(image: Uint8Array): Promise<void> {
   const found = await checkVolume({

@@ -63,36 +63,106 @@ export function encodeRecord(
   map: readonly (Extent | null)[],
   hint: number,
 ): Uint8Array {
-  const record = new Uint8Array(RECORD_BYTES);
-  const view = new DataView(record.buffer);
-  record[COUNT_AT] = extents.length;
-  record[HINT_AT] = hint;
-  record.fill(NOBODY, OWNERS_AT, OWNERS_AT + REGION_BLOCKS);
-  const home = homeOf(format, region);
-  const { spillSector } = format.layout;
-  for (const [i, extent] of extents.entries()) {
-    const at = EXTENTS_AT + i * EXTENT_BYTES;
-    record[at] = extent.first | (extent.codec << 5);
-    record[at + 1] = extent.count - 1;
-    const isSpilled = extent.at >= spillSector;
-    const place = isSpilled ? (extent.at - spillSector + SPILL_BIT) >>> 0 : extent.at - home;
-    view.setUint32(at + 2, place, true);
-    view.setUint16(at + 6, extent.bytes & 0xffff, true);
-    record[at + 8] = extent.bytes >> 16;
-    let isFirst = true;
-    for (let b = extent.first; b < extent.first + extent.count; b++) {
-      if (map[b] !== extent) continue;
-      record[OWNERS_AT + b] = i;
-      if (extent.codec === CODEC_RAW || isFirst) {
-        const sum = extent.sums[extent.codec === CODEC_RAW ? b - extent.first : 0] as number;
-        view.setUint32(SUMS_AT + 4 * b, sum, true);
-      }
-      isFirst = false;
+  const records = new Records(format, region, 1);
+  for (const [i, extent] of extents.entries()) records.putExtent(region, i, extent);
+  for (const [block, extent] of map.entries()) {
+    if (extent === null) continue;
+    const isFirst = map.indexOf(extent) === block;
+    records.putOwner(region, block, extents.indexOf(extent), sumOf(extent, block, isFirst));
+  }
+  records.putCount(region, extents.length);
+  return records.seal(region, hint);
+}
+
+/** What stands in a block's slot for a checksum. `isFirst`: no block before it is the extent's. */
+export function sumOf({ codec, first, sums }: Extent, block: number, isFirst: boolean): number {
+  if (codec === CODEC_RAW) return sums[block - first] as number;
+  return isFirst ? (sums[0] as number) : 0;
+}
+
+/** Records of neighbours, which are changed piece by piece as the maps change. */
+export class Records {
+  readonly bytes: Uint8Array;
+  readonly #format: VolumeFormat;
+  readonly #first: number;
+  readonly #view: DataView;
+
+  /** So many regions from `first` on, without data. */
+  constructor(format: VolumeFormat, first: number, count: number) {
+    this.#format = format;
+    this.#first = first;
+    this.bytes = new Uint8Array(count * RECORD_BYTES);
+    this.#view = new DataView(this.bytes.buffer);
+    for (let i = 0; i < count; i++) {
+      const owners = i * RECORD_BYTES + OWNERS_AT;
+      this.bytes.fill(NOBODY, owners, owners + REGION_BLOCKS);
     }
   }
-  view.setUint32(0, crc32(record.subarray(4), placeSeed(format.seed, region)), true);
-  return record;
+
+  putCount(region: number, count: number): void {
+    this.bytes[this.#at(region) + COUNT_AT] = count;
+  }
+
+  putExtent(region: number, i: number, extent: Extent): void {
+    const { bytes } = this;
+    const view = this.#view;
+    const { spillSector, homeSector } = this.#format.layout;
+    const at = this.#at(region) + EXTENTS_AT + i * EXTENT_BYTES;
+    bytes[at] = extent.first | (extent.codec << 5);
+    bytes[at + 1] = extent.count - 1;
+    const place =
+      extent.at >= spillSector
+        ? (extent.at - spillSector + SPILL_BIT) >>> 0
+        : extent.at - homeSector - region * REGION_SECTORS;
+    view.setUint32(at + 2, place, true);
+    view.setUint16(at + 6, extent.bytes & 0xffff, true);
+    bytes[at + 8] = extent.bytes >> 16;
+  }
+
+  /** There is no extent of that number any more. */
+  clearExtent(region: number, i: number): void {
+    const at = this.#at(region) + EXTENTS_AT + i * EXTENT_BYTES;
+    this.bytes.fill(0, at, at + EXTENT_BYTES);
+  }
+
+  /** `sum` as `sumOf` has it. */
+  putOwner(region: number, block: number, i: number, sum: number): void {
+    const at = this.#at(region);
+    this.bytes[at + OWNERS_AT + block] = i;
+    this.#view.setUint32(at + SUMS_AT + 4 * block, sum, true);
+  }
+
+  clearOwner(region: number, block: number): void {
+    this.putOwner(region, block, NOBODY, 0);
+  }
+
+  /** Whether the record says the same as another one, checksum and hint aside. */
+  isLike(region: number, record: Uint8Array): boolean {
+    const at = this.#at(region);
+    if (this.bytes[at + COUNT_AT] !== record[COUNT_AT]) return false;
+    for (let i = OWNERS_AT; i < RECORD_BYTES; i++) {
+      if (this.bytes[at + i] !== record[i]) return false;
+    }
+    return true;
+  }
+
+  /** The record as it goes to the disk. The next change changes it. */
+  seal(region: number, hint: number): Uint8Array {
+    const at = this.#at(region);
+    const record = this.bytes.subarray(at, at + RECORD_BYTES);
+    record[HINT_AT] = hint;
+    const sum = crc32(record.subarray(4), placeSeed(this.#format.seed, region));
+    this.#view.setUint32(at, sum, true);
+    return record;
+  }
+
+  #at(region: number): number {
+    return (region - this.#first) * RECORD_BYTES;
+  }
 }
+
+/** Which sectors of the home the record has that is being decoded. */
+const homeSectors = new Uint8Array(REGION_SECTORS);
 
 /** A string says what is wrong with the record. */
 export function decodeRecord(
@@ -107,7 +177,8 @@ export function decodeRecord(
   if (count > REGION_BLOCKS) return `${count} extents, expected at most ${REGION_BLOCKS}`;
   const map = emptyMap();
   const extents: Extent[] = [];
-  const home = new Uint8Array(REGION_SECTORS);
+  const home = homeSectors;
+  home.fill(0);
   for (let i = 0; i < count; i++) {
     const extent = decodeExtent(format, region, record, view, i, map, home);
     if (typeof extent === 'string') return `extent ${i}: ${extent}`;
@@ -147,7 +218,7 @@ function decodeExtent(
   if (!isRaw && sectors * 512 >= rawBytes) return `${bytes} bytes for ${count} blocks`;
   const place = placeOf(format, region, view.getUint32(at + 2, true), sectors, home);
   if (typeof place === 'string') return place;
-  const sums = new Uint32Array(isRaw ? count : 1);
+  const sums = Array.from({ length: isRaw ? count : 1 }, () => 0);
   const extent = new Extent(first, count, codec, place, sectors, bytes, sums);
   extent.visible = 0;
   for (let b = first; b < first + count; b++) {
@@ -184,9 +255,11 @@ function placeOf(
   return homeOf(format, region) + place;
 }
 
+const NOTHING: readonly null[] = Array.from({ length: REGION_BLOCKS }, () => null);
+
 /** Nothing was ever written. */
 export function emptyMap(): (Extent | null)[] {
-  return Array.from({ length: REGION_BLOCKS }, () => null);
+  return NOTHING.slice();
 }
 
 /** Whole grains for so many bytes. */

@@ -11,8 +11,8 @@ import { sendBio } from '../../bio/send.ts';
 import { BioVec } from '../../bio/vec.ts';
 import type { ReservedBuffers } from '../../io/reserved-buffers.ts';
 import type { Arena } from '../../io/arena.ts';
-import { type DecodedRecord, decodeRecord, emptyMap, homeOf } from './record.format.ts';
-import { Region } from './region.ts';
+import { type DecodedRecord, decodeRecord, homeOf, Records } from './record.format.ts';
+import { type RecordPage, Region } from './region.ts';
 import { RECORD_BYTES, REGION_SECTORS, type VolumeFormat } from './superblock.format.ts';
 
 const PAGE_REGIONS = 8;
@@ -114,15 +114,11 @@ export class RegionCache {
       bytes = await this.#read(number);
       records = this.#decode(number, bytes);
     }
-    const regions = records.map((record, i) => {
-      const from = i * RECORD_BYTES;
-      return this.#regionOf(
-        number * PAGE_REGIONS + i,
-        record,
-        bytes.subarray(from, from + RECORD_BYTES),
-      );
-    });
-    for (const region of regions) region.page = regions;
+    const first = number * PAGE_REGIONS;
+    const now = new Records(this.#host.format, first, PAGE_REGIONS);
+    const hasBad = records.some((record) => typeof record === 'string');
+    const kept = { now, bytes, hasBad };
+    const regions = records.map((record, i) => this.#regionOf(first + i, record, kept));
     const page = { regions, usedAt: ++this.#tick };
     this.#pages.set(number, page);
     return page;
@@ -152,12 +148,12 @@ export class RegionCache {
     });
   }
 
-  #regionOf(index: number, decoded: DecodedRecord | string | null, record: Uint8Array): Region {
-    const home = homeOf(this.#host.format, index);
+  #regionOf(index: number, decoded: DecodedRecord | string | null, page: RecordPage): Region {
+    const region = new Region(index, homeOf(this.#host.format, index), page);
     if (decoded !== null && typeof decoded !== 'string') {
-      return new Region(index, home, decoded.extents, decoded.map, decoded.hint, record);
+      region.load(decoded.extents, decoded.map, decoded.hint);
+      return region;
     }
-    const region = new Region(index, home, [], emptyMap(), 0, record);
     region.isBad = true;
     if (decoded !== null) this.#host.badRecord(index, decoded);
     return region;
@@ -180,7 +176,7 @@ function isIdle(region: Region): boolean {
     !region.isDirty &&
     !region.isLocked &&
     !region.hasTrimmable &&
-    region.unsure.length === 0 &&
+    !region.hasGone &&
     region.waiting.length === 0
   );
 }

@@ -23,6 +23,9 @@ import {
 import type { Volume } from './volume.ts';
 
 const WORK_BYTES = 256 * 1024;
+/** So many copies at the same time, each with its part of the data buffer. */
+export const LANES = 8;
+const LANE_BYTES = REGION_BYTES / LANES;
 
 /** Blocks of a region, one behind the other. */
 export interface Run {
@@ -38,7 +41,7 @@ export interface Part {
   readonly bytes: number;
   readonly sectors: number;
   readonly mem: number;
-  readonly sums: Uint32Array;
+  readonly sums: readonly number[];
   /** The payload is copied from this extent, which is damaged and stays so; null: it is at `mem`. */
   readonly from: Extent | null;
 }
@@ -77,13 +80,20 @@ export class Repacker {
     this.#volume.arena.free(this.#work, WORK_BYTES);
   }
 
-  /** Copies sectors of the disk, damaged or not: the checksums go along. False: the disk has failed. */
-  async copy(from: number, to: number, sectors: number): Promise<boolean> {
+  /**
+   * Copies sectors of the disk, damaged or not: the checksums go along. Each lane has one copy at a
+   * time, while nothing is packed. False: the disk has failed.
+   */
+  async copy(from: number, to: number, sectors: number, lane: number): Promise<boolean> {
     const { device } = this.#volume;
-    const bytes = sectors * 512;
-    const vec = new BioVec([this.#work], [bytes], this);
-    if ((await sendBio(Op.Read, device, from, bytes, vec)) !== Status.Ok) return false;
-    return (await sendBio(Op.Write, device, to, bytes, vec)) === Status.Ok;
+    const mem = this.#data + lane * LANE_BYTES;
+    for (let done = 0; done < sectors; done += LANE_BYTES / 512) {
+      const bytes = Math.min(LANE_BYTES, (sectors - done) * 512);
+      const vec = new BioVec([mem], [bytes], this);
+      if ((await sendBio(Op.Read, device, from + done, bytes, vec)) !== Status.Ok) return false;
+      if ((await sendBio(Op.Write, device, to + done, bytes, vec)) !== Status.Ok) return false;
+    }
+    return true;
   }
 
   /** Puts parts to their places. False: the disk has failed. */
@@ -98,7 +108,7 @@ export class Repacker {
     // What is copied goes through the buffer that one of the others was in.
     for (const [i, { from, sectors }] of parts.entries()) {
       if (from === null) continue;
-      if (!(await this.copy(from.at, places[i] as number, sectors))) return false;
+      if (!(await this.copy(from.at, places[i] as number, sectors, 0))) return false;
     }
     return true;
   }
@@ -203,7 +213,7 @@ export class Repacker {
       const bytes = arena.i32[word] as number;
       if (bytes > 0) {
         const sectors = sectorsFor(format, bytes);
-        const sums = new Uint32Array([arena.i32[word + 1] as number]);
+        const sums = [(arena.i32[word + 1] as number) >>> 0];
         arena.u8.fill(0, mem + Math.ceil(bytes / 512) * 512, mem + sectors * 512);
         return [{ first, count, codec: format.codec, bytes, sectors, mem, sums, from: null }];
       }
@@ -215,12 +225,12 @@ export class Repacker {
   #rawParts(region: Blocks, runs: readonly Run[], known: ReadonlyMap<number, number>): Part[] {
     const { codecs, format } = this.#volume;
     return runs.map((run) => {
-      const sums = new Uint32Array(run.count);
+      const sums: number[] = [];
       for (let i = 0; i < run.count; i++) {
         const block = run.first + i;
         const seed = blockSeed(format, region.index, block);
         const mem = this.#data + block * BLOCK_BYTES;
-        sums[i] = known.get(block) ?? codecs.checksum(seed, mem, BLOCK_BYTES);
+        sums.push(known.get(block) ?? codecs.checksum(seed, mem, BLOCK_BYTES));
       }
       return {
         ...run,

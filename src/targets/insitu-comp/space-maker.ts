@@ -14,7 +14,7 @@ import { errnoText } from '../../base/system-error.ts';
 import { DmError } from '../../base/errors.ts';
 import { Extent } from './extent.ts';
 import type { Region } from './region.ts';
-import { type Part, Repacker, runsOf } from './repack.ts';
+import { LANES, type Part, Repacker, runsOf } from './repack.ts';
 import { BLOCK_BYTES, BLOCK_SECTORS, CODEC_RAW, REGION_SECTORS } from './superblock.format.ts';
 import type { Volume } from './volume.ts';
 
@@ -24,6 +24,8 @@ const ROUND_REGIONS = 256;
 const LOOKS_MAX = 4096;
 /** Regions without room in their homes that are moved between two commits. */
 const TIGHT_MAX = 128;
+
+type Outcome = 'home' | 'nothing' | 'stuck' | 'no room';
 
 /** Blocks of an extent, or all of it, on the way to another place. */
 interface Move {
@@ -40,8 +42,6 @@ export class SpaceMaker {
   #running: Promise<void> | null = null;
   /** Until the device is resumed, and from its suspend on. */
   #isStopped = true;
-  /** The region where the next round begins. */
-  #next = 0;
   /** Regions that cannot be moved, because something in them cannot be read. */
   readonly #stuck = new Set<number>();
 
@@ -66,11 +66,11 @@ export class SpaceMaker {
     spawn('insitu_comp space', this.#running);
   }
 
-  /** So that nobody has to wait: moves what is in the spill area home when half of the area is taken. */
+  /** So that nobody has to wait: moves what is in the spill area home when little of it is free. */
   tidy(): void {
     const { spill, spilled } = this.#volume;
     if (this.#running !== null || this.#isStopped || spilled.size === 0) return;
-    if (spill.freeUnits * 2 >= spill.units) return;
+    if (spill.freeUnits * 4 >= spill.openUnits) return;
     this.#running = this.#tidy().finally(() => {
       this.#running = null;
       if (this.#volume.writes.stalledCount > 0) this.need();
@@ -86,7 +86,7 @@ export class SpaceMaker {
     for (const index of indexes) {
       const region = await this.#hold(index);
       if (region === null) continue;
-      this.#letGo(region, await this.#moveSpilled(region));
+      this.#letGo(region, await this.#moveSpilled(region, 0));
     }
     if (indexes.length === 0) return;
     const status = await this.#volume.commits.run();
@@ -111,17 +111,17 @@ export class SpaceMaker {
     this.#stuck.clear();
     while (writes.stalledCount > 0) {
       const status = await commits.run();
-      writes.spaceFreed();
+      writes.retry();
       if (writes.stalledCount === 0) return;
       if (status !== Status.Ok) {
         writes.failStalled(status);
         return;
       }
-      if (await this.#round()) continue;
+      if (await this.#round(true)) continue;
       // Others have the sectors, and will have written to them soon.
       if (writes.inFlight > 0) await writes.nextEnd();
       else if (commits.isClean) {
-        writes.spaceFreed();
+        writes.retry();
         writes.failStalled(Status.NoSpace);
       }
     }
@@ -129,41 +129,34 @@ export class SpaceMaker {
 
   async #tidy(): Promise<void> {
     const { spill, commits } = this.#volume;
-    while (!this.#isStopped && spill.freeUnits * 4 < spill.units * 3) {
-      if (!(await this.#round()) || (await commits.run()) !== Status.Ok) return;
+    while (!this.#isStopped && spill.freeUnits * 2 < spill.openUnits) {
+      const mayRepack = spill.freeUnits * 8 < spill.openUnits;
+      if (!(await this.#round(mayRepack)) || (await commits.run()) !== Status.Ok) return;
     }
   }
 
   /**
    * Brings some regions home; false when there is none that could be. Those that need nothing but
-   * holes in their homes cost little; only when there are none of these, as many of the others as
-   * the reserve has room for, which stay locked until they are home.
+   * holes in their homes cost little; only when there are none of these, and with `mayRepack`, as
+   * many of the others as the reserve has room for, which stay locked until they are home.
    */
-  async #round(): Promise<boolean> {
-    const { spilled, commits } = this.#volume;
-    const candidates = [...spilled]
-      .filter((index) => !this.#stuck.has(index))
-      .toSorted((a, b) => a - b);
-    // Going on where the last round has left off.
-    const start = candidates.findIndex((index) => index >= this.#next);
-    candidates.push(...candidates.splice(0, Math.max(0, start)));
+  async #round(mayRepack: boolean): Promise<boolean> {
+    const { commits } = this.#volume;
+    const candidates = this.#candidates();
     const tight: Region[] = [];
     let moved = 0;
-    let looked = 0;
-    for (const index of candidates) {
-      if (moved >= ROUND_REGIONS || looked >= LOOKS_MAX) break;
-      looked++;
-      this.#next = index + 1;
-      const region = await this.#hold(index);
-      if (region === null) continue;
-      const how = await this.#moveSpilled(region);
-      if (how === 'no room' && tight.length < TIGHT_MAX) {
-        tight.push(region);
-        continue;
+    let next = 0;
+    const lane = async (number: number): Promise<void> => {
+      while (moved < ROUND_REGIONS && next < candidates.length) {
+        const region = await this.#hold(candidates[next++] as number);
+        if (region === null) continue;
+        const how = await this.#moveSpilled(region, number);
+        if (how === 'home') moved++;
+        if (how === 'no room' && mayRepack && tight.length < TIGHT_MAX) tight.push(region);
+        else this.#letGo(region, how);
       }
-      if (how === 'home') moved++;
-      this.#letGo(region, how);
-    }
+    };
+    await Promise.all(Array.from({ length: LANES }, async (_, i) => await lane(i)));
     const reserved: Region[] = [];
     let isFull = moved > 0;
     for (const region of tight) {
@@ -177,11 +170,25 @@ export class SpaceMaker {
     // Behind this commit nothing is left of these regions but what is in the reserve.
     const status = await commits.run();
     for (const region of reserved) {
-      const how = status === Status.Ok ? await this.#moveSpilled(region) : 'no room';
+      const how = status === Status.Ok ? await this.#moveSpilled(region, 0) : 'no room';
       if (how === 'home') moved++;
       this.#letGo(region, how);
     }
     return moved > 0;
+  }
+
+  /** Those who have been in the spill area longest; they are the last ones next time. */
+  #candidates(): number[] {
+    const { spilled } = this.#volume;
+    const found: number[] = [];
+    let left = Math.min(spilled.size, LOOKS_MAX);
+    for (const index of spilled) {
+      if (left-- === 0) break;
+      spilled.delete(index);
+      spilled.add(index);
+      if (!this.#stuck.has(index)) found.push(index);
+    }
+    return found.sort((a, b) => a - b);
   }
 
   /** The region, locked; null: its record cannot be read. */
@@ -197,7 +204,7 @@ export class SpaceMaker {
     }
   }
 
-  #letGo(region: Region, how: 'home' | 'stuck' | 'no room'): void {
+  #letGo(region: Region, how: Outcome): void {
     if (how === 'stuck') this.#stuck.add(region.index);
     this.#unlock(region);
     region.users--;
@@ -237,9 +244,10 @@ export class SpaceMaker {
   }
 
   /** Copies what is in the spill area into holes of the home, payloads as they are. */
-  async #moveSpilled(region: Region): Promise<'home' | 'stuck' | 'no room'> {
+  async #moveSpilled(region: Region, lane: number): Promise<Outcome> {
     const { spillSector } = this.#volume.format.layout;
     const old = region.current.filter(({ at }) => at >= spillSector);
+    if (old.length === 0) return 'nothing';
     const moves: Move[] = [];
     const giveAll = (): void => {
       for (const { at, sectors } of moves) this.#volume.giveBack(region, at, sectors);
@@ -254,7 +262,7 @@ export class SpaceMaker {
       const { from, first, count, at, sectors } = move;
       const isRaw = from.codec === CODEC_RAW;
       const source = isRaw ? from.at + (first - from.first) * BLOCK_SECTORS : from.at;
-      if (!(await this.#repacker.copy(source, at, sectors))) {
+      if (!(await this.#repacker.copy(source, at, sectors, lane))) {
         giveAll();
         return 'stuck';
       }

@@ -1,33 +1,42 @@
 // The spill area: where extents go for which their region's home has no room. Given out in units of 8 sectors,
 // next fit. The last quarter is the space maker's alone, two regions at least.
 
+import { assert } from '../../base/assert.ts';
 import { RESERVE_UNITS, UNIT_SECTORS } from './superblock.format.ts';
 
 export class Spill {
   readonly units: number;
+  /** Without the reserve. */
+  readonly openUnits: number;
   /** Units that nobody has, without the reserve. */
   freeUnits: number;
   readonly #start: number;
-  readonly #used: Uint8Array;
-  readonly #openUnits: number;
+  /** Per unit: how many extents have it, or a write on its way. */
+  readonly #holders: Uint8Array;
   #next = 0;
+  /** So long a run is not free, nor a longer one. */
+  #tooLong: number;
 
   /** `start` is the area's first sector on the disk. */
   constructor(start: number, units: number) {
     this.#start = start;
     this.units = units;
-    this.#used = new Uint8Array(units);
-    this.#openUnits = units - Math.max(RESERVE_UNITS, Math.floor(units / 4));
-    this.freeUnits = this.#openUnits;
+    this.#holders = new Uint8Array(units);
+    this.#tooLong = units + 1;
+    this.openUnits = units - Math.max(RESERVE_UNITS, Math.floor(units / 4));
+    this.freeUnits = this.openUnits;
   }
 
   /** First sector, on the disk, of a run of so many; -1: there is none. */
   tryTake(sectors: number): number {
     const want = Math.ceil(sectors / UNIT_SECTORS);
-    if (want > this.freeUnits) return -1;
-    let at = this.#find(want, this.#next, this.#openUnits);
-    if (at < 0) at = this.#find(want, 0, this.#openUnits);
-    if (at < 0) return -1;
+    if (want > this.freeUnits || want >= this.#tooLong) return -1;
+    let at = this.#find(want, this.#next, this.openUnits);
+    if (at < 0) at = this.#find(want, 0, this.openUnits);
+    if (at < 0) {
+      this.#tooLong = want;
+      return -1;
+    }
     this.#next = at + want;
     return this.#take(at, want);
   }
@@ -35,41 +44,61 @@ export class Spill {
   /** As `tryTake`, from the reserve. */
   takeReserved(sectors: number): number {
     const want = Math.ceil(sectors / UNIT_SECTORS);
-    const at = this.#find(want, this.#openUnits, this.units);
+    const at = this.#find(want, this.openUnits, this.units);
     return at < 0 ? -1 : this.#take(at, want);
+  }
+
+  /** One more holder of these sectors, which are given back once more. */
+  share(sector: number, sectors: number): void {
+    const from = (sector - this.#start) / UNIT_SECTORS;
+    this.#hold(from, Math.ceil(sectors / UNIT_SECTORS));
   }
 
   give(sector: number, sectors: number): void {
     const from = (sector - this.#start) / UNIT_SECTORS;
     const end = from + Math.ceil(sectors / UNIT_SECTORS);
-    this.#used.fill(0, from, end);
-    this.freeUnits += Math.max(0, Math.min(end, this.#openUnits) - from);
+    const holders = this.#holders;
+    for (let i = from; i < end; i++) {
+      const held = (holders[i] as number) - 1;
+      assert(held >= 0, 'insitu_comp: given back twice');
+      holders[i] = held;
+      if (held === 0 && i < this.openUnits) this.freeUnits++;
+    }
+    this.#tooLong = this.units + 1;
   }
 
   /** Whether these sectors are in the reserve, some of them at least. */
   isReserved(sector: number, sectors: number): boolean {
-    return (sector - this.#start + sectors - 1) / UNIT_SECTORS >= this.#openUnits;
+    return (sector - this.#start + sectors - 1) / UNIT_SECTORS >= this.openUnits;
   }
 
   /** For what a record on the disk has. False: somebody has some of these sectors already. */
   claim(sector: number, sectors: number): boolean {
     const from = (sector - this.#start) / UNIT_SECTORS;
     const want = Math.ceil(sectors / UNIT_SECTORS);
-    for (let i = from; i < from + want; i++) if (this.#used[i] === 1) return false;
-    this.#take(from, want);
+    for (let i = from; i < from + want; i++) if (this.#holders[i] !== 0) return false;
+    this.#hold(from, want);
     return true;
   }
 
   #take(at: number, want: number): number {
-    this.#used.fill(1, at, at + want);
-    this.freeUnits -= Math.max(0, Math.min(at + want, this.#openUnits) - at);
+    this.#hold(at, want);
     return this.#start + at * UNIT_SECTORS;
+  }
+
+  #hold(at: number, want: number): void {
+    const holders = this.#holders;
+    for (let i = at; i < at + want; i++) {
+      const held = holders[i] as number;
+      if (held === 0 && i < this.openUnits) this.freeUnits--;
+      holders[i] = held + 1;
+    }
   }
 
   #find(want: number, from: number, end: number): number {
     let run = 0;
     for (let i = from; i < end; i++) {
-      run = this.#used[i] === 1 ? 0 : run + 1;
+      run = this.#holders[i] !== 0 ? 0 : run + 1;
       if (run === want) return i - want + 1;
     }
     return -1;

@@ -12,12 +12,12 @@ import { sendBio } from '../../bio/send.ts';
 import { endBio } from '../../bio/submit.ts';
 import { BioVec } from '../../bio/vec.ts';
 import { type EndIoResult, EndIoResult as End, MapResult, submitMapped } from '../../dm/target.ts';
-import type { Arena } from '../../io/arena.ts';
+import { type Arena, NONE } from '../../io/arena.ts';
 import type { IoEngine } from '../../io/engine.ts';
 import { ReservedBuffers } from '../../io/reserved-buffers.ts';
 import { Codecs } from './codecs.ts';
 import { Commits } from './commits.ts';
-import type { Extent } from './extent.ts';
+import { type Extent, partOf } from './extent.ts';
 import { Ranges } from './ranges.ts';
 import { Reads } from './reads.ts';
 import { decodeRecord } from './record.format.ts';
@@ -39,6 +39,8 @@ import { Writes } from './writes.ts';
 export const JOB_BYTES_MAX = 256 * 1024;
 /** What a full scan reads at a time. */
 const SCAN_RECORDS = 512;
+/** How many of these at the same time. */
+const SCANS_MAX = 4;
 const CLONES_MAX = 256;
 
 export interface VolumeOptions {
@@ -85,6 +87,8 @@ export class Volume {
   /** Regions whose record cannot be used, by index. */
   readonly #bad = new Set<number>();
   readonly #log: (text: string) => void;
+  /** While blocks are covered: extents as they are that lose some. */
+  readonly #torn: Extent[] = [];
   /** Regions that a crash has left in the reserve. */
   readonly #reserved = new Set<number>();
   /** Null until the records have told which codecs are needed. */
@@ -135,6 +139,7 @@ export class Volume {
 
   /** Nothing is in flight. */
   close(): void {
+    this.trimmer.close();
     this.#codecs?.close();
     this.maker.close();
     this.buffers.close();
@@ -204,16 +209,30 @@ export class Volume {
 
   /** These blocks are the extent's from now on; the reference that its writer held is the map's. */
   apply(region: Region, extent: Extent): void {
-    this.#cover(region, extent.first, extent.count, extent);
-    region.current.push(extent);
+    this.#cover(region, extent.first, extent.count);
+    this.#enter(region, extent);
+    for (let b = extent.first; b < extent.first + extent.count; b++) region.own(b, extent);
     this.blocks += extent.count;
-    this.sectors += extent.sectors;
-    if (extent.at >= this.format.layout.spillSector) this.spilled.add(region.index);
     this.#changed(region);
   }
 
+  #enter(region: Region, extent: Extent): void {
+    region.enter(extent);
+    this.sectors += extent.sectors;
+    if (extent.at < this.format.layout.spillSector) return;
+    region.spilledCount++;
+    this.spilled.add(region.index);
+  }
+
+  #leave(region: Region, extent: Extent): void {
+    region.leave(extent);
+    this.sectors -= extent.sectors;
+    if (extent.at >= this.format.layout.spillSector) region.spilledCount--;
+    this.drop(region, extent);
+  }
+
   #changed(region: Region): void {
-    if (debugBuild) region.check();
+    if (debugBuild) region.check(this.format);
     this.commits.changed(region);
   }
 
@@ -227,24 +246,24 @@ export class Volume {
     fresh: readonly Extent[],
     from: readonly (Extent | null)[],
   ): void {
-    region.current = region.current.filter((extent) => !old.includes(extent));
+    const was = [...region.map];
+    for (const extent of old) {
+      for (let b = extent.first; b < extent.first + extent.count; b++) {
+        if (region.map[b] === extent) region.disown(b);
+      }
+      this.#leave(region, extent);
+    }
     for (const [i, extent] of fresh.entries()) {
+      this.#enter(region, extent);
       extent.visible = 0;
       for (let b = extent.first; b < extent.first + extent.count; b++) {
-        const was = region.map[b] as Extent | null;
-        const isAny = from[i] === null && was !== null && old.includes(was);
-        const isIts = isAny || (was !== null && was === from[i]);
+        const before = was[b] as Extent | null;
+        const isAny = from[i] === null && before !== null && old.includes(before);
+        const isIts = isAny || (before !== null && before === from[i]);
         if (!isIts) continue;
-        region.map[b] = extent;
+        region.own(b, extent);
         extent.visible++;
       }
-      region.current.push(extent);
-      this.sectors += extent.sectors;
-      if (extent.at >= this.format.layout.spillSector) this.spilled.add(region.index);
-    }
-    for (const extent of old) {
-      this.sectors -= extent.sectors;
-      this.drop(region, extent);
     }
     this.#changed(region);
   }
@@ -254,26 +273,58 @@ export class Volume {
     let isNew = region.isBad;
     for (let b = first; b < first + count; b++) if (region.map[b] !== null) isNew = true;
     if (!isNew) return;
-    this.#cover(region, first, count, null);
+    this.#cover(region, first, count);
     this.#changed(region);
   }
 
-  #cover(region: Region, first: number, count: number, by: Extent | null): void {
+  /** These blocks are nobody's; what they were is needed no more. */
+  #cover(region: Region, first: number, count: number): void {
     if (region.isBad) {
       // All of it is written: what the record said is no matter any more.
       region.isBad = false;
       this.#bad.delete(region.index);
     }
+    const torn = this.#torn;
     for (let b = first; b < first + count; b++) {
       const old = region.map[b] as Extent | null;
-      region.map[b] = by;
       if (old === null) continue;
+      region.disown(b);
       this.blocks--;
-      if (--old.visible > 0) continue;
-      region.current.splice(region.current.indexOf(old), 1);
-      this.sectors -= old.sectors;
-      this.drop(region, old);
+      old.visible--;
+      if (torn[torn.length - 1] !== old) torn.push(old);
     }
+    for (const extent of torn) {
+      if (extent.slot < 0) continue;
+      if (extent.visible === 0) this.#leave(region, extent);
+      else if (extent.codec === CODEC_RAW) this.#tear(region, extent);
+      else region.settle(extent);
+    }
+    torn.length = 0;
+  }
+
+  /**
+   * Data as they are can be parted: what is left of the extent becomes extents of their own, so
+   * that the rest of its sectors is free as soon as no record has it.
+   */
+  #tear(region: Region, whole: Extent): void {
+    const parts: Extent[] = [];
+    const end = whole.first + whole.count;
+    for (let b = whole.first; b < end; b++) {
+      const from = b;
+      while (b < end && region.map[b] === whole) b++;
+      if (b > from) parts.push(partOf(whole, from, b - from));
+    }
+    for (const part of parts) this.#share(region, part);
+    this.#leave(region, whole);
+    for (const part of parts) {
+      this.#enter(region, part);
+      for (let b = part.first; b < part.first + part.count; b++) region.own(b, part);
+    }
+  }
+
+  #share(region: Region, { at, sectors }: Extent): void {
+    if (at >= this.format.layout.spillSector) this.spill.share(at, sectors);
+    else region.share(at, sectors);
   }
 
   /** One thing fewer needs the extent; the last one gives its sectors back. */
@@ -290,12 +341,7 @@ export class Volume {
 
   committed(regions: readonly Region[], status: Status): void {
     for (const region of regions) {
-      if (!this.spilled.has(region.index)) continue;
-      const { spillSector } = this.format.layout;
-      const isSpilled = [region.current, region.committed, ...region.unsure].some((list) =>
-        list.some(({ at }) => at >= spillSector),
-      );
-      if (!isSpilled) this.spilled.delete(region.index);
+      if (region.spilledCount === 0) this.spilled.delete(region.index);
     }
     this.trimmer.committed(regions);
     this.maker.tidy();
@@ -359,21 +405,35 @@ export class Volume {
 
   /** Which spill units are whose, how much there is, which records are bad. The numbers of codecs. */
   async #scan(): Promise<Set<number>> {
-    const { layout } = this.format;
     const used = new Set<number>();
     const bytes = SCAN_RECORDS * RECORD_BYTES;
-    const mem = await this.buffers.take(bytes);
+    const mems = [await this.buffers.take(bytes)];
     try {
-      for (let first = 0; first < layout.regions; first += SCAN_RECORDS) {
-        const count = Math.min(SCAN_RECORDS, layout.regions - first);
-        const wrong = await this.#scanSome(mem, first, count, used);
-        // What is wrong may have gone wrong on the way.
-        for (const index of wrong) {
-          if ((await this.#scanSome(mem, index, 1, used)).length > 0) this.#bad.add(index);
-        }
+      // The disk reads ahead while records are looked at, if there is memory for it.
+      while (mems.length < SCANS_MAX) {
+        const mem = this.arena.tryAlloc(bytes);
+        if (mem === NONE) break;
+        mems.push(mem);
       }
+      let next = 0;
+      const lane = async (mem: number): Promise<void> => {
+        while (next < this.format.layout.regions) {
+          const first = next;
+          next += SCAN_RECORDS;
+          const count = Math.min(SCAN_RECORDS, this.format.layout.regions - first);
+          const wrong = await this.#scanSome(mem, first, count, used);
+          // What is wrong may have gone wrong on the way.
+          for (const index of wrong) {
+            if ((await this.#scanSome(mem, index, 1, used)).length > 0) this.#bad.add(index);
+          }
+        }
+      };
+      const lanes = await Promise.allSettled(mems.map(lane));
+      for (const ended of lanes) if (ended.status === 'rejected') throw ended.reason;
     } finally {
-      this.buffers.give(mem, bytes);
+      const [first, ...others] = mems;
+      for (const mem of others) this.arena.free(mem, bytes);
+      this.buffers.give(first as number, bytes);
     }
     return used;
   }

@@ -24,6 +24,8 @@ const HINT_TRUSTED = 4;
 const TRY_EVERY = 16;
 const HINT_MAX = 255;
 
+const NO_SUMS: number[] = [];
+
 /** A write under way. */
 class WriteJob {
   readonly index: number;
@@ -41,7 +43,7 @@ class WriteJob {
   bytes = 0;
   sectors = 0;
   at = -1;
-  sums: Uint32Array = new Uint32Array(0);
+  sums: number[] = NO_SUMS;
   isFua = false;
 
   constructor(index: number, owner: object) {
@@ -56,8 +58,11 @@ export class Writes implements BioOwner, IoDone {
   readonly #free: WriteJob[] = [];
   /** Without sectors, in order. */
   #stalled: WriteJob[] = [];
-  #isRetrying = false;
-  #mustRetryAgain = false;
+  #isRetryDue = false;
+  readonly #retryLater = (): void => {
+    this.#isRetryDue = false;
+    this.retry();
+  };
   #tried = 0;
   /** Writes that have sectors and have not ended. */
   inFlight = 0;
@@ -163,7 +168,7 @@ export class Writes implements BioOwner, IoDone {
     region.hint = 0;
     job.bytes = bytes;
     job.sectors = sectorsFor(format, bytes);
-    job.sums = new Uint32Array([arena.i32[word + 1] as number]);
+    job.sums = [(arena.i32[word + 1] as number) >>> 0];
     const end = job.payload + job.sectors * 512;
     arena.u8.fill(0, job.payload + Math.ceil(bytes / 512) * 512, end);
     this.#send(job);
@@ -182,22 +187,23 @@ export class Writes implements BioOwner, IoDone {
     job.codec = CODEC_RAW;
     job.bytes = bio.lenBytes;
     job.sectors = bio.lenBytes / 512;
-    const sums = new Uint32Array(job.count);
-    let block = 0;
-    let inBlock = 0;
-    let sum = this.#seedOf(job, 0);
-    forEachSegment(bio, (mem, len) => {
-      for (let at = 0; at < len; ) {
-        const part = Math.min(len - at, BLOCK_BYTES - inBlock);
-        sum = codecs.checksum(sum, mem + at, part);
-        at += part;
-        inBlock += part;
-        if (inBlock < BLOCK_BYTES) continue;
-        sums[block++] = sum;
-        inBlock = 0;
-        if (block < job.count) sum = this.#seedOf(job, block);
+    const { mems, lens } = bio.vec;
+    const sums: number[] = [];
+    let segment = bio.segment;
+    let skip = bio.segmentDone;
+    for (let block = 0; block < job.count; block++) {
+      let sum = this.#seedOf(job, block);
+      for (let left = BLOCK_BYTES; left > 0; ) {
+        const part = Math.min((lens[segment] as number) - skip, left);
+        sum = codecs.checksum(sum, (mems[segment] as number) + skip, part);
+        left -= part;
+        skip += part;
+        if (skip < (lens[segment] as number)) continue;
+        segment++;
+        skip = 0;
       }
-    });
+      sums.push(sum);
+    }
     job.sums = sums;
     return this.#placeOrStall(job) && this.#aim(job);
   }
@@ -306,23 +312,16 @@ export class Writes implements BioOwner, IoDone {
     return true;
   }
 
-  /** Sectors were given back: those who wait look again. */
+  /** Sectors were given back: those who wait look again when whatever gives some now is done. */
   spaceFreed(): void {
-    if (this.#stalled.length === 0) return;
-    if (this.#isRetrying) {
-      this.#mustRetryAgain = true;
-      return;
-    }
-    this.#isRetrying = true;
-    do {
-      this.#mustRetryAgain = false;
-      this.#retryOnce();
-    } while (this.#mustRetryAgain);
-    this.#isRetrying = false;
+    if (this.#isRetryDue || this.#stalled.length === 0) return;
+    this.#isRetryDue = true;
+    queueMicrotask(this.#retryLater);
   }
 
-  /** Whoever finds sectors goes on, so that one who wants many does not hold up all others. */
-  #retryOnce(): void {
+  /** Those who wait look again. */
+  retry(): void {
+    // Whoever finds sectors goes on, so that one who wants many does not hold up all others.
     const stalled = this.#stalled;
     this.#stalled = [];
     const rest: WriteJob[] = [];
@@ -370,6 +369,7 @@ export class Writes implements BioOwner, IoDone {
   #giveJob(job: WriteJob): void {
     job.bio = null;
     job.region = null;
+    job.sums = NO_SUMS;
     job.at = -1;
     this.#free.push(job);
   }

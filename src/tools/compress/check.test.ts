@@ -90,7 +90,7 @@ async function makeImage(seed: number, codec: CodecName, blockBytes = 512): Prom
         const bytes = Buffer.alloc(blocks * 4096);
         rng.fill(bytes);
         writes.push(write(region * REGION_BYTES + first * 4096, bytes));
-        const text = Buffer.alloc(rng.between(2, 6) * 4096, `line ${round} of a text, `);
+        const text = Buffer.alloc(rng.between(2, 6) * 4096, `line ${round} of region ${region}, `);
         if (round % 4 === 3) writes.push(write(region * REGION_BYTES + 25 * 4096, text));
       }
       if (round % 4 === 3) writes.push(write(24 * 4096, Buffer.alloc(4096)));
@@ -367,7 +367,7 @@ for (const blockBytes of [512, 4096]) {
     const { at } = recordOf(image, format, keeps).extents.find(
       (e) => e.at >= format.layout.spillSector,
     ) as Extent;
-    const one = new Extent(0, 1, CODEC_RAW, at, 8, 4096, Uint32Array.of(1));
+    const one = new Extent(0, 1, CODEC_RAW, at, 8, 4096, [1]);
     const map = emptyMap();
     map[0] = one;
     const record = encodeRecord(format, loses, [one], map, 0);

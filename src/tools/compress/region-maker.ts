@@ -106,7 +106,7 @@ export class RegionMaker {
     const bytes = room > 0 ? this.#codec.compress(from, lenBytes, REGION_BYTES, room) : 0;
     if (bytes <= 0) {
       this.#u8.copyWithin(to, from, from + lenBytes);
-      const sums = Uint32Array.from({ length: count }, (_, i) =>
+      const sums = Array.from({ length: count }, (_, i) =>
         this.#sumOf(region, first + i, from + i * BLOCK_BYTES, BLOCK_BYTES),
       );
       return new Extent(first, count, CODEC_RAW, at, lenBytes / 512, lenBytes, sums);
@@ -114,7 +114,7 @@ export class RegionMaker {
     const sectors = sectorsFor(format, bytes);
     this.#u8.copyWithin(to, REGION_BYTES, REGION_BYTES + bytes);
     this.#u8.fill(0, to + bytes, to + sectors * 512);
-    const sums = Uint32Array.of(this.#sumOf(region, first, to, Math.ceil(bytes / 512) * 512));
+    const sums = [this.#sumOf(region, first, to, Math.ceil(bytes / 512) * 512)];
     return new Extent(first, count, format.codec, at, sectors, bytes, sums);
   }
 
@@ -122,9 +122,9 @@ export class RegionMaker {
   #makeUnreadable(region: number, first: number, count: number, at: number, to: number): Extent {
     const lenBytes = count * BLOCK_BYTES;
     this.#u8.fill(0, to, to + lenBytes);
-    const sums = Uint32Array.from(
+    const sums = Array.from(
       { length: count },
-      (_, i) => ~this.#sumOf(region, first + i, to, BLOCK_BYTES),
+      (_, i) => ~this.#sumOf(region, first + i, to, BLOCK_BYTES) >>> 0,
     );
     return new Extent(first, count, CODEC_RAW, at, lenBytes / 512, lenBytes, sums);
   }

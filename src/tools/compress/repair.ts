@@ -176,7 +176,7 @@ async function unreadable(
   const wanted = isOneGrain ? CODEC_RAW : codec === CODEC_RAW ? CODEC_IDS.lz4 : codec;
   const bytes = isOneGrain ? BLOCK_BYTES : 1;
   // What takes all of a block cannot be compressed.
-  const sums = Uint32Array.of(~crc32(isOneGrain ? unit : sector, seed));
+  const sums = [~crc32(isOneGrain ? unit : sector, seed) >>> 0];
   const extent = new Extent(first, count, wanted, at, grainSectors, bytes, sums);
   extent.visible = visible;
   return extent;
