@@ -1,9 +1,10 @@
-// Copies and zeroes ranges of devices for targets, on the account of whoever caused it.
+// The copy service: copies and zeroes ranges of devices, on the account of whoever caused it.
 //
-// A job goes through buffers of the arena in pieces, several of them under way at a time and in no
-// order. One buffer is kept back, so that a job goes on, a piece at a time, when others have all
-// the memory. A job may outlive the bio that it was started for: it has a reference to the context
-// of its own.
+// A job goes through buffers of the arena in pieces, several of them under way at a time, and in no
+// order unless it is asked for. A piece is read once and written to all destinations at the same
+// time. One buffer is kept back, so that a job goes on, a piece at a time, when others have all the
+// memory. Each owner has a service of its own: a job that is slow holds up nobody else's. A job may
+// outlive the bio that it was started for: it has a reference to the context of its own.
 
 import { Status } from '../base/status.ts';
 import { KIB, MIB, SECTOR_BYTES } from '../base/units.ts';
@@ -14,6 +15,7 @@ import { sendBio } from '../bio/send.ts';
 import { BioVec } from '../bio/vec.ts';
 import { type Arena, ZEROES_BYTES } from '../io/arena.ts';
 import { ReservedBuffers } from '../io/reserved-buffers.ts';
+import type { CopyThrottle } from './copy-throttle.ts';
 
 /** A place on a device. */
 export interface CopyPlace {
@@ -28,29 +30,59 @@ const RESERVE_BYTES = 64 * KIB;
 /** Zeroes are written in requests of this size. */
 const ZEROES_AT_ONCE = MIB;
 
-/** Moves the `lenBytes` from `at` on; both are counted from the start of the job. */
-type MovePiece = (at: number, lenBytes: number, mem: number) => Promise<Status>;
+export interface CopyOptions {
+  /** A piece is written when the one before it has been: a destination fills from its beginning on. */
+  readonly isOrdered?: boolean;
+  /** A destination that fails is left out from then on, and the others go on. */
+  readonly leavesOut?: boolean;
+}
+
+/** What became of a job, as Status. */
+export interface CopyOutcome {
+  /** Reading: after an error nothing is complete. */
+  readonly read: Status;
+  /** Writing, for each destination. */
+  readonly writes: readonly Status[];
+}
 
 export class Kcopyd {
   readonly #arena: Arena;
   readonly #buffers: ReservedBuffers;
+  readonly #throttle: CopyThrottle | null;
 
   /** Throws DmError when there is no memory. */
-  constructor(arena: Arena) {
+  constructor(arena: Arena, throttle: CopyThrottle | null = null) {
     this.#arena = arena;
     this.#buffers = new ReservedBuffers(arena, RESERVE_BYTES, 'copies');
+    this.#throttle = throttle;
   }
 
   /** The first error, or Ok when all is written (not durable). The places do not overlap. */
   async copy(from: CopyPlace, to: CopyPlace, lenSectors: number, ctx: IoContext): Promise<Status> {
-    return await this.#runJob(lenSectors, ctx, async (at, lenBytes, mem) => {
-      const vec = new BioVec([mem], [lenBytes], this);
-      const sector = at / SECTOR_BYTES;
-      const source = from.sector + sector;
-      const status = await sendBio(Op.Read, from.device, source, lenBytes, vec, { ctx });
-      if (status !== Status.Ok) return status;
-      return await sendBio(Op.Write, to.device, to.sector + sector, lenBytes, vec, { ctx });
-    });
+    const { read, writes } = await this.copyToAll(from, [to], lenSectors, ctx);
+    return read === Status.Ok ? (writes[0] as Status) : read;
+  }
+
+  /**
+   * To several destinations; no two places overlap. The first error ends the job, when what is
+   * under way has ended, unless destinations that fail are left out.
+   */
+  async copyToAll(
+    from: CopyPlace,
+    to: readonly CopyPlace[],
+    lenSectors: number,
+    ctx: IoContext,
+    options: CopyOptions = {},
+  ): Promise<CopyOutcome> {
+    const job = new CopyJob(from, to, lenSectors * SECTOR_BYTES, options);
+    const lane = async (): Promise<void> => {
+      while (job.mayGoOn) await this.#movePiece(job, ctx);
+    };
+    ctx.get();
+    const lanes = Math.min(WINDOW, Math.ceil(job.totalBytes / PIECE_BYTES_MAX));
+    await Promise.all(Array.from({ length: lanes }, lane));
+    ctx.put();
+    return job;
   }
 
   /** Has the device write zeroes itself, if it can; the first error, or Ok. */
@@ -86,29 +118,90 @@ export class Kcopyd {
     return Status.Ok;
   }
 
-  /** Moves all pieces of a job; the first error ends it when what is under way has ended. */
-  async #runJob(lenSectors: number, ctx: IoContext, move: MovePiece): Promise<Status> {
-    const total = lenSectors * SECTOR_BYTES;
-    let next = 0;
-    let failure: Status = Status.Ok;
-    const lane = async (): Promise<void> => {
-      while (next < total && failure === Status.Ok) {
-        const bytes = Math.min(PIECE_BYTES_MAX, total - next);
-        const mem = await this.#buffers.take(bytes);
-        // Other lanes may have moved on while this one waited for its buffer.
-        const at = next;
-        const lenBytes = Math.min(this.#buffers.lengthOf(mem, bytes), total - at);
-        next += lenBytes;
-        const status = lenBytes > 0 ? await move(at, lenBytes, mem) : Status.Ok;
-        if (failure === Status.Ok) failure = status;
-        this.#buffers.give(mem, bytes);
-      }
+  async #movePiece(job: CopyJob, ctx: IoContext): Promise<void> {
+    // Nobody waits for time with a buffer in hand.
+    const begins = this.#throttle?.begin();
+    if (begins) await begins;
+    const wanted = Math.min(PIECE_BYTES_MAX, Math.max(1, job.totalBytes - job.nextByte));
+    const mem = await this.#buffers.take(wanted);
+    // Others may have moved on while this one waited.
+    const at = job.nextByte;
+    const lenBytes = Math.min(this.#buffers.lengthOf(mem, wanted), job.totalBytes - at);
+    job.nextByte += lenBytes;
+    if (lenBytes > 0 && job.mayWrite) {
+      await job.move(at, new BioVec([mem], [lenBytes], this), ctx);
+    }
+    this.#buffers.give(mem, wanted);
+    this.#throttle?.end();
+  }
+}
+
+/** One job under way. */
+class CopyJob implements CopyOutcome {
+  read: Status = Status.Ok;
+  readonly writes: Status[];
+  readonly totalBytes: number;
+  /** Where the next piece begins, counted from the start of the job. */
+  nextByte = 0;
+  readonly #from: CopyPlace;
+  readonly #to: readonly CopyPlace[];
+  readonly #options: CopyOptions;
+  /** The end of the piece that was begun last. */
+  #before: Promise<void> = Promise.resolve();
+
+  constructor(from: CopyPlace, to: readonly CopyPlace[], totalBytes: number, options: CopyOptions) {
+    this.#from = from;
+    this.#to = to;
+    this.totalBytes = totalBytes;
+    this.#options = options;
+    this.writes = to.map(() => Status.Ok);
+  }
+
+  get mayGoOn(): boolean {
+    return this.nextByte < this.totalBytes && this.mayWrite;
+  }
+
+  get mayWrite(): boolean {
+    if (this.read !== Status.Ok) return false;
+    const { writes } = this;
+    const isLeftOut = this.#options.leavesOut === true;
+    return isLeftOut ? writes.includes(Status.Ok) : writes.every((status) => status === Status.Ok);
+  }
+
+  /** Pieces are begun in their order. */
+  async move(at: number, vec: BioVec, ctx: IoContext): Promise<void> {
+    if (this.#options.isOrdered !== true) {
+      if (await this.#readPiece(at, vec, ctx)) await this.#writePiece(at, vec, ctx);
+      return;
+    }
+    const before = this.#before;
+    const ended = (async (): Promise<void> => {
+      const isRead = await this.#readPiece(at, vec, ctx);
+      await before;
+      if (isRead && this.mayWrite) await this.#writePiece(at, vec, ctx);
+    })();
+    this.#before = ended;
+    await ended;
+  }
+
+  async #readPiece(at: number, vec: BioVec, ctx: IoContext): Promise<boolean> {
+    const { device, sector } = this.#from;
+    const from = sector + at / SECTOR_BYTES;
+    const status = await sendBio(Op.Read, device, from, vec.lenBytes, vec, { ctx });
+    if (this.read === Status.Ok) this.read = status;
+    return status === Status.Ok;
+  }
+
+  async #writePiece(at: number, vec: BioVec, ctx: IoContext): Promise<void> {
+    const write = async ({ device, sector }: CopyPlace, index: number): Promise<void> => {
+      if (this.writes[index] !== Status.Ok) return;
+      const to = sector + at / SECTOR_BYTES;
+      const status = await sendBio(Op.Write, device, to, vec.lenBytes, vec, { ctx });
+      if (this.writes[index] === Status.Ok) this.writes[index] = status;
     };
-    ctx.get();
-    const lanes = Math.min(WINDOW, Math.ceil(total / PIECE_BYTES_MAX));
-    await Promise.all(Array.from({ length: lanes }, lane));
-    ctx.put();
-    return failure;
+    const [first] = this.#to;
+    if (this.#to.length === 1) await write(first as CopyPlace, 0);
+    else await Promise.all(this.#to.map(write));
   }
 }
 
