@@ -2,7 +2,9 @@
 // the rest any sectors.
 
 import assert from 'node:assert/strict';
+import { DmError } from '../base/errors.ts';
 import type { Prng } from '../base/prng.ts';
+import { Status } from '../base/status.ts';
 import type { CompressIo } from '../tools/compress/image.ts';
 
 /** What a test stops a tool with, as a kill would. */
@@ -20,6 +22,7 @@ export class MemoryImage implements CompressIo {
   /** What a read finds. */
   readonly bytes: Uint8Array;
   isReadOnly = false;
+  canDiscard = true;
   /** So many writes and flushes from now on, the tool is killed. */
   killAfter = Number.POSITIVE_INFINITY;
   readBytes = 0;
@@ -62,6 +65,11 @@ export class MemoryImage implements CompressIo {
     for (const { at, data } of this.#unflushed) this.#durable.set(data, at);
     this.#unflushed = [];
     await Promise.resolve();
+  }
+
+  async discard(at: number, lenBytes: number): Promise<void> {
+    if (!this.canDiscard) throw new DmError(Status.NotSupported, 'no discards');
+    await this.write(at, new Uint8Array(lenBytes));
   }
 
   /** What the disk has when the power goes now. */

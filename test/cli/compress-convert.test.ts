@@ -10,6 +10,7 @@ import {
   readFileSync,
   readSync,
   rmSync,
+  statSync,
   truncateSync,
   writeFileSync,
   writeSync,
@@ -177,6 +178,7 @@ test('what is refused, and leaves everything as it was', (t) => {
   assert.ok(!existsSync(join(d.path, 'new.img')), 'nothing is made for nothing');
   assert.ok(readFileSync(join(d.path, 'held.img')).equals(Buffer.alloc(8 * MIB, 'y')));
   d.ok(['compress', 'convert', 'any.img', 'held.img', '--force']);
+  assert.ok(statSync(join(d.path, 'held.img')).blocks * 512 < MIB, 'what was there takes no space');
   assert.match(convert('held.img', 'new.img'), /is a volume of version 2; --raw takes it as it is/);
   assert.match(convert('any.img', 'held.img'), /holds a compressed volume/);
   // The same magic, and what no version has.

@@ -205,12 +205,52 @@ test(`killed at any moment, ${ROUNDS} conversions, LAMINA_SEED=${SEED}`, async (
       } else prng.fill(first.bytes);
     }
     const target = new MemoryImage(first.bytes, first.blockBytes);
+    target.canDiscard = prng.chance(0.5);
     const result = await runKilled(prng, of, target, prng.pick(CODECS), before);
     resumes += result.resumes;
     await checkMade(result.target, result.source, of.data, []);
   }
   assert.ok(resumes > 0, 'none went on where it was');
 });
+
+test('what was there before is discarded, where that can be done', async () => {
+  for (const canDiscard of [true, false]) {
+    const target = new MemoryImage(new Uint8Array(diskSectorsFor(20) * 512).fill(0xee));
+    target.canDiscard = canDiscard;
+    const source = new RawSource(new MemoryImage(new Uint8Array(20 * REGION_BYTES).fill(7)));
+    await convert('test', source, target, { codec: 'lz4', level: 0 });
+    const left = target.bytes.filter((byte) => byte === 0xee).length;
+    assert.equal(left < 65536, canDiscard, `${left} bytes are left`);
+  }
+});
+
+for (const codec of OLD_CODECS) {
+  test(`${codec}: of a damaged volume just what can be read is there, LAMINA_SEED=${SEED}`, async () => {
+    let errors = 0;
+    for (let n = 0; n < 12; n++) {
+      const prng = new Prng(SEED + n);
+      const sectors = 8 * 150;
+      const { bytes } = drawOldDisk(prng, sectors, codec, sampleData);
+      const image = bytes.slice();
+      for (let k = prng.between(1, 20); k > 0; k--) {
+        const at = prng.chance(0.5) ? 4096 + prng.below(94) : 8192 + prng.below(148 * 4096);
+        image[at] = prng.below(256);
+      }
+      const lenSectors = oldSizes(sectors).dataBlocks * 8;
+      const expected = await readVolume(image, lenSectors, 512);
+      errors += expected.filter((block) => typeof block === 'number').length;
+      const io = new MemoryImage(image);
+      io.isReadOnly = true;
+      const format = await findOldFormat(io);
+      assert.ok(format !== undefined);
+      const source = new OldSource(io, format);
+      const target = makeTarget(prng, source);
+      await convert('test', source, target, { codec: 'lz4', level: 0 });
+      assert.deepEqual(await readVolume(target.bytes, lenSectors, target.blockBytes), expected);
+    }
+    assert.ok(errors > 12, `${errors} blocks cannot be read`);
+  });
+}
 
 test('what was there before does not come back once something is written over', async () => {
   const prng = new Prng(SEED);

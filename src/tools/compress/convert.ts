@@ -6,7 +6,8 @@
 
 import { randomBytes } from 'node:crypto';
 import { crc32 } from 'node:zlib';
-import { invalid } from '../../base/errors.ts';
+import { DmError, invalid } from '../../base/errors.ts';
+import { MIB } from '../../base/units.ts';
 import type { CodecName } from '../../codec/codec.ts';
 import {
   type Conversion,
@@ -38,6 +39,7 @@ import { RegionMaker } from './region-maker.ts';
 const RECORDS_AT_ONCE = 128;
 /** Regions between two states: 64 MiB. */
 const STATE_REGIONS = 512;
+const DISCARD_BYTES = 64 * MIB;
 /** What of a conversion cannot change when it goes on. */
 const SAME = [
   'sourceKind',
@@ -155,8 +157,22 @@ class Converter {
   /** What was on the disk is nothing from here on: a copy of its superblock must not bring it back. */
   async begin(): Promise<void> {
     await this.#writeState(0);
-    await this.#io.write(endOf(this.#format.layout) * 512, new Uint8Array(SUPERBLOCK_BYTES));
+    const copyAt = endOf(this.#format.layout) * 512;
+    await this.#io.write(copyAt, new Uint8Array(SUPERBLOCK_BYTES));
     await this.#io.flush();
+    await this.#discard(SUPERBLOCK_BYTES, copyAt);
+  }
+
+  /** So that what the volume does not write takes no space, where the disk can do that. */
+  async #discard(from: number, end: number): Promise<void> {
+    for (let at = from; at < end; at += DISCARD_BYTES) {
+      try {
+        await this.#io.discard?.(at, Math.min(DISCARD_BYTES, end - at));
+      } catch (error) {
+        if (error instanceof DmError) return;
+        throw error;
+      }
+    }
   }
 
   /** Whether what is done is of this source, and what was to be made of it is the same. */

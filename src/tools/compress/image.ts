@@ -22,6 +22,8 @@ export interface CompressIo {
   read(offBytes: number, lenBytes: number): Promise<Uint8Array>;
   write(offBytes: number, data: Uint8Array): Promise<void>;
   flush(): Promise<void>;
+  /** What is there is needed no more: advice, which may be refused. */
+  discard?(offBytes: number, lenBytes: number): Promise<void>;
 }
 
 /** Told how far the work is. */
