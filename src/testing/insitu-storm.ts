@@ -47,7 +47,9 @@ function drawSubject(seed: number, version: InsituVersion): StackSubject {
   const rng = new Prng(seed ^ 0xc0);
   const { lenSectors, table, isLarge } = drawVolume(rng);
   const isOld = version === 1;
-  const limits = isLarge && !isOld ? { logicalBlockBytes: 4096 } : {};
+  // Version 1 is for disks with blocks of 512 bytes; this one takes only small requests then.
+  const largeLimits = isOld ? { maxIoSectors: 24 } : { logicalBlockBytes: 4096 };
+  const limits = isLarge ? largeLimits : {};
   const image = isOld ? blankOldDisk(lenSectors, rng.pick(OLD_CODECS)) : null;
   return new StackSubject('insitu_comp', {
     disks: [{ name: 'test:a', lenSectors, limits, ...(image === null ? {} : { image }) }],
