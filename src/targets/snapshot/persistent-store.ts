@@ -176,10 +176,14 @@ export class PersistentStore implements ExceptionStore {
   async forget(count: number): Promise<Status> {
     const to = this.#committed * EXCEPTION_BYTES;
     const from = to - count * EXCEPTION_BYTES;
+    const gone = this.#area.slice(from, to);
     this.#area.fill(0, from, to);
     this.#dirty(from, to);
     const status = await this.#writeArea();
-    if (status !== Status.Ok) return status;
+    if (status !== Status.Ok) {
+      this.#area.set(gone, from);
+      return status;
+    }
     this.#committed -= count;
     // What it would be had all been committed in order: only the status line asks for it from now
     // on.

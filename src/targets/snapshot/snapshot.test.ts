@@ -3,111 +3,13 @@
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { Prng } from '../../base/prng.ts';
 import { Status } from '../../base/status.ts';
 import { BioFlag, Op } from '../../bio/bio.ts';
-import { BioDriver } from '../../testing/bio-driver.ts';
-import { SEED } from '../../testing/seed.ts';
 import type { SimDisk } from '../../testing/sim/disk.ts';
-import { type Lab, makeLab } from '../../testing/sim/lab.ts';
-
-class Desk {
-  readonly lab: Lab;
-  readonly base: SimDisk;
-  readonly #drivers = new Map<string, BioDriver>();
-  readonly #held: { close(): Promise<void> }[] = [];
-
-  /** An origin device `o` over a disk of random bytes. */
-  static async make(sectors = 4096, clonesMax = 256): Promise<Desk> {
-    const lab = makeLab({ seed: SEED, clonesMax });
-    const base = lab.disk('base', sectors);
-    new Prng(SEED).fill(base.bytes);
-    const desk = new Desk(lab, base);
-    await desk.create('o', `0 ${sectors} snapshot-origin test:base`);
-    return desk;
-  }
-
-  private constructor(lab: Lab, base: SimDisk) {
-    this.lab = lab;
-    this.base = base;
-  }
-
-  async settle<T>(work: Promise<T>): Promise<T> {
-    return await this.lab.scheduler.settle(work, () => 'stands still');
-  }
-
-  async create(name: string, table: string): Promise<void> {
-    await this.settle(this.lab.dm.create({ name, table }));
-  }
-
-  /** Snapshot `name` with a cow device `test:NAME` of so many sectors. */
-  async snapshot(name: string, words: string, cowSectors = 2048): Promise<SimDisk> {
-    const cow = this.lab.disks.get(`test:${name}`) ?? this.lab.disk(name, cowSectors);
-    const sectors = this.base.lenSectors;
-    await this.create(name, `0 ${sectors} snapshot test:base test:${name} ${words}`);
-    return cow;
-  }
-
-  async driver(name: string): Promise<BioDriver> {
-    let driver = this.#drivers.get(name);
-    if (driver === undefined) {
-      const open = await this.lab.dm.openDevice(name);
-      this.#held.push(open);
-      driver = new BioDriver(open.device, this.lab.arena, { guards: true });
-      this.#drivers.set(name, driver);
-    }
-    return driver;
-  }
-
-  async write(name: string, sector: number, sectors: number, byte = 7): Promise<Status> {
-    const driver = await this.driver(name);
-    return await this.settle(driver.write(sector * 512, new Uint8Array(sectors * 512).fill(byte)));
-  }
-
-  async read(name: string, sector: number, sectors: number): Promise<Buffer | Status> {
-    const driver = await this.driver(name);
-    return await this.settle(driver.tryRead(sector * 512, sectors * 512));
-  }
-
-  async status(name: string): Promise<string> {
-    return (await this.lab.dm.status(name))[0]?.params ?? '';
-  }
-
-  async table(name: string): Promise<string> {
-    return (await this.lab.dm.table(name))[0]?.params ?? '';
-  }
-
-  /** Lets go of a device, and removes it. */
-  async remove(name: string): Promise<void> {
-    const driver = this.#drivers.get(name);
-    this.#drivers.delete(name);
-    if (driver !== undefined) {
-      for (const held of this.#held.splice(0)) await held.close();
-      this.#drivers.clear();
-    }
-    await this.settle(this.lab.dm.remove(name));
-  }
-
-  async close(): Promise<void> {
-    for (const held of this.#held.splice(0)) await held.close();
-    await this.settle(this.lab.dm.close());
-    assert.deepEqual(this.lab.violations, []);
-    assert.ok(this.lab.arena.usedBytes <= 4096, 'every buffer is back');
-  }
-}
-
-const hex = (bytes: Uint8Array, from: number, to: number): string =>
-  Buffer.from(bytes.subarray(from, to)).toString('hex');
-/** An exception as it is on the device. */
-const entry = (oldChunk: number, newChunk: number): string => {
-  const buffer = Buffer.alloc(16);
-  buffer.writeBigUInt64LE(BigInt(oldChunk), 0);
-  buffer.writeBigUInt64LE(BigInt(newChunk), 8);
-  return buffer.toString('hex');
-};
+import { entry, hex, SnapshotDesk } from '../../testing/snapshot-desk.ts';
 
 test('the store is as the kernel writes it, and says so', async () => {
-  const desk = await Desk.make();
+  const desk = await SnapshotDesk.make();
   const before = Buffer.from(desk.base.bytes);
   const cow = await desk.snapshot('s', 'P 8');
   assert.equal(await desk.status('s'), '16/2048 16');
@@ -133,7 +35,7 @@ test('the store is as the kernel writes it, and says so', async () => {
 });
 
 test('status counts the area in use, and a full one makes room for the next', async () => {
-  const desk = await Desk.make();
+  const desk = await SnapshotDesk.make();
   const one = await desk.snapshot('a', 'P 1', 1024);
   await desk.snapshot('b', 'P 4', 1024);
   await desk.snapshot('c', 'P 0', 2048);
@@ -156,7 +58,7 @@ test('status counts the area in use, and a full one makes room for the next', as
 });
 
 test('one write to the origin makes one copy for each snapshot that lacks the chunk', async () => {
-  const desk = await Desk.make();
+  const desk = await SnapshotDesk.make();
   const small = await desk.snapshot('small', 'P 8');
   const large = await desk.snapshot('large', 'P 32');
   assert.equal(await desk.write('o', 104, 1), Status.Ok);
@@ -169,7 +71,7 @@ test('one write to the origin makes one copy for each snapshot that lacks the ch
 });
 
 test('writes that need no copy go through in one piece, others a chunk at a time', async () => {
-  const desk = await Desk.make();
+  const desk = await SnapshotDesk.make();
   const sizes = (): number[] =>
     desk.base.seen.filter(({ op }) => op === Op.Write).map(({ lenSectors }) => lenSectors);
   assert.equal(await desk.write('o', 3, 60), Status.Ok);
@@ -189,7 +91,7 @@ test('writes that need no copy go through in one piece, others a chunk at a time
 });
 
 test('a write of a whole chunk of the snapshot copies nothing', async () => {
-  const desk = await Desk.make();
+  const desk = await SnapshotDesk.make();
   const cow = await desk.snapshot('s', 'P 8');
   const reads = desk.base.seen.length;
   assert.equal(await desk.write('s', 80, 8), Status.Ok);
@@ -199,7 +101,7 @@ test('a write of a whole chunk of the snapshot copies nothing', async () => {
 });
 
 test('data are durable before their exception, and the next area is empty before one is full', async () => {
-  const desk = await Desk.make();
+  const desk = await SnapshotDesk.make();
   const cow = await desk.snapshot('s', 'P 1', 1024);
   const from = cow.seen.length;
   for (let i = 0; i < 32; i++) assert.equal(await desk.write('o', i, 1), Status.Ok);
@@ -220,7 +122,7 @@ test('data are durable before their exception, and the next area is empty before
 });
 
 test('a store that is there is read as far as its list goes', async () => {
-  const desk = await Desk.make();
+  const desk = await SnapshotDesk.make();
   const cow = await desk.snapshot('s', 'P 8');
   for (const sector of [80, 800, 8]) assert.equal(await desk.write('o', sector, 1), Status.Ok);
   const found = await desk.read('s', 0, 4096);
@@ -243,7 +145,7 @@ test('a store that is there is read as far as its list goes', async () => {
 
 test('a full cow device makes a snapshot invalid, for good, and leaves the origin alone', async () => {
   for (const kind of ['P', 'PO', 'N']) {
-    const desk = await Desk.make();
+    const desk = await SnapshotDesk.make();
     const cow = await desk.snapshot('s', `${kind} 8`, 5 * 8);
     const room = kind === 'N' ? 5 : 3;
     for (let i = 0; i < room; i++) assert.equal(await desk.write('o', i * 8, 1), Status.Ok);
@@ -266,7 +168,7 @@ test('a full cow device makes a snapshot invalid, for good, and leaves the origi
 });
 
 test('a snapshot with PO that a write fills overflows, and is read on', async () => {
-  const desk = await Desk.make();
+  const desk = await SnapshotDesk.make();
   const cow = await desk.snapshot('s', 'PO 8', 5 * 8);
   assert.equal(await desk.table('s'), 'test:base test:s PO 8');
   for (let i = 0; i < 3; i++) assert.equal(await desk.write('s', i * 8, 1), Status.Ok);
@@ -283,7 +185,7 @@ test('a snapshot with PO that a write fills overflows, and is read on', async ()
 });
 
 test('a cow device that fails makes its snapshot invalid, and no write to the origin fails', async () => {
-  const desk = await Desk.make();
+  const desk = await SnapshotDesk.make();
   const cow = await desk.snapshot('s', 'P 8');
   await desk.snapshot('t', 'P 8');
   cow.faults.writeErrorRate = 1;
@@ -296,7 +198,7 @@ test('a cow device that fails makes its snapshot invalid, and no write to the or
 });
 
 test('a chunk that is read from the origin is not overwritten before that read has ended', async () => {
-  const desk = await Desk.make();
+  const desk = await SnapshotDesk.make();
   await desk.snapshot('s', 'P 8');
   const old = Buffer.from(desk.base.bytes.subarray(80 * 512, 88 * 512));
   const snapshot = await desk.driver('s');
@@ -318,7 +220,7 @@ test('a chunk that is read from the origin is not overwritten before that read h
 });
 
 test('discards zero what a snapshot has of its own, and leave the rest of the origin', async () => {
-  const desk = await Desk.make();
+  const desk = await SnapshotDesk.make();
   await desk.snapshot('s', 'P 8 1 discard_zeroes_cow');
   await desk.snapshot('p', 'P 8');
   assert.equal(await desk.table('s'), 'test:base test:s P 8 1 discard_zeroes_cow');
@@ -336,7 +238,7 @@ test('discards zero what a snapshot has of its own, and leave the rest of the or
 });
 
 test('discards reach the origin when asked to, unless others would miss what they take', async () => {
-  const desk = await Desk.make();
+  const desk = await SnapshotDesk.make();
   const words = 'P 8 2 discard_zeroes_cow discard_passdown_origin';
   await desk.snapshot('s', words);
   assert.equal(await desk.table('s'), `test:base test:s ${words}`);
@@ -359,7 +261,7 @@ test('discards reach the origin when asked to, unless others would miss what the
 });
 
 test('a snapshot goes from one table to the next with all it has, when the first is suspended', async () => {
-  const desk = await Desk.make();
+  const desk = await SnapshotDesk.make();
   await desk.snapshot('s', 'P 8');
   assert.equal(await desk.write('o', 80, 8), Status.Ok);
   const { dm } = desk.lab;
@@ -388,7 +290,7 @@ test('a snapshot goes from one table to the next with all it has, when the first
 });
 
 test('a transient snapshot does not come back after a restart, nor does a store that is gone', async () => {
-  const desk = await Desk.make();
+  const desk = await SnapshotDesk.make();
   desk.lab.disk('n', 2048);
   desk.lab.disk('p', 2048);
   const { dm } = desk.lab;
@@ -404,7 +306,7 @@ test('a transient snapshot does not come back after a restart, nor does a store 
 });
 
 test('table lines and stores are refused in the words of the kernel', async () => {
-  const desk = await Desk.make();
+  const desk = await SnapshotDesk.make();
   desk.lab.disk('cow', 1024);
   desk.lab.disk('large', 1024, { logicalBlockBytes: 4096 });
   const other = desk.lab.disk('other', 1024);
