@@ -95,9 +95,12 @@ async function run(
   const progress = new Progress();
   const onProgress = (done: number, total: number, isComparing: boolean): void =>
     progress.show(done, total, isComparing ? 'comparing with what is done' : `making ${target}`);
-  return await convert(target, source, disk, { codec, level, onProgress }).finally(() =>
-    progress.clear(),
-  );
+  return await convert(target, source, disk, {
+    codec,
+    level,
+    onProgress,
+    nowMs: () => performance.now(),
+  }).finally(() => progress.clear());
 }
 
 /** Throws DmError for what is to be converted by nobody, or not without a word. */

@@ -11,7 +11,6 @@ import {
   readSync,
   rmSync,
   statSync,
-  truncateSync,
   writeFileSync,
   writeSync,
 } from 'node:fs';
@@ -192,6 +191,9 @@ test('what is refused, and leaves everything as it was', (t) => {
   d.ok(['compress', 'convert', 'odd1.img', 'new.img', '--raw']);
 });
 
+/** Enough for the codec to be at work for a while. */
+const SIZE = 96 * MIB;
+
 /** How far a conversion is by its own account; undefined: it is not under way. */
 function doneRegions(path: string): number | undefined {
   if (!existsSync(path)) return undefined;
@@ -206,12 +208,10 @@ test('killed in the middle: no volume; the same command goes on with it', async 
   const d = desk();
   t.after(async () => await d.end());
   const source = join(d.path, 'any.img');
-  // A hole that is soon done, and then work for a while.
   const data = Buffer.from(sampleData(new Prng(7), 4 * MIB));
   writeFileSync(source, '');
-  truncateSync(source, 100 * MIB);
   const fd = openSync(source, 'r+');
-  for (let at = 64 * MIB; at < 100 * MIB; at += data.length) {
+  for (let at = 0; at < SIZE; at += data.length) {
     data[0] = at / data.length;
     writeSync(fd, data, 0, data.length, at);
   }
@@ -233,7 +233,7 @@ test('killed in the middle: no volume; the same command goes on with it', async 
     assert.ok(tries < 20, 'never killed in time');
     const child = d.begin(args);
     const isOver = once(child, 'exit').then(() => true);
-    while ((doneRegions(target) ?? 0) < 512) {
+    while ((doneRegions(target) ?? 0) === 0) {
       const isEnd = await Promise.race([
         isOver,
         new Promise<false>((go) => setTimeout(() => go(false), 2)),
@@ -242,7 +242,7 @@ test('killed in the middle: no volume; the same command goes on with it', async 
     }
     child.kill('SIGKILL');
     await isOver;
-    if (doneRegions(target) === 512) break;
+    if (doneRegions(target) !== undefined) break;
     rmSync(target, { force: true });
   }
   assert.match(
@@ -253,15 +253,16 @@ test('killed in the middle: no volume; the same command goes on with it', async 
     d.refused(['serve', '--table', '0 8 insitu_comp new.img writethrough', '--unix', 's']),
     /has not ended/,
   );
+  const done = doneRegions(target) ?? 0;
+  assert.ok(done > 0);
   const made = JSON.parse(d.ok(args)) as Made;
-  assert.equal(made.resumedBytes, 64 * MIB);
-  assert.equal(made.logicalBytes, 36 * MIB);
-  assert.match(d.ok(['compress', 'check', 'new.img']), /^good; .* with 36 MiB$/m);
+  assert.equal(made.resumedBytes, done * 131072);
+  assert.equal(made.sizeBytes, SIZE);
+  assert.match(d.ok(['compress', 'check', 'new.img']), /^good; /m);
   await served(d, made.table, async (client) => {
-    for (let at = 0; at < 100 * MIB; at += data.length) {
+    for (let at = 0; at < SIZE; at += data.length) {
       data[0] = at / data.length;
-      const expected = at < 64 * MIB ? Buffer.alloc(data.length) : data;
-      assert.ok((await client.read(at, data.length)).equals(expected), `at ${at}`);
+      assert.ok((await client.read(at, data.length)).equals(data), `at ${at}`);
     }
   });
 });

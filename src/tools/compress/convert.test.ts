@@ -58,6 +58,12 @@ function oldCase(prng: Prng): Case {
   };
 }
 
+/** So fast that all is written down as often as can be. */
+function makeClock(): () => number {
+  let ms = 0;
+  return () => (ms += 10_000);
+}
+
 /** The device of a volume, block by block. */
 async function readVolume(
   bytes: Uint8Array,
@@ -120,7 +126,7 @@ for (const codec of CODECS) {
       const of = n % 2 === 0 ? rawCase(prng) : oldCase(prng);
       const source = await of.open();
       const target = makeTarget(prng, source);
-      const made = await convert('test', source, target, { codec, level: 0 });
+      const made = await convert('test', source, target, { codec, level: 0, nowMs: makeClock() });
       assert.equal(made.resumedRegions, 0);
       assert.deepEqual(made.lost, []);
       await checkMade(target, source, of.data, []);
@@ -152,7 +158,7 @@ async function runKilled(
       ? Number.POSITIVE_INFINITY
       : prng.below(prng.pick([4, 30, 100]));
     try {
-      const made = await convert('test', source, target, { codec, level: 0, stateRegions: 8 });
+      const made = await convert('test', source, target, { codec, level: 0, nowMs: makeClock() });
       if (made.resumedRegions > 0) resumes++;
       return { made, target, source, resumes };
     } catch (error) {
@@ -200,7 +206,11 @@ test(`killed at any moment, ${ROUNDS} conversions, LAMINA_SEED=${SEED}`, async (
       const { data, open } = rawCase(prng);
       if (data.length <= of.data.length) {
         const source = await open();
-        const { format } = await convert('test', source, first, { codec: 'lz4', level: 0 });
+        const { format } = await convert('test', source, first, {
+          codec: 'lz4',
+          level: 0,
+          nowMs: makeClock(),
+        });
         before = { uuid: format.uuid, source, data };
       } else prng.fill(first.bytes);
     }
@@ -218,7 +228,7 @@ test('what was there before is discarded, where that can be done', async () => {
     const target = new MemoryImage(new Uint8Array(diskSectorsFor(20) * 512).fill(0xee));
     target.canDiscard = canDiscard;
     const source = new RawSource(new MemoryImage(new Uint8Array(20 * REGION_BYTES).fill(7)));
-    await convert('test', source, target, { codec: 'lz4', level: 0 });
+    await convert('test', source, target, { codec: 'lz4', level: 0, nowMs: makeClock() });
     const left = target.bytes.filter((byte) => byte === 0xee).length;
     assert.equal(left < 65536, canDiscard, `${left} bytes are left`);
   }
@@ -245,7 +255,7 @@ for (const codec of OLD_CODECS) {
       assert.ok(format !== undefined);
       const source = new OldSource(io, format);
       const target = makeTarget(prng, source);
-      await convert('test', source, target, { codec: 'lz4', level: 0 });
+      await convert('test', source, target, { codec: 'lz4', level: 0, nowMs: makeClock() });
       assert.deepEqual(await readVolume(target.bytes, lenSectors, target.blockBytes), expected);
     }
     assert.ok(errors > 12, `${errors} blocks cannot be read`);
@@ -257,7 +267,7 @@ test('what was there before does not come back once something is written over', 
   const bytes = new Uint8Array(diskSectorsFor(30) * 512);
   const source = (): ConvertSource =>
     new RawSource(new MemoryImage(sampleData(prng, 20 * REGION_BYTES)));
-  const options = { codec: 'lz4', level: 0 } as const;
+  const options = { codec: 'lz4', level: 0, nowMs: makeClock() } as const;
   await convert('test', source(), new MemoryImage(bytes), options);
   // The state is there; the copy of the old superblock is there as well.
   let target = new MemoryImage(bytes);
@@ -285,7 +295,7 @@ test('a source that has changed meanwhile is converted anew, and so is one with 
     const work = convert('test', new RawSource(io), target, {
       codec: 'lz4',
       level: 0,
-      stateRegions: 8,
+      nowMs: makeClock(),
     });
     await assert.rejects(work, Killed);
     assert.equal(
@@ -296,7 +306,7 @@ test('a source that has changed meanwhile is converted anew, and so is one with 
   };
   const goOn = async (target: MemoryImage, now: Buffer, codec: CodecName): Promise<number> => {
     const source = new RawSource(new MemoryImage(Uint8Array.from(now)));
-    const made = await convert('test', source, target, { codec, level: 0, stateRegions: 8 });
+    const made = await convert('test', source, target, { codec, level: 0, nowMs: makeClock() });
     await checkMade(target, source, now, []);
     return made.resumedRegions;
   };
@@ -326,7 +336,11 @@ test(`what version 1 cannot give stays an error, LAMINA_SEED=${SEED}`, async () 
     assert.ok(format !== undefined);
     const source = new OldSource(io, format);
     const target = makeTarget(prng, source);
-    const { lost } = await convert('test', source, target, { codec: 'lz4', level: 0 });
+    const { lost } = await convert('test', source, target, {
+      codec: 'lz4',
+      level: 0,
+      nowMs: makeClock(),
+    });
     const ranges = lost.flatMap((one) => one.ranges).sort((a, b) => a.offsetBytes - b.offsetBytes);
     assert.ok(
       ranges.some(
@@ -349,7 +363,7 @@ test('a target that is too small is left alone', async () => {
   const source = new RawSource(new MemoryImage(new Uint8Array(4 * REGION_BYTES)));
   const target = new MemoryImage(new Uint8Array((diskSectorsFor(4) - 8) * 512));
   target.isReadOnly = true;
-  const work = convert('small', source, target, { codec: 'lz4', level: 0 });
+  const work = convert('small', source, target, { codec: 'lz4', level: 0, nowMs: makeClock() });
   await assert.rejects(
     work,
     new RegExp(`small: \\d+ bytes are too few: ${diskSectorsFor(4) * 512} needed`),

@@ -37,8 +37,10 @@ import { rangesOf } from './payloads.ts';
 import { RegionMaker } from './region-maker.ts';
 
 const RECORDS_AT_ONCE = 128;
-/** Regions between two states: 64 MiB. */
-const STATE_REGIONS = 512;
+/** How far the work is is written down so often: two flushes each. */
+const STATE_MS = 500;
+/** Regions whose records are whole blocks. */
+const PAGE_REGIONS = 8;
 const DISCARD_BYTES = 64 * MIB;
 /** What of a conversion cannot change when it goes on. */
 const SAME = [
@@ -55,8 +57,7 @@ export interface ConvertOptions {
   /** 0: the codec's own. */
   readonly level: number;
   readonly onProgress?: OnConvert;
-  /** How many regions are made before that is written down; a multiple of 8. 512 if not given. */
-  readonly stateRegions?: number;
+  readonly nowMs: () => number;
 }
 
 /** Told how far the work is; at first, what was done before is compared with the source. */
@@ -130,7 +131,8 @@ class Converter {
   readonly #format: VolumeFormat;
   readonly #maker: RegionMaker;
   readonly #onProgress: OnConvert;
-  readonly #stateRegions: number;
+  readonly #nowMs: () => number;
+  #stateAtMs: number;
   readonly #regions: number;
   #sourceCsum = 0;
   #dataBlocks = 0;
@@ -143,14 +145,15 @@ class Converter {
     source: ConvertSource,
     io: CompressIo,
     format: VolumeFormat,
-    { onProgress = () => undefined, stateRegions = STATE_REGIONS }: ConvertOptions,
+    { onProgress = () => undefined, nowMs }: ConvertOptions,
   ) {
     this.#source = source;
     this.#io = io;
     this.#format = format;
     this.#maker = new RegionMaker(format);
     this.#onProgress = onProgress;
-    this.#stateRegions = stateRegions;
+    this.#nowMs = nowMs;
+    this.#stateAtMs = nowMs();
     this.#regions = regionsOf(source);
   }
 
@@ -211,7 +214,8 @@ class Converter {
     this.#payloadSectors += sectors;
     if (home.length > 0) await this.#io.write(homeOf(this.#format, region) * 512, home);
     await this.#addRecord(region, record);
-    if ((region + 1) % this.#stateRegions === 0) {
+    const isWhole = (region + 1) % PAGE_REGIONS === 0;
+    if (isWhole && this.#nowMs() - this.#stateAtMs >= STATE_MS) {
       if (this.#records.length > 0) await this.#writeRecords(region + 1);
       await this.#io.flush();
       await this.#writeState(region + 1);
@@ -250,6 +254,7 @@ class Converter {
   async #writeState(doneRegions: number): Promise<void> {
     await this.#io.write(0, encodeConversion(this.#state(doneRegions)));
     await this.#io.flush();
+    this.#stateAtMs = this.#nowMs();
   }
 
   async #addRecord(region: number, record: Uint8Array): Promise<void> {
