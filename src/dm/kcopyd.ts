@@ -13,7 +13,7 @@ import type { IoContext } from '../bio/context.ts';
 import type { BlockDevice } from '../bio/device.ts';
 import { sendBio } from '../bio/send.ts';
 import { BioVec } from '../bio/vec.ts';
-import { type Arena, ZEROES_BYTES } from '../io/arena.ts';
+import { type Arena, NONE, ZEROES_BYTES } from '../io/arena.ts';
 import { ReservedBuffers } from '../io/reserved-buffers.ts';
 import type { CopyThrottle } from './copy-throttle.ts';
 
@@ -59,6 +59,14 @@ export class Kcopyd {
 
   /** The first error, or Ok when all is written (not durable). The places do not overlap. */
   async copy(from: CopyPlace, to: CopyPlace, lenSectors: number, ctx: IoContext): Promise<Status> {
+    const lenBytes = lenSectors * SECTOR_BYTES;
+    if (lenBytes <= PIECE_BYTES_MAX && this.#throttle === null) {
+      const mem = this.#buffers.tryTake(lenBytes);
+      if (mem !== NONE && this.#buffers.lengthOf(mem, lenBytes) === lenBytes) {
+        return await this.#copyPiece({ from, to, lenBytes, mem, ctx: ctx.get() });
+      }
+      if (mem !== NONE) this.#buffers.give(mem, lenBytes);
+    }
     const { read, writes } = await this.copyToAll(from, [to], lenSectors, ctx);
     return read === Status.Ok ? (writes[0] as Status) : read;
   }
@@ -118,6 +126,18 @@ export class Kcopyd {
     return Status.Ok;
   }
 
+  /** A job of one piece and one destination, which most are; it has its buffer, and a reference. */
+  async #copyPiece({ from, to, lenBytes, mem, ctx }: Piece): Promise<Status> {
+    const vec = new BioVec([mem], [lenBytes], this);
+    let status = await sendBio(Op.Read, from.device, from.sector, lenBytes, vec, { ctx });
+    if (status === Status.Ok) {
+      status = await sendBio(Op.Write, to.device, to.sector, lenBytes, vec, { ctx });
+    }
+    this.#buffers.give(mem, lenBytes);
+    ctx.put();
+    return status;
+  }
+
   async #movePiece(job: CopyJob, ctx: IoContext): Promise<void> {
     // Nobody waits for time with a buffer in hand.
     const begins = this.#throttle?.begin();
@@ -134,6 +154,14 @@ export class Kcopyd {
     this.#buffers.give(mem, wanted);
     this.#throttle?.end();
   }
+}
+
+interface Piece {
+  readonly from: CopyPlace;
+  readonly to: CopyPlace;
+  readonly lenBytes: number;
+  readonly mem: number;
+  readonly ctx: IoContext;
 }
 
 /** One job under way. */

@@ -17,9 +17,14 @@ import type { Snapshot } from './snapshot.ts';
 import type { Waiter } from './waiter.ts';
 
 /** Writes wait for a whole batch. */
-const BATCH_BYTES_MAX = 4 * MIB;
+const BATCH_BYTES_MAX = 8 * MIB;
+/**
+ * And for the commit that ends it: so many chunks in a batch for each exception that may be
+ * pending.
+ */
+const CHUNKS_PER_PENDING = 4;
 /** Runs copied at a time. */
-const LANES = 8;
+const LANES = 64;
 
 export class Merger {
   readonly #origin: Origin;
@@ -68,7 +73,7 @@ export class Merger {
     const snapshot = this.#snapshot;
     await snapshot.quiet();
     const chunksInBytes = Math.floor(BATCH_BYTES_MAX / (snapshot.chunkSectors * SECTOR_BYTES));
-    const chunksMax = Math.min(chunksInBytes, snapshot.pendingMax);
+    const chunksMax = Math.min(chunksInBytes, snapshot.pendingMax * CHUNKS_PER_PENDING);
     while (!this.#isStopping) {
       const runs = await snapshot.store.newest(chunksMax);
       if (typeof runs === 'number') {

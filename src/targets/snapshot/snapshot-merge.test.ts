@@ -62,7 +62,7 @@ test('the origin becomes what the snapshot is, and shows it from the beginning',
 });
 
 test('exceptions go from the end, behind a flush of the origin, and status falls to the metadata', async () => {
-  const desk = await makeReady(4);
+  const desk = await makeReady(1);
   const cow = desk.lab.disks.get('test:s') as SimDisk;
   const from = cow.seen.length;
   const seen: string[] = [];
@@ -74,7 +74,7 @@ test('exceptions go from the end, behind a flush of the origin, and status falls
     if (seen.at(-1) !== status) seen.push(status);
     await pause(desk, 1);
   }
-  // Never more chunks at a time than exceptions may be pending.
+  // Four chunks at a time for each exception that may be pending.
   assert.deepEqual(seen, ['88/2048 16', '56/2048 16', '24/2048 16', '16/2048 16']);
   const areas = cow.seen.slice(from).filter(({ op, sector }) => op === Op.Write && sector === 8);
   assert.equal(areas.length, 3);
