@@ -33,6 +33,8 @@ const PAGE_BYTES = PAGE_RECORDS * RECORD_BYTES;
 const RETRIES_MAX = 8;
 /** So many changed regions are not left to the timer. */
 const DIRTY_MAX = 4096;
+/** Nor so many when sectors are short: fewer would not free enough to be worth it. */
+const DIRTY_SHORT = 256;
 
 export interface CommitsHost {
   readonly format: VolumeFormat;
@@ -97,6 +99,11 @@ export class Commits {
   #keep(region: Region): void {
     region.isDirty = true;
     this.#dirty.add(region);
+  }
+
+  /** Sectors are getting short: a commit now, so that nobody has to wait for one. */
+  sectorsShort(): void {
+    if (this.#dirty.size >= DIRTY_SHORT) this.#kick();
   }
 
   /** Ends `bio` when everything that has ended up to now is durable. */

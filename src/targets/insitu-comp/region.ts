@@ -38,7 +38,8 @@ export class Region {
   spilledCount = 0;
   /** Per sector of the home: how many extents have it, or a write on its way, or a discard. */
   readonly #holders = new Uint8Array(REGION_SECTORS);
-  #freeSectors = REGION_SECTORS;
+  /** Sectors of the home that nobody has. */
+  freeSectors = REGION_SECTORS;
   /** No sector below is free. */
   #low = 0;
   /** So long a run is not free, nor a longer one. */
@@ -197,7 +198,7 @@ export class Region {
 
   /** As `tryTake`, always at the lowest free place. */
   tryTakeLow(sectors: number, grain: number): number {
-    if (sectors > this.#freeSectors || sectors >= this.#tooLong) return -1;
+    if (sectors > this.freeSectors || sectors >= this.#tooLong) return -1;
     const holders = this.#holders;
     let low = this.#low;
     while (low < REGION_SECTORS && holders[low] !== 0) low++;
@@ -218,7 +219,7 @@ export class Region {
     const holders = this.#holders;
     for (let s = from; s < from + sectors; s++) {
       const held = holders[s] as number;
-      if (held === 0) this.#freeSectors--;
+      if (held === 0) this.freeSectors--;
       holders[s] = held + 1;
     }
   }
@@ -274,7 +275,7 @@ export class Region {
 
   #take(from: number, sectors: number): number {
     this.#holders.fill(1, from, from + sectors);
-    this.#freeSectors -= sectors;
+    this.freeSectors -= sectors;
     return this.home + from;
   }
 
@@ -285,7 +286,7 @@ export class Region {
       const held = (holders[s] as number) - 1;
       assert(held >= 0, 'insitu_comp: given back twice');
       holders[s] = held;
-      if (held === 0) this.#freeSectors++;
+      if (held === 0) this.freeSectors++;
     }
     this.#low = Math.min(this.#low, from);
     this.#tooLong = REGION_SECTORS + 1;

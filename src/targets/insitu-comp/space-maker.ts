@@ -70,7 +70,7 @@ export class SpaceMaker {
   tidy(): void {
     const { spill, spilled } = this.#volume;
     if (this.#running !== null || this.#isStopped || spilled.size === 0) return;
-    if (spill.freeUnits * 4 >= spill.openUnits) return;
+    if (!spill.isShort) return;
     this.#running = this.#tidy().finally(() => {
       this.#running = null;
       if (this.#volume.writes.stalledCount > 0) this.need();
@@ -248,6 +248,8 @@ export class SpaceMaker {
     const { spillSector } = this.#volume.format.layout;
     const old = region.current.filter(({ at }) => at >= spillSector);
     if (old.length === 0) return 'nothing';
+    const needed = old.reduce((sum, extent) => sum + visibleSectors(extent), 0);
+    if (needed > region.freeSectors) return 'no room';
     const moves: Move[] = [];
     const giveAll = (): void => {
       for (const { at, sectors } of moves) this.#volume.giveBack(region, at, sectors);
@@ -320,4 +322,9 @@ export class SpaceMaker {
     this.#volume.replace(region, [...region.current], extents, from);
     return 'stored';
   }
+}
+
+/** What an extent takes at least. */
+function visibleSectors({ codec, sectors, visible }: Extent): number {
+  return codec === CODEC_RAW ? visible * BLOCK_SECTORS : sectors;
 }

@@ -27,6 +27,11 @@ export class Spill {
     this.freeUnits = this.openUnits;
   }
 
+  /** Little of it is free. */
+  get isShort(): boolean {
+    return this.freeUnits * 4 < this.openUnits;
+  }
+
   /** First sector, on the disk, of a run of so many; -1: there is none. */
   tryTake(sectors: number): number {
     const want = Math.ceil(sectors / UNIT_SECTORS);

@@ -297,15 +297,18 @@ export class Writes implements BioOwner, IoDone {
   }
 
   #place(job: WriteJob): boolean {
-    const { grain, spill } = this.#volume;
+    const { grain, spill, commits } = this.#volume;
     const region = job.region as Region;
     if (region.isLocked) return false;
     let at =
       job.codec === CODEC_RAW
         ? region.tryTake(job.sectors, job.first, grain)
         : region.tryTakeLow(job.sectors, grain);
-    if (at < 0) at = spill.tryTake(job.sectors);
-    if (at < 0) return false;
+    if (at < 0) {
+      at = spill.tryTake(job.sectors);
+      if (at < 0) return false;
+      if (spill.isShort) commits.sectorsShort();
+    }
     job.at = at;
     region.writers++;
     this.inFlight++;
