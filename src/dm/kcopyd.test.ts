@@ -127,6 +127,44 @@ for (const isSpent of [false, true]) {
   });
 }
 
+for (const isSpent of [false, true]) {
+  const memory = isSpent ? 'on the reserve alone' : 'with memory';
+  test(`parts of a range go to places of their own, ${memory}`, async () => {
+    const arena = new Arena(8 * MIB);
+    const lab = makeLab({ seed: 9, arena });
+    const [from, to] = [lab.disk('from', 1024), lab.disk('to', 1024)];
+    new Prng(9).fill(from.bytes);
+    const kcopyd = new Kcopyd(arena);
+    const giveBack = isSpent ? spend(arena) : (): void => undefined;
+    const ctx = new IoContext({ name: 'client' });
+    const place = { device: from, sector: 100 };
+    // Two parts, and what is between them is not wanted.
+    const parts = [
+      { atSector: 0, lenSectors: 200, to: { device: to, sector: 700 } },
+      { atSector: 300, lenSectors: 100, to: { device: to, sector: 10 } },
+    ];
+    assert.equal(await lab.scheduler.settle(kcopyd.scatter(place, 400, parts, ctx)), Status.Ok);
+    const model = new Uint8Array(1024 * 512);
+    model.set(from.bytes.subarray(100 * 512, 300 * 512), 700 * 512);
+    model.set(from.bytes.subarray(400 * 512, 500 * 512), 10 * 512);
+    assert.equal(Buffer.compare(model, to.bytes), 0);
+    if (!isSpent)
+      assert.deepEqual(
+        from.seen.map(({ lenSectors }) => lenSectors),
+        [400],
+      );
+    to.badSectors.add(50);
+    assert.equal(await lab.scheduler.settle(kcopyd.scatter(place, 400, parts, ctx)), Status.Io);
+    from.badSectors.add(200);
+    assert.equal(await lab.scheduler.settle(kcopyd.scatter(place, 400, parts, ctx)), Status.Io);
+    assert.equal(ctx.refs, 1);
+    assert.deepEqual(lab.violations, []);
+    kcopyd.close();
+    giveBack();
+    assert.equal(arena.usedBytes, 0);
+  });
+}
+
 test('a destination that fails ends the job, or is left out when that is asked for', async () => {
   const arena = new Arena(8 * MIB);
   const lab = makeLab({ seed: 3, arena });

@@ -24,11 +24,21 @@ export interface CopyPlace {
 }
 
 const PIECE_BYTES_MAX = 256 * KIB;
+/** Longest range that `scatter` takes. */
+export const SCATTER_SECTORS_MAX = PIECE_BYTES_MAX / SECTOR_BYTES;
 /** Pieces of one job under way at a time. */
 const WINDOW = 4;
 const RESERVE_BYTES = 64 * KIB;
 /** Zeroes are written in requests of this size. */
 const ZEROES_AT_ONCE = MIB;
+
+/** A part of a range that is read in one, and where it goes. */
+export interface CopyPart {
+  /** From the start of the range. */
+  readonly atSector: number;
+  readonly lenSectors: number;
+  readonly to: CopyPlace;
+}
 
 export interface CopyOptions {
   /** A piece is written when the one before it has been: a destination fills from its beginning on. */
@@ -69,6 +79,50 @@ export class Kcopyd {
     }
     const { read, writes } = await this.copyToAll(from, [to], lenSectors, ctx);
     return read === Status.Ok ? (writes[0] as Status) : read;
+  }
+
+  /**
+   * Reads a range in one and writes parts of it to places of their own, in no order. The first
+   * error, or Ok when all is written (not durable).
+   */
+  async scatter(
+    from: CopyPlace,
+    lenSectors: number,
+    parts: readonly CopyPart[],
+    ctx: IoContext,
+  ): Promise<Status> {
+    const lenBytes = lenSectors * SECTOR_BYTES;
+    const mem = this.#throttle === null ? this.#buffers.tryTake(lenBytes) : NONE;
+    if (mem === NONE || this.#buffers.lengthOf(mem, lenBytes) < lenBytes) {
+      if (mem !== NONE) this.#buffers.give(mem, lenBytes);
+      return await this.#copyParts(from, parts, ctx);
+    }
+    ctx.get();
+    const vec = new BioVec([mem], [lenBytes], this);
+    let status = await sendBio(Op.Read, from.device, from.sector, lenBytes, vec, { ctx });
+    if (status === Status.Ok) status = await this.#writeParts(mem, parts, ctx);
+    this.#buffers.give(mem, lenBytes);
+    ctx.put();
+    return status;
+  }
+
+  /** Memory is short: one after the other. */
+  async #copyParts(from: CopyPlace, parts: readonly CopyPart[], ctx: IoContext): Promise<Status> {
+    for (const { atSector, lenSectors, to } of parts) {
+      const place = { device: from.device, sector: from.sector + atSector };
+      const status = await this.copy(place, to, lenSectors, ctx);
+      if (status !== Status.Ok) return status;
+    }
+    return Status.Ok;
+  }
+
+  async #writeParts(mem: number, parts: readonly CopyPart[], ctx: IoContext): Promise<Status> {
+    const writes = parts.map(async ({ atSector, lenSectors, to }) => {
+      const bytes = lenSectors * SECTOR_BYTES;
+      const vec = new BioVec([mem + atSector * SECTOR_BYTES], [bytes], this);
+      return await sendBio(Op.Write, to.device, to.sector, bytes, vec, { ctx });
+    });
+    return (await Promise.all(writes)).find((status) => status !== Status.Ok) ?? Status.Ok;
   }
 
   /**

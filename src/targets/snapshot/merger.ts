@@ -11,6 +11,7 @@ import { errnoText } from '../../base/system-error.ts';
 import { MIB, SECTOR_BYTES } from '../../base/units.ts';
 import { systemContext } from '../../bio/context.ts';
 import { flushDevice } from '../../bio/send.ts';
+import { type CopyPart, SCATTER_SECTORS_MAX } from '../../dm/kcopyd.ts';
 import type { MergeRun } from './exception-store.ts';
 import type { Origin } from './origin.ts';
 import type { Snapshot } from './snapshot.ts';
@@ -23,8 +24,8 @@ const BATCH_BYTES_MAX = 8 * MIB;
  * pending.
  */
 const CHUNKS_PER_PENDING = 4;
-/** Runs copied at a time. */
-const LANES = 64;
+/** Reads of the cow device at a time. */
+const LANES = 16;
 
 export class Merger {
   readonly #origin: Origin;
@@ -140,26 +141,45 @@ export class Merger {
   }
 
   async #copyAll(runs: readonly MergeRun[]): Promise<Status> {
+    const { chunkSectors } = this.#snapshot;
+    const stretches = stretchesOf(runs, SCATTER_SECTORS_MAX / chunkSectors);
     let next = 0;
     let failure: Status = Status.Ok;
     const lane = async (): Promise<void> => {
-      while (next < runs.length && failure === Status.Ok) {
-        const status = await this.#copy(runs[next++] as MergeRun);
+      while (next < stretches.length && failure === Status.Ok) {
+        const status = await this.#copy(stretches[next++] as readonly MergeRun[]);
         if (failure === Status.Ok) failure = status;
       }
     };
-    await Promise.all(Array.from({ length: Math.min(LANES, runs.length) }, lane));
+    await Promise.all(Array.from({ length: Math.min(LANES, stretches.length) }, lane));
     return failure;
   }
 
-  async #copy({ oldChunk, newChunk, count }: MergeRun): Promise<Status> {
-    const { chunkSectors, cow, origin, kcopyd } = this.#snapshot;
-    const from = { device: cow, sector: newChunk * chunkSectors };
-    const to = { device: origin, sector: oldChunk * chunkSectors };
-    // The last chunk may reach over the end; a store may be for an origin that was longer.
-    const sectors = Math.min(count * chunkSectors, origin.lenSectors - to.sector);
-    if (sectors <= 0) return Status.Ok;
-    return await kcopyd.copy(from, to, sectors, systemContext);
+  /** Runs that lie one behind the other on the cow device. */
+  async #copy(stretch: readonly MergeRun[]): Promise<Status> {
+    const { chunkSectors: size, cow, origin, kcopyd } = this.#snapshot;
+    const { newChunk: first } = stretch[0] as MergeRun;
+    const parts: CopyPart[] = [];
+    let sectors = 0;
+    for (const { oldChunk, newChunk, count } of stretch) {
+      sectors += count * size;
+      // The last chunk may reach over the end; a store may be for an origin that was longer.
+      const lenSectors = Math.min(count * size, origin.lenSectors - oldChunk * size);
+      if (lenSectors <= 0) continue;
+      const to = { device: origin, sector: oldChunk * size };
+      parts.push({ atSector: (newChunk - first) * size, lenSectors, to });
+    }
+    const from = { device: cow, sector: first * size };
+    const [only] = parts;
+    if (only === undefined) return Status.Ok;
+    return parts.length === 1
+      ? await kcopyd.copy(
+          { device: cow, sector: from.sector + only.atSector },
+          only.to,
+          only.lenSectors,
+          systemContext,
+        )
+      : await kcopyd.scatter(from, sectors, parts, systemContext);
   }
 
   #release(): void {
@@ -168,4 +188,23 @@ export class Merger {
     this.#queue = [];
     for (const waiter of queue) waiter.retry();
   }
+}
+
+/** Adjacent runs of the cow device together, as far as they are `chunksMax` chunks at most. */
+function stretchesOf(runs: readonly MergeRun[], chunksMax: number): MergeRun[][] {
+  const inOrder = runs.toSorted((a, b) => a.newChunk - b.newChunk);
+  const stretches: MergeRun[][] = [];
+  let end = -1;
+  let chunks = 0;
+  for (const run of inOrder) {
+    const stretch = stretches.at(-1);
+    chunks += run.count;
+    if (stretch !== undefined && run.newChunk === end && chunks <= chunksMax) stretch.push(run);
+    else {
+      stretches.push([run]);
+      chunks = run.count;
+    }
+    end = run.newChunk + run.count;
+  }
+  return stretches;
 }
