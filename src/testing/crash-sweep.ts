@@ -175,7 +175,7 @@ class Sweep {
       load.failed = 0;
     }
     await rig.settle(load.one(FLUSH));
-    recorder.stop();
+    recorder.finish();
     await load.checkAll();
     if (load.failed > 0) throw new CheckFailure('fails, though there is no trouble any more');
     await close(lab, rig);
@@ -275,13 +275,19 @@ class Recorder {
     this.#lab.scheduler.haltAfter(1, this.#moment);
   }
 
-  stop(): void {
+  /** The last moment is now. */
+  finish(): void {
     this.#isOn = false;
+    this.#take();
   }
 
   readonly #moment = (): void => {
     if (!this.#isOn) return;
     this.#lab.scheduler.haltAfter(1, this.#moment);
+    this.#take();
+  };
+
+  #take(): void {
     this.moments++;
     let model: VersionModel | null = null;
     const first = this.moments % CUTS.length;
@@ -296,7 +302,7 @@ class Recorder {
       model ??= this.#model().copy();
       this.cuts.push({ sectors, model, moment: this.moments });
     }
-  };
+  }
 }
 
 const FLUSH: LoadOp = { kind: 'flush', sector: 0, lenSectors: 0, flags: 0, segments: [] };

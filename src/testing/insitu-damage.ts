@@ -8,7 +8,12 @@ import { endOf, type VolumeFormat } from '../targets/insitu-comp/superblock.form
 const SECTOR = 512;
 
 /** What one kind of damage does to an image. True: whoever reads it may be told anything. */
-export type Damage = (image: Uint8Array, prng: Prng, format: VolumeFormat) => boolean;
+export type Damage = (
+  image: Uint8Array,
+  prng: Prng,
+  format: VolumeFormat,
+  older: Uint8Array,
+) => boolean;
 
 /** A sector of one kind of structure. */
 function pickSector(image: Uint8Array, prng: Prng, { layout }: VolumeFormat): number {
@@ -62,6 +67,14 @@ const misdirect: Damage = (image, prng, format) => {
     sectorOf(image, to + i).set(sectorOf(image, from + i));
   }
   return false;
+};
+
+/** A write that the disk has acknowledged and forgotten. Nothing in a record tells that it is an old one. */
+const loseWrite: Damage = (image, prng, format, older) => {
+  const sector = pickSector(image, prng, format);
+  sectorOf(image, sector).set(sectorOf(older, sector));
+  const { recordSector, regions } = format.layout;
+  return sector >= recordSector && sector < recordSector + regions;
 };
 
 /** Fields of a record, which has a right checksum all the same. */
@@ -138,6 +151,7 @@ export const DAMAGES: readonly (readonly [string, Damage])[] = [
   ['a sector', spoilSector],
   ['two sectors swapped', swapSectors],
   ['sectors of another place', misdirect],
+  ['a lost write', loseWrite],
   ['a record with a right checksum', forgeRecord],
   ['a record with a right checksum', forgeRecord],
   ['a superblock with a right checksum', forgeSuperblock],

@@ -25,6 +25,8 @@ const SPILL_ROUNDS_MAX = 100;
 /** A volume with extents of every kind, and what its device has. */
 export interface FuzzVolume {
   readonly image: Uint8Array;
+  /** What was there some flushes before. */
+  readonly older: Uint8Array;
   readonly data: Buffer;
   readonly codec: CodecName;
   readonly blockBytes: number;
@@ -58,6 +60,7 @@ async function makeVolume(seed: number, codec: CodecName, blockBytes: number): P
     const status = await desk.driver.write(block * INSITU_BLOCK_BYTES, bytes);
     if (status !== Status.Ok) throw new BugError(`write: ${statusName(status)}`);
   };
+  let older = desk.imageAfterCut();
   // What is in the spill area is soon brought home: the state is that of a moment behind a flush.
   for (let round = 0; ; round++) {
     if (round > SPILL_ROUNDS_MAX) throw new BugError('nothing comes into the spill area');
@@ -65,7 +68,11 @@ async function makeVolume(seed: number, codec: CodecName, blockBytes: number): P
     for (let region = 0; region < REGIONS; region++) {
       const isWhole = round % 4 === 0;
       const first = region * 32 + (isWhole ? 0 : prng.between(0, 8));
-      writes.push(write(first, desk.noise(isWhole ? 32 : prng.between(8, 16))));
+      const count = isWhole ? 32 : prng.between(8, 16);
+      // In every other volume what is there first compresses by half.
+      const noise = isWhole && blockBytes === 512 ? 14 : count;
+      const rest = desk.text(count - noise, `round ${round}`);
+      writes.push(write(first, Buffer.concat([desk.noise(noise), rest])));
       const text = desk.text(prng.between(2, 6), `round ${round}`);
       if (round % 4 === 3) writes.push(write(region * 32 + 25, text));
     }
@@ -73,10 +80,11 @@ async function makeVolume(seed: number, codec: CodecName, blockBytes: number): P
     await desk.settle(Promise.all(writes));
     await desk.flush();
     if (round % 4 === 3 && hasSpilled(desk)) break;
+    older = desk.imageAfterCut();
   }
   const image = desk.imageAfterCut();
   await desk.close();
-  return { image, data, codec, blockBytes };
+  return { image, older, data, codec, blockBytes };
 }
 
 function hasSpilled(desk: InsituDesk): boolean {
@@ -103,7 +111,7 @@ export async function fuzzInsitu(
     for (let n = prng.pick([1, 1, 2, 5, 20]); n > 0; n--) {
       const [kind, damage] = prng.pick(DAMAGES);
       kinds.push(kind);
-      if (damage(image, prng, format)) isHostile = true;
+      if (damage(image, prng, format, volume.older)) isHostile = true;
     }
     counts.rounds++;
     try {
@@ -167,7 +175,7 @@ class FuzzRound {
     const desk = await this.#tryOpen(image.slice());
     if (desk === null) return null;
     const readable = await this.#readBlocks(desk, this.#volume.data);
-    await desk.close();
+    await this.#close(desk);
     return readable;
   }
 
@@ -259,7 +267,13 @@ class FuzzRound {
       }
       if (again === 0) await desk.reload();
     }
+    await this.#close(desk);
+  }
+
+  async #close(desk: InsituDesk): Promise<void> {
     await desk.close();
+    const { usedBytes } = desk.lab.arena;
+    if (usedBytes > 0) throw new Error(`${usedBytes} bytes of buffers are left over`);
   }
 
   async #write(desk: InsituDesk, block: number, bytes: Buffer, used: Used): Promise<void> {
@@ -330,7 +344,7 @@ class FuzzRound {
       return;
     }
     const after = await this.#readBlocks(desk, data);
-    await desk.close();
+    await this.#close(desk);
     for (const [block, isReadable] of (before ?? []).entries()) {
       if (isReadable && after[block] !== true && !lost.has(block)) {
         throw new Error(

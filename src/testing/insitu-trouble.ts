@@ -4,6 +4,9 @@
 import { NONE } from '../io/arena.ts';
 import type { SweepSubject } from './crash-sweep.ts';
 
+/** The first region's record. */
+const RECORD_SECTOR = 8;
+
 type Disturb = NonNullable<SweepSubject['disturb']>;
 
 /** The disk takes so many sectors more that it has not had before: a volume of a thin pool that is full. */
@@ -33,8 +36,11 @@ const gone: Disturb = (lab, disk, rng) => {
 const failing: Disturb = (_lab, disk, rng) => {
   const { faults } = disk;
   faults.writeErrorRate = rng.pick([0.02, 0.2]);
+  faults.landRate = rng.pick([0, 0.5]);
   faults.flushErrorRate = rng.pick([0, 0.3]);
   faults.readErrorRate = rng.pick([0, 0.1]);
+  // A record that cannot be written for long, though the disk may have it all the same.
+  if (rng.chance(0.4)) disk.badSectors.add(RECORD_SECTOR + rng.below(2));
   for (let n = rng.below(4); n > 0; n--) disk.badSectors.add(rng.below(disk.lenSectors));
   return () => {
     faults.writeErrorRate = faults.flushErrorRate = faults.readErrorRate = 0;

@@ -7,6 +7,7 @@ const VOLUME = 'targets/insitu-comp/volume.js';
 const READS = 'targets/insitu-comp/reads.js';
 const WRITES = 'targets/insitu-comp/writes.js';
 const REGION = 'targets/insitu-comp/region.js';
+const REPACK = 'targets/insitu-comp/repack.js';
 const MAKER = 'targets/insitu-comp/space-maker.js';
 
 export const INSITU_MUTANTS: readonly Mutant[] = [
@@ -118,5 +119,35 @@ export const INSITU_MUTANTS: readonly Mutant[] = [
     file: MAKER,
     find: 'region.isLocked = true;',
     replace: '',
+  },
+  {
+    name: 'insitu_comp: damage that is moved gets a checksum that is right',
+    file: REPACK,
+    find: 'known.get(block) ?? codecs.checksum(',
+    replace: 'codecs.checksum(',
+  },
+  {
+    name: 'insitu_comp: a damaged payload is decompressed all the same',
+    file: REPACK,
+    find: 'damage.extents.add(extent); return true;',
+    replace: '',
+  },
+  {
+    name: 'insitu_comp: an error of the write of a record is not told',
+    file: COMMITS,
+    find: 'for (const one of run) one.status = status;',
+    replace: '',
+  },
+  {
+    name: 'insitu_comp: after an error the new record counts as not written',
+    file: COMMITS,
+    find: 'region.unsure.push(extents);',
+    replace: 'for (const extent of extents) this.#host.drop(region, extent);',
+  },
+  {
+    name: 'insitu_comp: what was not committed is forgotten',
+    file: COMMITS,
+    find: 'for (const extent of extents) this.#host.drop(region, extent); this.#keep(region);',
+    replace: 'for (const extent of extents) this.#host.drop(region, extent);',
   },
 ];

@@ -65,13 +65,24 @@ async function nbdStorms(): Promise<void> {
 }
 
 async function insituStorms(): Promise<void> {
-  for (let i = 0; i < 6; i++) {
-    try {
-      await testing.runInsituStorm(seed + i);
-    } catch (error) {
-      fail((error as Error).message);
-      await new Promise(() => undefined);
-    }
+  try {
+    await troubled();
+    await testing.fuzzInsitu(await testing.fuzzVolumes(seed), { seed, rounds: 40 });
+    for (let i = 0; i < 6; i++) await testing.runInsituStorm(seed + i);
+  } catch (error) {
+    fail((error as Error).message);
+    await new Promise(() => undefined);
+  }
+}
+
+/** Crashes at every moment, on a disk that fails and on one that does not. */
+async function troubled(): Promise<void> {
+  const { drawInsituSweep, INSITU_TROUBLE, insituSubject, sweepCrashes } = testing;
+  for (let i = 0; i < 10; i++) {
+    const subject = await insituSubject(drawInsituSweep(seed + i), seed + i, 24, async () => '');
+    const disturb = INSITU_TROUBLE['a disk that fails'];
+    const options = { seed: seed + i, cutsPerMoment: 1, againEvery: 0 };
+    await sweepCrashes(i % 2 === 1 ? { ...subject, disturb } : subject, options);
   }
 }
 

@@ -470,7 +470,8 @@ export class Volume {
       if (!this.spill.claim(extent.at, extent.sectors)) {
         throw new DmError(
           Status.Io,
-          `region ${index}: its extent at sector ${extent.at} overlaps another one's`,
+          `region ${index}: its extent at sector ${extent.at} overlaps another one's: ` +
+            "'lamina compress check --repair' tells whose data are there",
         );
       }
       this.spilled.add(index);

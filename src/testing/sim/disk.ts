@@ -36,6 +36,8 @@ export interface SeenBio {
 export interface DiskFaults {
   readErrorRate: number;
   writeErrorRate: number;
+  /** A write that fails by rate gets there all the same. */
+  landRate: number;
   flushErrorRate: number;
   /** A read's data gets one bit changed; what is on the medium stays. */
   flipRate: number;
@@ -103,6 +105,7 @@ export class SimDisk implements BackendDevice {
   readonly faults: DiskFaults = {
     readErrorRate: 0,
     writeErrorRate: 0,
+    landRate: 0,
     flushErrorRate: 0,
     flipRate: 0,
     status: Status.Io,
@@ -301,6 +304,7 @@ export class SimDisk implements BackendDevice {
     const status = this.#faultOf(request);
     if (status !== Status.Ok) {
       this.#watch.failed(request.root, status);
+      if (request.written !== null && this.#lands(status)) this.#write(request.written, 0);
       endBio(bio, status);
       return;
     }
@@ -330,6 +334,11 @@ export class SimDisk implements BackendDevice {
           : faults.writeErrorRate;
     if (rate > 0 && this.#rng.chance(rate)) return faults.status;
     return op === Op.Write ? this.#takeSpace(request) : Status.Ok;
+  }
+
+  #lands(status: Status): boolean {
+    const { isGone, landRate } = this.faults;
+    return !isGone && status !== Status.NoSpace && landRate > 0 && this.#rng.chance(landRate);
   }
 
   #takeSpace({ sector, lenBytes }: DiskRequest): Status {
