@@ -141,13 +141,13 @@ export const INSITU_MUTANTS: readonly Mutant[] = [
   {
     name: 'insitu_comp: after an error the new record counts as not written',
     file: COMMITS,
-    find: 'region.unsure.push(extents);',
-    replace: 'for (const extent of extents) this.#host.drop(region, extent);',
+    find: 'region.keep(gone);',
+    replace: 'for (const extent of gone) this.#host.drop(region, extent);',
   },
   {
     name: 'insitu_comp: what was not committed is forgotten',
     file: COMMITS,
-    find: 'for (const extent of extents) this.#host.drop(region, extent); this.#keep(region);',
-    replace: 'for (const extent of extents) this.#host.drop(region, extent);',
+    find: 'region.keep(gone); this.#keep(region);',
+    replace: 'region.keep(gone);',
   },
 ];

@@ -261,6 +261,7 @@ export class Volume {
         const isAny = from[i] === null && before !== null && old.includes(before);
         const isIts = isAny || (before !== null && before === from[i]);
         if (!isIts) continue;
+        was[b] = null;
         region.own(b, extent);
         extent.visible++;
       }
