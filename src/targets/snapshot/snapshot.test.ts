@@ -167,6 +167,24 @@ test('a full cow device makes a snapshot invalid, for good, and leaves the origi
   }
 });
 
+test('a cow device that fills is told before it is full, once for each step, and makes events', async () => {
+  const desk = await SnapshotDesk.make();
+  await desk.snapshot('s', 'P 8', 100 * 8);
+  const events = async (): Promise<number> => (await desk.lab.dm.info('s')).eventNr;
+  const before = await events();
+  for (let i = 0; i < 97; i++) assert.equal(await desk.write('o', i * 8, 1), Status.Ok);
+  const told = desk.lab.log.map((line) => line.replace(/^.*snapshot: /, ''));
+  const expected = [80, 90, 95].map((percent) => `${percent} % of the cow device is in use`);
+  assert.deepEqual(told, expected);
+  assert.equal((await events()) - before, 3);
+  // Who comes later is told of what comes, not of what is.
+  await desk.remove('s');
+  await desk.snapshot('s', 'P 8');
+  assert.equal(await desk.write('o', 800, 1), Status.Ok);
+  assert.equal(desk.lab.log.length, 3);
+  await desk.close();
+});
+
 test('a snapshot with PO that a write fills overflows, and is read on', async () => {
   const desk = await SnapshotDesk.make();
   const cow = await desk.snapshot('s', 'PO 8', 5 * 8);

@@ -25,6 +25,9 @@ import { Pending, type PendingOwner } from './pending.ts';
 import { TrackedRanges } from './tracked-ranges.ts';
 import type { Waiter } from './waiter.ts';
 
+/** A cow device that is so full is told, each of these once. */
+const FILL_PERCENTS = [80, 90, 95] as const;
+
 /** The table that has the snapshot, or had it last. */
 export interface SnapshotVoice {
   readonly event: () => void;
@@ -78,6 +81,8 @@ export class Snapshot implements Shared, PendingOwner {
   /** Who waits for one fewer to be pending. */
   #queue: Waiter[] = [];
   #isServing = false;
+  /** How many of FILL_PERCENTS have been reached. */
+  #fillsTold: number;
   #isValid: boolean;
   /** Writes to the origin that wait for the snapshot to begin; null: it has. */
   #untilBegun: Waiter[] | null = null;
@@ -98,6 +103,7 @@ export class Snapshot implements Shared, PendingOwner {
     this.pendingMax = parts.pendingMax;
     this.#closed = parts.closed;
     this.#isValid = parts.isValid;
+    this.#fillsTold = this.#fillsReached();
   }
 
   get isValid(): boolean {
@@ -232,10 +238,23 @@ export class Snapshot implements Shared, PendingOwner {
   #begin(chunk: number): Pending | null {
     const newChunk = this.store.allocate();
     if (newChunk < 0) return null;
+    this.#tellFill();
     const pending = new Pending(this, chunk, newChunk);
     this.#pendings.set(chunk, pending);
     this.#inOrder.push(pending);
     return pending;
+  }
+
+  #fillsReached(): number {
+    const percent = (this.store.usage.allocated * 100) / this.cow.lenSectors;
+    return FILL_PERCENTS.filter((fill) => percent >= fill).length;
+  }
+
+  #tellFill(): void {
+    const reached = this.#fillsReached();
+    if (reached <= this.#fillsTold) return;
+    this.#fillsTold = reached;
+    this.#say(`${FILL_PERCENTS[reached - 1]} % of the cow device is in use`);
   }
 
   #startCopy(pending: Pending, ctx: IoContext): void {
