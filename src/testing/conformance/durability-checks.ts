@@ -127,8 +127,8 @@ const crash: Check = {
       open = async () => await off.open(seed, options);
     }
     const last = await open();
+    if (load !== null) await checkFound(last, load);
     try {
-      if (load !== null) await checkFound(last, load);
       await last.finish();
     } catch (error) {
       await last.abandon();
@@ -138,8 +138,13 @@ const crash: Check = {
 };
 
 async function checkFound(rig: Rig, load: Load): Promise<void> {
-  const wrong = load.model.checkAfterCut(await rig.settle(readAll(rig)));
-  if (wrong !== undefined) throw new CheckFailure(wrong);
+  try {
+    const wrong = load.model.checkAfterCut(await rig.settle(readAll(rig)));
+    if (wrong !== undefined) throw new CheckFailure(wrong);
+  } catch (error) {
+    await rig.abandon();
+    throw error;
+  }
 }
 
 /** Runs the load; the power goes at a random moment of it, or at its end. */

@@ -442,6 +442,8 @@ test(`without a crash it holds: ${STORMS} storms, LAMINA_SEED=${SEED}`, async ()
 
 test(`version 1 fails the storms that version 2 passes, LAMINA_SEED=${SEED}`, async (t) => {
   const found: string[] = [];
+  const usedBytes = (): number => makeLab({ seed: SEED }).arena.usedBytes;
+  const before = usedBytes();
   for (let i = 0; i < STORMS; i++) {
     try {
       await runInsituStorm(SEED + i, 1);
@@ -450,6 +452,7 @@ test(`version 1 fails the storms that version 2 passes, LAMINA_SEED=${SEED}`, as
     }
   }
   t.diagnostic(`${found.length} of ${STORMS}; ${found[0]?.split('\n')[0]}`);
+  assert.ok(usedBytes() <= before, 'a storm that failed has left buffers taken');
   assert.ok(found.length > 0, 'no crash has harmed anything: the storm has no teeth');
   for (const text of found) assert.match(text, /seed \d+(, cut \d+)?\): (crash|fua): /);
 });
