@@ -10,11 +10,14 @@ import { DmError, errorText } from '../base/errors.ts';
 import { nameFault } from '../base/names.ts';
 import { Status } from '../base/status.ts';
 import type { DeviceInfo } from '../dm/control.ts';
+import { withDevice } from '../dm/device-node.ts';
 import type { ExportStatus } from '../exports/control.ts';
 import type { Book, DeviceEntry, ExportEntry } from './book.ts';
 import { errorWithMissing } from './missing-reason.ts';
 import { observeDevice, tableText } from './observe.ts';
 import type { Plane, VerbResult } from './plane.ts';
+import { refuseBeforeSnapshots } from './snapshot-order.ts';
+import type { SavedTable } from './state-file.ts';
 import type { StateStore } from './state-store.ts';
 import type { PlaneVerb, VERBS, VerbArgs } from './verbs.ts';
 
@@ -65,6 +68,7 @@ export class Changes implements Verbs {
       );
     }
     this.#refuseTakenByMissing(options.uuid, options.minor);
+    this.#refuseBeforeSnapshots(name, { text: options.table ?? '', isReadOnly: false });
     const minor = options.minor ?? (await this.#freeMinor());
     this.#takenMinors.add(minor);
     try {
@@ -121,6 +125,7 @@ export class Changes implements Verbs {
         `device ${name}: its inactive table is missing (${entry.missingInactive}): load another, or clear it`,
       );
     }
+    this.#refuseBeforeSnapshots(name, entry?.saved.inactive);
     await this.#intend(
       entry && resumed(entry),
       async () => await this.#plane.call('resume', [name], signal),
@@ -339,6 +344,15 @@ export class Changes implements Verbs {
       return await work;
     } catch (error) {
       throw errorWithMissing(this.#book, table, error);
+    }
+  }
+
+  /** Throws DmError for a table that would write to an origin behind the back of a snapshot. */
+  #refuseBeforeSnapshots(name: string, table: SavedTable | undefined): void {
+    try {
+      refuseBeforeSnapshots(this.#book, name, table);
+    } catch (error) {
+      throw withDevice(name, error);
     }
   }
 

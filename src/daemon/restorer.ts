@@ -11,6 +11,7 @@ import type { Missing } from './answers.ts';
 import { type Book, type DeviceEntry, deviceOfWord, isIncomplete, wordsOf } from './book.ts';
 import { opensWith, withMissing } from './missing-reason.ts';
 import type { Plane } from './plane.ts';
+import { refuseBeforeSnapshots, snapshotsBefore } from './snapshot-order.ts';
 import type { SavedDevice, SavedTable } from './state-file.ts';
 import { deviceTurn, exportTurn, type Turns } from './turns.ts';
 
@@ -45,6 +46,8 @@ export class Restorer {
   readonly #options: RestorerOptions;
   /** What the files of a missing device looked like when it was last tried, and what came of it. */
   readonly #tries = new Map<string, { readonly looks: string; readonly status: Status }>();
+  /** Origins that were kept back for a snapshot that is missing. */
+  readonly #keptBack = new Set<string>();
   #timer: Timer | undefined;
   #looks = 0;
   #isEnded = false;
@@ -59,7 +62,9 @@ export class Restorer {
     const missing = book.devices().filter((entry) => isIncomplete(entry));
     const names = new Set(missing.map(({ saved }) => saved.name));
     // The lowest first: the others follow when what they name is there.
-    const lowest = missing.filter((entry) => name === undefined && !usesAny(entry, names));
+    const lowest = missing.filter(
+      (entry) => name === undefined && !this.#waitsForAny(entry, names),
+    );
     await this.#tryAll(lowest);
     // And whatever has not been reached, for its reason.
     const tried = new Set(lowest.map(({ saved }) => saved.name));
@@ -82,17 +87,32 @@ export class Restorer {
       if (missing !== undefined) await this.#tryExport(saved.name);
     }
     await this.#tryAll(book.usersOf(device).filter((entry) => isIncomplete(entry)));
+    await this.#tryKeptBack();
+  }
+
+  /** Tries origins that were kept back for snapshots that have come, or gone. */
+  async #tryKeptBack(): Promise<void> {
+    const { book } = this.#options;
+    const all = [...this.#keptBack].flatMap((name) => book.device(name) ?? []);
+    this.#keptBack.clear();
+    await this.#tryAll(all.filter(({ missing }) => missing !== undefined));
   }
 
   /** A device is not tried while one that it names is being made. */
   async #tryFromBelow(entries: readonly DeviceEntry[]): Promise<void> {
     for (let left = entries; left.length > 0; ) {
       const names = new Set(left.map(({ saved }) => saved.name));
-      const lowest = left.filter((entry) => !usesAny(entry, names));
+      const lowest = left.filter((entry) => !this.#waitsForAny(entry, names));
       const some = lowest.length === 0 ? left : lowest;
       await this.#tryAll(some);
       left = left.filter((entry) => !some.includes(entry));
     }
+  }
+
+  #waitsForAny(entry: DeviceEntry, names: ReadonlySet<string>): boolean {
+    const { name, live } = entry.saved;
+    const before = snapshotsBefore(this.#options.book, name, live);
+    return usesAny(entry, names) || before.some(({ saved }) => names.has(saved.name));
   }
 
   /** A file that is first opened read-only could not be written to by another table. */
@@ -116,6 +136,7 @@ export class Restorer {
         if (saved.isDeferredRemove) await this.#applyDeferred(saved.name);
       }
     }
+    await this.#tryKeptBack();
   }
 
   missing(): Missing[] {
@@ -193,6 +214,7 @@ export class Restorer {
     try {
       if (entry.missing !== undefined) {
         refuseWithoutKey(live);
+        this.#keepBack(entry);
         await plane.create({
           name,
           uuid,
@@ -221,6 +243,13 @@ export class Restorer {
     }
     this.#put(name, {});
     return Status.Ok;
+  }
+
+  /** Throws DmError for an origin whose snapshots are not there: writes to it would spoil them. */
+  #keepBack({ saved }: DeviceEntry): void {
+    this.#keptBack.add(saved.name);
+    refuseBeforeSnapshots(this.#options.book, saved.name, saved.live);
+    this.#keptBack.delete(saved.name);
   }
 
   /** Why a table was refused. */
