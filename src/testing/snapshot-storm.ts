@@ -29,7 +29,7 @@ interface Volume {
   readonly name: string;
   table: string;
   model: VersionModel;
-  /** Its cow device may run full. */
+  /** Its cow device may run full, or fail. */
   readonly isTight: boolean;
   /** Its store is lost with the power. */
   readonly isTransient: boolean;
@@ -61,6 +61,8 @@ class SnapshotStorm {
   /** Operations under way, of each volume; nothing is sent while nobody may. */
   readonly #busy = new Map<Volume, number>();
   #isPaused = false;
+  /** The origin's device has its old table still, which answers for extents. */
+  #isBeginning = false;
   #invalidations = 0;
   /** The origin's table merges a snapshot. */
   #isMerging = false;
@@ -98,6 +100,7 @@ class SnapshotStorm {
     }
     this.#isCut = false;
     this.#isPaused = false;
+    this.#isBeginning = false;
     this.#invalidations = 0;
     this.#busy.clear();
     await this.#reopen(lab);
@@ -130,6 +133,11 @@ class SnapshotStorm {
       { keep: 0.9, tear: 0.1 },
     ]);
     this.#images = lab.powerCut(this.#rng, cut.keep, cut.tear);
+    // One whose store could not be told that it is invalid may look whole.
+    const unmarked = lab.log.filter((line) => line.includes('could not be marked'));
+    for (const volume of this.#snapshots) {
+      if (unmarked.some((line) => line.startsWith(`device ${volume.name}:`))) volume.isSure = false;
+    }
     for (const { load } of [this.#origin, ...this.#snapshots]) if (load !== null) load.isCut = true;
   }
 
@@ -201,6 +209,10 @@ class SnapshotStorm {
     const taking = model.sendRead(0, ORIGIN_SECTORS);
     await this.#open(lab, volume);
     if (this.#isCut) return;
+    const faults = lab.disks.get(`test:${name}`)?.faults;
+    if (isTight && faults !== undefined && rng.chance(0.3)) {
+      Object.assign(faults, { readErrorRate: 0.01, writeErrorRate: 0.03, flushErrorRate: 0.03 });
+    }
     volume.model = model.snapshotSince(taking);
     const load = new Load((volume.load as Load).rig, { depth: 1, mayFail: true }, volume.model);
     volume.load = load;
@@ -219,6 +231,8 @@ class SnapshotStorm {
   async #remove(lab: Lab, volume: Volume): Promise<void> {
     volume.load = null;
     this.#snapshots.delete(volume);
+    const faults = lab.disks.get(`test:${volume.name}`)?.faults;
+    Object.assign(faults ?? {}, { readErrorRate: 0, writeErrorRate: 0, flushErrorRate: 0 });
     await volume.close();
     await lab.dm.remove(volume.name);
   }
@@ -296,10 +310,16 @@ class SnapshotStorm {
     origin.model = victim.model;
     this.#isMerging = true;
     this.#snapshots.delete(victim);
-    await lab.dm.resume('o');
-    if (this.#isCut) return;
     origin.load = new Load((origin.load as Load).rig, { depth: 1, mayFail: true }, origin.model);
+    // Writes come from the first moment on: they wait in the device, and are on their way when the
+    // merge begins.
+    await lab.dm.suspend('o');
     this.#isPaused = false;
+    this.#isBeginning = true;
+    if (!this.#isCut) await pause(lab, this.#rng.between(1, 5));
+    if (!this.#isCut) await lab.dm.resume('o');
+    this.#isBeginning = false;
+    if (this.#isCut) return;
     await this.#remove(lab, victim);
   }
 
@@ -322,7 +342,9 @@ class SnapshotStorm {
 
   /** A new table for one of the devices, under load. */
   async #swap(lab: Lab): Promise<void> {
-    const { name, table } = this.#rng.pick([this.#origin, ...this.#snapshots]);
+    // A cow device that fails cannot be flushed, and nothing is suspended that cannot.
+    const whole = [...this.#snapshots].filter(({ isTight }) => !isTight);
+    const { name, table } = this.#rng.pick([this.#origin, ...whole]);
     if (this.#rng.chance(0.5)) await lab.dm.load(name, table);
     if (!this.#isCut) await lab.dm.suspend(name, { noflush: this.#rng.chance(0.3) });
     if (!this.#isCut) await lab.dm.resume(name);
@@ -343,7 +365,7 @@ class SnapshotStorm {
 
   /** A snapshot that may be invalid may know of no extents. */
   #drawOp(device: BlockDevice, isTight: boolean): LoadOp {
-    const extents = isTight ? 0 : 1;
+    const extents = isTight || this.#isBeginning ? 0 : 1;
     const mix = { read: 10, write: 10, discard: 1, zero: 1, flush: 1, extents };
     const options = { count: 1, mix, maxSectors: this.#rng.pick([8, 16, 100]) };
     const op = drawLoad(this.#rng, geometryOf(device), options)[0] as LoadOp;
