@@ -41,7 +41,9 @@ export interface CopyPart {
 }
 
 export interface CopyOptions {
-  /** A piece is written when the one before it has been: a destination fills from its beginning on. */
+  /**
+   * A piece is written when the one before it has been: a destination fills from its beginning on.
+   */
   readonly isOrdered?: boolean;
   /** A destination that fails is left out from then on, and the others go on. */
   readonly leavesOut?: boolean;

@@ -1,5 +1,5 @@
-// Merging as the kernel does it: what it shows, how far it is, what is refused meanwhile, and what becomes of it when
-// something fails.
+// Merging as the kernel does it: what it shows, how far it is, what is refused meanwhile, and what
+// becomes of it when something fails.
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
