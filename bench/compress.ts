@@ -1,9 +1,11 @@
 // Compressed devices on real data: how small they make them, and how fast they are, beside qcow2, nbdkit's filters, a
 // linear device, and the codecs' own programs. `npm run bench:compress`.
 
-import { copyFileSync, mkdirSync, rmSync, statSync } from 'node:fs';
+import { copyFileSync, mkdirSync, readFileSync, rmSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { Command } from 'commander';
+import { allocateShared } from '../src/base/wasm.ts';
+import { openCodec } from '../src/codec/codec.ts';
 import { DATA_SETS, type DataSet, makeData } from './compress-data.ts';
 import {
   IMAGES,
@@ -21,6 +23,9 @@ import { median, showRatios } from './statistics.ts';
 
 const MIB = 1 << 20;
 const REGION_BYTES = 131072;
+/** Of the data, spread over them, when the codec alone is measured; how often each block. */
+const COST_BYTES = 32 * MIB;
+const COST_RUNS = 4;
 /** V8 compiles meanwhile. */
 const WARM_MS = '1500';
 const LEVELS = { lz4: 1, zstd: 3 } as const;
@@ -80,6 +85,41 @@ function skip(what: string, missing: string): void {
   print(`skipped: ${what}: not installed: ${missing}`);
 }
 
+interface CodecCost {
+  /** Processor microseconds for a MiB of the data, in blocks of 128 KiB, in memory. */
+  readonly packUs: number;
+  readonly unpackUs: number;
+}
+
+/** What the codec alone takes, as a volume uses it. Processor time: others disturb it less. */
+function costOf(name: 'lz4' | 'zstd', { path, bytes }: Source): CodecCost {
+  const memory = allocateShared(4 * REGION_BYTES);
+  const u8 = new Uint8Array(memory.buffer);
+  const codec = openCodec(name, LEVELS[name], memory);
+  const data = readFileSync(path);
+  const blocks = Math.min(bytes, COST_BYTES) / REGION_BYTES;
+  const step = Math.floor(bytes / REGION_BYTES / blocks) * REGION_BYTES;
+  const spent = [0, 0];
+  const time = (which: 0 | 1, work: () => void): void => {
+    const begin = process.cpuUsage();
+    for (let i = 0; i < COST_RUNS; i++) work();
+    const { user, system } = process.cpuUsage(begin);
+    spent[which] = (spent[which] as number) + (user + system) / COST_RUNS;
+  };
+  for (let i = 0; i < blocks; i++) {
+    u8.set(data.subarray(i * step, i * step + REGION_BYTES));
+    let packed = 0;
+    time(0, () => {
+      packed = codec.compress(0, REGION_BYTES, REGION_BYTES, REGION_BYTES - 512);
+    });
+    if (packed > 0) {
+      time(1, () => codec.decompress(REGION_BYTES, packed, 2 * REGION_BYTES, REGION_BYTES));
+    }
+  }
+  const perMib = MIB / (blocks * REGION_BYTES);
+  return { packUs: (spent[0] as number) * perMib, unpackUs: (spent[1] as number) * perMib };
+}
+
 const megabytes = (bytes: number): string => (bytes / 1e6).toFixed(1);
 
 /** Data, and what was made of them. */
@@ -89,6 +129,7 @@ class Bench {
   readonly #source: Source;
   readonly #images: readonly Image[];
   readonly #limits = new Map<string, Limit>();
+  readonly #costs = new Map<string, CodecCost>();
 
   constructor(options: Options, folder: string, source: Source, images: readonly Image[]) {
     this.#options = options;
@@ -102,6 +143,13 @@ class Bench {
   }
 
   async limits(): Promise<void> {
+    print('\n| codec, blocks of 128 KiB | CPU us a MiB, writing | reading |');
+    print('|---|---|---|');
+    for (const codec of ['lz4', 'zstd'] as const) {
+      const cost = costOf(codec, this.#source);
+      this.#costs.set(`lamina-${codec}`, cost);
+      print(`| ${codec} | ${cost.packUs.toFixed(0)} | ${cost.unpackUs.toFixed(0)} |`);
+    }
     print('\n| in blocks of 128 KiB | ratio | MB/s of one, of two at once | reading, one |');
     print('|---|---|---|---|');
     for (const program of ['lz4', 'zstd'] as const) {
@@ -200,6 +248,11 @@ class Bench {
         if (isLarge && cell.isWrite && limit !== undefined) {
           beside.push(`${(rate / limit.packTwo).toFixed(2)} of two ${name.slice(7)} -b`);
         }
+      }
+      const cost = this.#costs.get(name);
+      if (isLarge && cost !== undefined) {
+        const share = (cell.isWrite ? cost.packUs : cost.unpackUs) / median(cpuUs);
+        beside.push(`${share.toFixed(2)} of its CPU is the codec's`);
       }
       const others = `${median(cpuUs).toFixed(1)} | ${median(p99us).toFixed(0)}`;
       print(`| ${name} | ${rate.toFixed(0)} | ${others} | ${beside.join(', ')} |`);
