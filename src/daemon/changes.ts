@@ -1,7 +1,7 @@
 // The verbs that change the configuration, each a transaction over the plane and the saved state: when a verb
 // is refused, both are as they were; when it is done, it is saved.
 //
-// A verb that can be taken back (create, load, rename, createExport) is done first, then saved, and taken back
+// A verb that can be taken back (create, load, rename, insertBelow, takeOut, createExport) is done first, then saved, and taken back
 // when it cannot be saved. One that cannot (remove, clear, resume, suspend, setUuid, removeExport) is saved
 // first, then done; when it fails, what is so then is saved again. Either way a crash leaves the state before
 // or after. Whoever calls has the turn of what the verb concerns.
@@ -186,6 +186,61 @@ export class Changes implements Verbs {
       for (const { saved } of users) await this.#refresh(saved.name);
       throw error;
     }
+  }
+
+  /** What holds keys is not in the state, wherever it goes; what is put over it is. */
+  async insertBelow(
+    [name, lower, options]: VerbArgs<'insertBelow'>,
+    signal: Signal,
+  ): Promise<void> {
+    const entry = this.#present(name);
+    const lost = this.#book.device(lower)?.missing;
+    if (lost !== undefined) {
+      const text = `device ${lower}: name already exists, and is missing (${lost})`;
+      throw new DmError(Status.Exists, text);
+    }
+    const isVolatile = entry?.isVolatile ?? false;
+    const minor = options.minor ?? (await this.#freeMinor());
+    this.#takenMinors.add(minor);
+    try {
+      const how = { ...options, minor, movesUuid: options.movesUuid ?? isVolatile };
+      await this.#plane.call('insertBelow', [name, lower, how], signal);
+      const below = await this.#observed(lower, { isVolatile });
+      const over = await this.#observed(name, { isVolatile: false });
+      const reverts = [below, over].map((made) =>
+        made === undefined ? nothing : this.#book.putDevice(made),
+      );
+      await this.#saveOrUndo(
+        () => takeBack(reverts),
+        async () => await this.#plane.takeOut(name, lower, { movesUuid: how.movesUuid }),
+        `device ${lower} is below ${name} now`,
+      );
+    } finally {
+      this.#takenMinors.delete(minor);
+    }
+  }
+
+  async takeOut([name, lower, options]: VerbArgs<'takeOut'>, signal: Signal): Promise<void> {
+    this.#present(name);
+    const below = this.#present(lower);
+    const isVolatile = below?.isVolatile ?? false;
+    const how = { movesUuid: options?.movesUuid ?? isVolatile };
+    const table = await tableText(this.#plane, name, { showKeys: true });
+    await this.#plane.call('takeOut', [name, lower, how], signal);
+    const made = await this.#observed(name, { isVolatile });
+    const reverts = [
+      this.#book.dropDevice(lower),
+      made === undefined ? nothing : this.#book.putDevice(made),
+    ];
+    await this.#saveOrUndo(
+      () => takeBack(reverts),
+      async () => {
+        const minor = below?.saved.minor;
+        const back = { ...how, table: table ?? '', ...(minor === undefined ? {} : { minor }) };
+        await this.#plane.insertBelow(name, lower, back);
+      },
+      `device ${lower} is gone, and ${name} has its table`,
+    );
   }
 
   async setUuid([name, uuid]: VerbArgs<'setUuid'>): Promise<void> {
@@ -416,6 +471,12 @@ export class Changes implements Verbs {
   async #save(revert?: () => void): Promise<void> {
     await this.#options.store.save(() => this.#book.state(), revert);
   }
+}
+
+function nothing(): void {}
+
+function takeBack(reverts: readonly (() => void)[]): void {
+  for (const revert of reverts.toReversed()) revert();
 }
 
 function isRefused(

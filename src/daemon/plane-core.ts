@@ -147,6 +147,8 @@ function deviceHandlers(
     resume: ([name], signal) => dm.resume(name, signal),
     remove: ([name, options], signal) => dm.remove(name, options, signal),
     rename: ([name, newName]) => dm.rename(name, newName),
+    insertBelow: ([name, lower, options], signal) => dm.insertBelow(name, lower, options, signal),
+    takeOut: ([name, lower, options], signal) => dm.takeOut(name, lower, options, signal),
     setUuid: ([name, uuid]) => dm.setUuid(name, uuid),
     list: () => dm.list(),
     info: ([name]) => dm.info(name),

@@ -66,6 +66,23 @@ export const ARGUMENTS = {
     ['name', Name],
     ['newName', Name],
   ],
+  insertBelow: [
+    ['name', Name],
+    ['lower', Name],
+    [
+      'options',
+      z.strictObject({
+        table: z.string(),
+        minor: Count.exactOptional(),
+        movesUuid: Flag.exactOptional(),
+      }),
+    ],
+  ],
+  takeOut: [
+    ['name', Name],
+    ['lower', Name],
+    ['options', z.strictObject({ movesUuid: Flag.exactOptional() }).optional()],
+  ],
   setUuid: [
     ['name', Name],
     ['uuid', z.string()],

@@ -62,6 +62,18 @@ export const VERBS = {
     devices: ([name, newName]) => [name, newName],
     help: 'rename a device, or give it a UUID',
   },
+  insertBelow: {
+    kind: 'change',
+    at: 'plane',
+    devices: ([name, lower]) => [name, lower],
+    help: 'move the live table to a new device below, and put another one over that, in use',
+  },
+  takeOut: {
+    kind: 'change',
+    at: 'plane',
+    devices: ([name, lower]) => [name, lower],
+    help: 'give a device the table of the one below, of which it is the only user, in use',
+  },
   setUuid: { kind: 'change', at: 'plane', devices: first, help: 'give a device its UUID' },
   list: { kind: 'look', at: 'plane', help: 'list devices' },
   info: { kind: 'look', at: 'plane', help: 'show the state of devices' },

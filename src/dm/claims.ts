@@ -23,7 +23,7 @@ export interface ClaimUse {
 
 export interface Claim {
   /** The mapped device for which the range is claimed. Tables of one owner may claim the same. */
-  readonly owner: { readonly name: string };
+  readonly owner: { readonly node: { readonly name: string } };
   /** One for all claims of a table: within a table no two may overlap. */
   readonly table: object;
   readonly range: DeviceRange;
@@ -53,7 +53,7 @@ export class Claims {
       const isSameTable = other.table === claim.table;
       const { holder } = claim.use;
       const isSameHolder = holder !== undefined && other.use.holder === holder;
-      if (!isSameTable && (other.owner === claim.owner || isSameHolder)) continue;
+      if (!isSameTable && (other.owner.node === claim.owner.node || isSameHolder)) continue;
       const both = overlapOf(wanted, this.#bottomOf(other.range));
       if (both !== undefined)
         throw isSameTable ? twice(claim, other, both) : busy(claim, other, both);
@@ -123,7 +123,7 @@ function twice(claim: Claim, other: Claim, both: DeviceRange): DmError {
 
 function busy(claim: Claim, other: Claim, both: DeviceRange): DmError {
   const [mine, theirs] = [claim.range.device, other.range.device];
-  const whose = `${other.owner.name}'s ${other.use.role}`;
+  const whose = `${other.owner.node.name}'s ${other.use.role}`;
   const why =
     mine === theirs
       ? `${mine.name} is ${whose}`

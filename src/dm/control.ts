@@ -26,6 +26,15 @@ export interface CreateOptions {
   readonly isOnlyUser?: boolean;
 }
 
+export interface InsertOptions {
+  /** For the upper device; it may name the lower one. */
+  readonly table: string;
+  /** Of the lower device. */
+  readonly minor?: number;
+  /** The UUID goes along with the table. */
+  readonly movesUuid?: boolean;
+}
+
 export interface DeviceInfo {
   readonly name: string;
   readonly uuid: string;
@@ -97,6 +106,23 @@ export interface DmControl {
     signal?: AbortSignal,
   ): Promise<void>;
   rename(name: string, newName: string): Promise<void>;
+  /**
+   * Puts a new device below one that is in use: it gets the live table as it is, with all that
+   * the table holds, and `table` over it takes that one's place. On failure everything is as it was.
+   */
+  insertBelow(
+    name: string,
+    lower: string,
+    options: InsertOptions,
+    signal?: AbortSignal,
+  ): Promise<void>;
+  /** The reverse: `lower` gives its table back to its only user, and is removed. */
+  takeOut(
+    name: string,
+    lower: string,
+    options?: Pick<InsertOptions, 'movesUuid'>,
+    signal?: AbortSignal,
+  ): Promise<void>;
   setUuid(name: string, uuid: string): Promise<void>;
   list(): Promise<DeviceInfo[]>;
   info(name: string): Promise<DeviceInfo>;

@@ -9,10 +9,18 @@ import { closeAll } from '../base/close-all.ts';
 import { DmError, invalid } from '../base/errors.ts';
 import { unlessGivenUp, withEither } from '../base/give-up.ts';
 import { Status } from '../base/status.ts';
-import type { CreateOptions, DeviceInfo, DmControl, LineOptions, TargetLine } from './control.ts';
+import type {
+  CreateOptions,
+  DeviceInfo,
+  DmControl,
+  InsertOptions,
+  LineOptions,
+  TargetLine,
+} from './control.ts';
 import { DeviceNames } from './device-names.ts';
 import { DeviceNode, orState, withDevice } from './device-node.ts';
 import type { OpenDevice } from './holdings.ts';
+import { movableTable, moveDown, moveUp } from './insertion.ts';
 import { LateClosings } from './late-closings.ts';
 import type { BlockDevice } from '../bio/device.ts';
 import type { ChangesSince, Lineage } from './lineage.ts';
@@ -153,6 +161,66 @@ export class DeviceMapper implements DmControl {
     const node = await this.#made(name);
     if (node.isEnding) throw this.#ending(node);
     this.#names.rename(node, newName);
+  }
+
+  async insertBelow(
+    name: string,
+    lower: string,
+    options: InsertOptions,
+    signal?: AbortSignal,
+  ): Promise<void> {
+    const node = this.#names.find(name);
+    await this.#inTurn(node, signal, async (until) => {
+      const { isReadOnly } = movableTable(node);
+      this.#names.checkName(lower);
+      const minor = this.#names.chooseMinor(options.minor);
+      const device = new MappedDevice(lower, this.#options.clonesMax);
+      const below = new DeviceNode(device, this.#late, minor, '', node.isReadOnly);
+      this.#names.add(below);
+      const build = async (): Promise<Table> =>
+        await this.#build(node, options.table, { isReadOnly }, until);
+      await below.exclusively(async () => {
+        try {
+          await moveDown(node, below, build, until);
+        } catch (error) {
+          if (below.device.live === null) await this.#drop(below);
+          throw withDevice(name, error);
+        }
+      });
+      if (options.movesUuid === true) [below.uuid, node.uuid] = [node.uuid, below.uuid];
+    });
+  }
+
+  async takeOut(
+    name: string,
+    lower: string,
+    options: Pick<InsertOptions, 'movesUuid'> = {},
+    signal?: AbortSignal,
+  ): Promise<void> {
+    const node = this.#names.find(name);
+    const below = this.#names.find(lower);
+    await this.#inTurn(node, signal, async (until) => {
+      await below.exclusively(async () => {
+        const isOnlyUser = below.openCount === 1 && this.#builder.usesOf(node).has(below.device);
+        if (!isOnlyUser) throw this.#busy(below, `: ${name} is to be its only user`);
+        below.isEnding = true;
+        try {
+          await moveUp(node, below, until);
+        } catch (error) {
+          below.isEnding = false;
+          if (below.device.live === null) await this.#drop(below);
+          throw withDevice(name, error);
+        }
+        if (options.movesUuid === true) node.uuid = below.uuid;
+        await this.#drop(below);
+      }, until);
+    });
+  }
+
+  /** A device without a table goes. */
+  async #drop(node: DeviceNode): Promise<void> {
+    this.#names.delete(node);
+    await node.close();
   }
 
   async setUuid(name: string, uuid: string): Promise<void> {

@@ -16,7 +16,7 @@ import type { DeviceNode } from './device-node.ts';
 import { Holdings, type OpenDevice } from './holdings.ts';
 import { absoluteReference, isBareWord, NO_SUCH_MAPPED } from './references.ts';
 import { Shares } from './shares.ts';
-import { closeEntries, makeEntry, Table, type TableEntry } from './table.ts';
+import { closeEntries, makeEntry, Table, type TableEntry, type TableOwner } from './table.ts';
 import { parseTable, type TableLine } from './table-text.ts';
 import type { TargetHost, TargetType } from './target.ts';
 
@@ -69,15 +69,16 @@ export class TableBuilder {
   async build(node: DeviceNode, text: string, options: BuildOptions): Promise<Table> {
     const lines = parseTable(text);
     const entries: TableEntry[] = [];
+    const owner: TableOwner = { node };
     const holdings = new Holdings();
     try {
       for (const line of lines) {
         const type = await this.#options.loadTargetType(line.type);
         if (type === undefined) throw invalid(`table: '${line.type}': unknown target type`);
-        const host = this.#host(node, line, options, holdings);
+        const host = this.#host(owner, line, options, holdings);
         entries.push(await makeEntry(type, line, async () => await type.create(line.args, host)));
       }
-      return new Table(entries, options.isReadOnly, holdings);
+      return new Table(owner, entries, options.isReadOnly, holdings);
     } catch (error) {
       // The refusal is what counts; nothing has been written yet that closing could lose.
       await closeEntries(entries, holdings).catch(() => undefined);
@@ -113,26 +114,30 @@ export class TableBuilder {
   }
 
   #host(
-    node: DeviceNode,
+    owner: TableOwner,
     line: TableLine,
     { isReadOnly, isRestored = false }: BuildOptions,
     holdings: Holdings,
   ): TargetHost {
     const { engine, clock, random } = this.#options;
     return {
-      device: node.device,
-      deviceName: node.name,
+      get device() {
+        return owner.node.device;
+      },
+      get deviceName() {
+        return owner.node.name;
+      },
       isReadOnly,
       isRestored,
-      clonesMax: node.device.set.max,
+      clonesMax: owner.node.device.set.max,
       startSector: line.startSector,
       lenSectors: line.lenSectors,
       engine,
       clock,
       random,
-      event: () => node.event(),
-      log: (text) => this.#options.log?.(`device ${node.name}: ${line.type}: ${text}`),
-      traitsChanged: () => node.device.live?.readTraits(),
+      event: () => owner.node.event(),
+      log: (text) => this.#options.log?.(`device ${owner.node.name}: ${line.type}: ${text}`),
+      traitsChanged: () => owner.node.device.live?.readTraits(),
       share: async (kind, key, open) => {
         const share = await this.#shares.provide(kind, key, open);
         holdings.addShare(share);
@@ -145,11 +150,11 @@ export class TableBuilder {
         return share.object as typeof kind.object;
       },
       claim: (range, use) => {
-        const claim = { owner: node, table: holdings, range, use };
+        const claim = { owner, table: holdings, range, use };
         holdings.addClaim(this.#claims.add(claim));
       },
       openDevice: async (reference, range) => {
-        const device = await this.#open(node, reference, isReadOnly, holdings);
+        const device = await this.#open(owner.node, reference, isReadOnly, holdings);
         const end = range === undefined ? 0 : range.startSector + range.lenSectors;
         if (range !== undefined && end > device.lenSectors) {
           throw invalid(

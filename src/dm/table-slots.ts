@@ -72,6 +72,12 @@ export class TableSlots {
     await old?.close();
   }
 
+  /** Lets a table go to another device, while this one is suspended. The table stays open. */
+  release(table: Table): void {
+    if (this.#inactive === table) this.#inactive = null;
+    if (this.device.live === table) this.device.swap(null);
+  }
+
   /** Throws DmError, with I/O going on if it did before. */
   async suspend(options: SuspendOptions): Promise<void> {
     const { live } = this.device;
@@ -233,9 +239,9 @@ export class TableSlots {
     return flush;
   }
 
-  /** A table that was live. Nobody waits here for a flush that was given up: the table is closed behind it. */
+  /** A table that was live, unless it is another device's by now. Nobody waits here for a flush that was given up: the table is closed behind it. */
   async #closeLive(table: Table | null): Promise<void> {
-    if (table === null) return;
+    if (table === null || table.owner.node.slots !== this) return;
     if (this.#flushing.size === 0) await table.close();
     else this.#late.add(Promise.all(this.#flushing).then(async () => await table.close()));
   }

@@ -7,6 +7,7 @@ import { statusOfError } from '../base/status.ts';
 import { SECTOR_BYTES } from '../base/units.ts';
 import type { BlockDevice } from '../bio/device.ts';
 import { DEFAULT_LIMITS, type QueueLimits, stackLimits } from '../bio/limits.ts';
+import type { DeviceNode } from './device-node.ts';
 import type { Holdings } from './holdings.ts';
 import type { Target, TargetType } from './target.ts';
 import { hideKeys, hideKeysOf } from './hide-keys.ts';
@@ -32,7 +33,13 @@ export interface TableEntry {
   readonly hasEndIo: boolean;
 }
 
+/** Whose table it is: another device's, once the table has moved there. */
+export interface TableOwner {
+  node: DeviceNode;
+}
+
 export class Table {
+  readonly owner: TableOwner;
   readonly entries: readonly TableEntry[];
   readonly lenSectors: number;
   readonly limits: QueueLimits;
@@ -47,7 +54,13 @@ export class Table {
   readonly isReadOnly: boolean;
   readonly holdings: Holdings;
 
-  constructor(entries: readonly TableEntry[], isReadOnly: boolean, holdings: Holdings) {
+  constructor(
+    owner: TableOwner,
+    entries: readonly TableEntry[],
+    isReadOnly: boolean,
+    holdings: Holdings,
+  ) {
+    this.owner = owner;
     this.entries = entries;
     this.lenSectors = entries[entries.length - 1]?.endSector ?? 0;
     this.isReadOnly = isReadOnly;
