@@ -13,6 +13,7 @@ import type { DeviceInfo } from '../dm/control.ts';
 import { withDevice } from '../dm/device-node.ts';
 import type { ExportStatus } from '../exports/control.ts';
 import type { Book, DeviceEntry, ExportEntry } from './book.ts';
+import { merged, resumed, withoutInactive } from './next-entry.ts';
 import { errorWithMissing } from './missing-reason.ts';
 import { observeDevice, tableText } from './observe.ts';
 import type { Plane, VerbResult } from './plane.ts';
@@ -490,36 +491,6 @@ function awaited(name: string, { saved }: ExportEntry): DmError {
   const way = 'remove that first, or this with --force, which takes it along';
   const text = `device ${name}: Device or resource busy (export '${saved.name}' waits for it: ${way})`;
   return new DmError(Status.Busy, text);
-}
-
-function withoutInactive({ saved, isVolatile }: DeviceEntry): DeviceEntry {
-  const { inactive: _, ...rest } = saved;
-  return { saved: rest, isVolatile };
-}
-
-function resumed(entry: DeviceEntry): DeviceEntry {
-  const { inactive, ...rest } = entry.saved;
-  if (inactive === undefined) {
-    return { ...entry, saved: { ...entry.saved, isSuspended: false } };
-  }
-  return { ...entry, saved: { ...rest, live: inactive, isSuspended: false } };
-}
-
-/** What is so, with what only the book knows. */
-function merged(saved: DeviceEntry['saved'], was: DeviceEntry | undefined): DeviceEntry {
-  const isVolatile = was?.isVolatile ?? false;
-  const isDeferredRemove = saved.isDeferredRemove || was?.saved.isDeferredRemove === true;
-  const waits = was?.missingInactive !== undefined && saved.inactive === undefined;
-  const { inactive } = was?.saved ?? {};
-  return {
-    saved: {
-      ...saved,
-      isDeferredRemove,
-      ...(waits && inactive !== undefined ? { inactive } : {}),
-    },
-    isVolatile,
-    ...(waits ? { missingInactive: was.missingInactive } : {}),
-  };
 }
 
 function alsoUnsaved(error: unknown, unsaved: unknown): DmError {

@@ -23,13 +23,14 @@ import type { OpenDevice } from './holdings.ts';
 import { movableTable, moveDown, moveUp } from './insertion.ts';
 import { LateClosings } from './late-closings.ts';
 import type { BlockDevice } from '../bio/device.ts';
-import type { ChangesSince, Lineage } from './lineage.ts';
+import { basesOf, changesSince } from './device-changes.ts';
+import type { ChangesSince } from './lineage.ts';
 import { MappedDevice } from './mapped-device.ts';
+import { replaceByError } from './replace-by-error.ts';
 import type { Table } from './table.ts';
 import type { TableSlots } from './table-slots.ts';
 import { type BuildOptions, TableBuilder, type TableBuilderOptions } from './table-builder.ts';
-import { hideKeys } from './hide-keys.ts';
-import { splitArgs } from './table-text.ts';
+import { linesOf, receiverOf } from './device-lines.ts';
 
 export interface DeviceMapperOptions extends TableBuilderOptions {
   listTargetTypes(): readonly string[];
@@ -60,12 +61,7 @@ export class DeviceMapper implements DmControl {
   async create(options: CreateOptions, signal?: AbortSignal): Promise<DeviceInfo> {
     const { name, uuid = '', isReadOnly = false, isRestored = false } = options;
     this.#refuseIfClosed();
-    this.#names.checkName(name);
-    this.#names.checkUuid(uuid);
-    const minor = this.#names.chooseMinor(options.minor);
-    const device = new MappedDevice(name, this.#options.clonesMax);
-    const node = new DeviceNode(device, this.#late, minor, uuid, isReadOnly);
-    this.#names.add(node);
+    const node = this.#newNode(name, { minor: options.minor, uuid, isReadOnly });
     const { table } = options;
     if (table === undefined) return node.info();
     node.isMaking = true;
@@ -145,7 +141,13 @@ export class DeviceMapper implements DmControl {
     const isForced = options.force === true;
     await this.#inTurn(node, signal, async (until) => {
       const isReplaced =
-        node.openCount > 0 && isForced && (await this.#replaceByError(node, until));
+        node.openCount > 0 &&
+        isForced &&
+        (await replaceByError(
+          node,
+          async (table, how) => this.#build(node, table, how, until),
+          until,
+        ));
       if (node.openCount === 0) {
         await this.#end(node, { isForced, signal: until });
         return;
@@ -172,22 +174,16 @@ export class DeviceMapper implements DmControl {
     const node = this.#names.find(name);
     await this.#inTurn(node, signal, async (until) => {
       const { isReadOnly } = movableTable(node);
-      this.#names.checkName(lower);
-      const minor = this.#names.chooseMinor(options.minor);
-      const device = new MappedDevice(lower, this.#options.clonesMax);
-      const below = new DeviceNode(device, this.#late, minor, '', node.isReadOnly);
-      this.#names.add(below);
+      const below = this.#newNode(lower, { minor: options.minor, isReadOnly: node.isReadOnly });
       const build = async (): Promise<Table> =>
         await this.#build(node, options.table, { isReadOnly }, until);
-      await below.exclusively(async () => {
-        try {
-          await moveDown(node, below, build, until);
-        } catch (error) {
-          if (below.device.live === null) await this.#drop(below);
-          throw withDevice(name, error);
-        }
-      });
-      if (options.movesUuid === true) [below.uuid, node.uuid] = [node.uuid, below.uuid];
+      try {
+        await below.exclusively(async () => await moveDown(node, below, build, until));
+      } catch (error) {
+        if (below.device.live === null) await this.#drop(below);
+        throw withDevice(name, error);
+      }
+      if (options.movesUuid === true) [below.uuid, node.uuid] = [node.uuid, ''];
     });
   }
 
@@ -199,22 +195,34 @@ export class DeviceMapper implements DmControl {
   ): Promise<void> {
     const node = this.#names.find(name);
     const below = this.#names.find(lower);
+    const verb = async (until: AbortSignal): Promise<void> => {
+      const isOnlyUser = below.openCount === 1 && this.#builder.usesOf(node).has(below.device);
+      if (!isOnlyUser) throw this.#busy(below, `: ${name} is to be its only user`);
+      try {
+        await moveUp(node, below, until);
+      } finally {
+        if (below.device.live === null) await this.#drop(below);
+      }
+      if (options.movesUuid === true) node.uuid = below.uuid;
+    };
     await this.#inTurn(node, signal, async (until) => {
-      await below.exclusively(async () => {
-        const isOnlyUser = below.openCount === 1 && this.#builder.usesOf(node).has(below.device);
-        if (!isOnlyUser) throw this.#busy(below, `: ${name} is to be its only user`);
-        below.isEnding = true;
-        try {
-          await moveUp(node, below, until);
-        } catch (error) {
-          below.isEnding = false;
-          if (below.device.live === null) await this.#drop(below);
-          throw withDevice(name, error);
-        }
-        if (options.movesUuid === true) node.uuid = below.uuid;
-        await this.#drop(below);
-      }, until);
+      await below.exclusively(async () => await verb(until), until);
     });
+  }
+
+  /** A device without a table, under a name that nobody has. Throws DmError. */
+  #newNode(
+    name: string,
+    options: { minor: number | undefined; uuid?: string; isReadOnly: boolean },
+  ): DeviceNode {
+    const { uuid = '', isReadOnly } = options;
+    this.#names.checkName(name);
+    this.#names.checkUuid(uuid);
+    const minor = this.#names.chooseMinor(options.minor);
+    const device = new MappedDevice(name, this.#options.clonesMax);
+    const node = new DeviceNode(device, this.#late, minor, uuid, isReadOnly);
+    this.#names.add(node);
+    return node;
   }
 
   /** A device without a table goes. */
@@ -250,7 +258,7 @@ export class DeviceMapper implements DmControl {
 
   async table(name: string, options: LineOptions = {}): Promise<TargetLine[]> {
     const kind = options.showKeys === true ? 'keys' : 'table';
-    return await Promise.resolve(this.#lines(name, options, kind));
+    return await Promise.resolve(linesOf(this.#names.find(name), options, kind));
   }
 
   async status(
@@ -266,29 +274,14 @@ export class DeviceMapper implements DmControl {
         async (until) => await unlessGivenUp(live.prestatus(), until, what),
       );
     }
-    return this.#lines(name, options, 'info');
+    return linesOf(this.#names.find(name), options, 'info');
   }
 
   async message(name: string, sector: number, text: string, signal?: AbortSignal): Promise<string> {
-    const { live } = this.#names.find(name).device;
-    if (live === null) throw invalid(`device ${name}: message: no live table`);
-    if (!Number.isSafeInteger(sector) || sector < 0 || sector >= live.lenSectors) {
-      throw invalid(
-        `device ${name}: message: sector ${sector} is outside the table (0..${live.lenSectors - 1})`,
-      );
-    }
-    const argv = splitArgs(text);
-    if (argv.length === 0) throw invalid(`device ${name}: message: empty`);
-    const { target, line } = live.find(sector);
-    if (target.message === undefined) {
-      throw invalid(
-        `device ${name}: target ${line.type} takes no messages, got '${hideKeys(text)}'`,
-      );
-    }
+    const { target, argv } = receiverOf(this.#names.find(name), sector, text);
     const what = `device ${name}: message; whether it is done is not known`;
     return await this.#until(signal, async (until) => {
-      const answer = target.message?.(argv, until) ?? Promise.resolve('');
-      return await unlessGivenUp(answer, until, what);
+      return await unlessGivenUp(target.message(argv, until), until, what);
     });
   }
 
@@ -323,27 +316,12 @@ export class DeviceMapper implements DmControl {
 
   /** Names of the devices since which a device can tell what has changed. */
   basesOf(device: BlockDevice): string[] {
-    const lineage = lineageOf(device);
-    if (lineage === undefined) return [];
-    return this.#names.all.flatMap((node) => {
-      const other = node.device.lineage;
-      return other !== undefined && lineage.isComparable(other) ? [node.name] : [];
-    });
+    return basesOf(this.#names.all, device);
   }
 
   /** What has changed in a device since another one; undefined when that cannot be told. */
   changesSince(device: BlockDevice, base: string): ChangesSince | undefined {
-    const node = this.#names.all.find((n) => n.name === base);
-    const since = node?.device.lineage;
-    if (since === undefined || lineageOf(device)?.isComparable(since) !== true) return undefined;
-    // The base is what has this name now, whatever gets the name later.
-    return async (sector, lenSectors, maxExtents) => {
-      const lineage = lineageOf(device);
-      if (lineage?.isComparable(since) === true) {
-        return await lineage.changesSince(since, sector, lenSectors, maxExtents);
-      }
-      throw new DmError(Status.NoDevice, `device ${device.name}: changes since ${base}: not known`);
-    };
+    return changesSince(this.#names.all, device, base);
   }
 
   /** Holds a device open, as an export does. Throws DmError. */
@@ -467,37 +445,6 @@ export class DeviceMapper implements DmControl {
     return new DmError(Status.NoDeviceOrAddress, `device ${node.name}: is being removed`);
   }
 
-  /**
-   * What is in use gets a table of errors, in a verb of its own. False: it has no table.
-   * Throws what the old table lost.
-   */
-  async #replaceByError(node: DeviceNode, signal: AbortSignal): Promise<boolean> {
-    const sectors = node.device.lenSectors;
-    if (sectors === 0) return false;
-    const table = await this.#build(
-      node,
-      `0 ${sectors} error`,
-      { isReadOnly: node.isReadOnly },
-      signal,
-    );
-    let failure: unknown;
-    const note = (error: unknown): void => void (failure ??= error);
-    await node.slots.setInactive(table).catch(note);
-    try {
-      const lost = await node.slots.halt({ isForced: true, signal });
-      note(lost);
-      // Clients that wrote have not heard of that: their flushes tell them.
-      if (lost !== undefined)
-        table.flushFailure = lost instanceof DmError ? lost.status : Status.Io;
-    } catch (error) {
-      await node.slots.setInactive(null);
-      throw error;
-    }
-    await node.slots.resume().catch(note);
-    if (failure !== undefined) throw withDevice(node.name, failure);
-    return true;
-  }
-
   #hold(node: DeviceNode): OpenDevice {
     if (node.isEnding) throw this.#ending(node);
     node.openCount++;
@@ -546,21 +493,4 @@ export class DeviceMapper implements DmControl {
       throw error;
     }
   }
-
-  #lines(name: string, options: LineOptions, kind: 'info' | 'table' | 'keys'): TargetLine[] {
-    const node = this.#names.find(name);
-    const table = options.inactive === true ? node.slots.inactive : node.device.live;
-    return (table?.entries ?? []).map(({ line, target }) => ({
-      startSector: line.startSector,
-      lenSectors: line.lenSectors,
-      type: line.type,
-      params:
-        (kind === 'keys' ? target.tableWithKeys?.() : undefined) ??
-        target.status(kind === 'info' ? 'info' : 'table'),
-    }));
-  }
-}
-
-function lineageOf(device: BlockDevice): Lineage | undefined {
-  return device instanceof MappedDevice ? device.lineage : undefined;
 }

@@ -63,7 +63,14 @@ export async function moveUp(
 ): Promise<void> {
   const over = movableTable(node);
   const table = movableTable(below);
-  await node.slots.suspend({ requeues: false, flushes: true, signal });
+  // Nobody can begin to use it.
+  below.isEnding = true;
+  try {
+    await node.slots.suspend({ requeues: false, flushes: true, signal });
+  } catch (error) {
+    below.isEnding = false;
+    throw error;
+  }
   try {
     await below.slots.suspend({ requeues: false, flushes: true, signal });
     table.owner.node = node;
@@ -74,6 +81,7 @@ export async function moveUp(
       node.slots.release(table);
       table.owner.node = below;
       await below.slots.resume();
+      below.isEnding = false;
       await node.slots.resume();
       throw error;
     }

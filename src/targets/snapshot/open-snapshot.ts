@@ -90,6 +90,7 @@ async function makeSnapshot(making: Making): Promise<Snapshot> {
       cow,
       exceptions,
       kcopyd,
+      clock: host.clock,
       voice,
       pendingMax: Math.min(PENDING_MAX, host.clonesMax),
       lenSectors: host.lenSectors,

@@ -1,6 +1,7 @@
 // snapshot: an origin as it was, and what was written to it since. docs/targets/snapshot.md is the
 // page, docs/design/snapshot.md has the reasons.
 
+import { invalid } from '../../base/errors.ts';
 import { spawn } from '../../base/spawn.ts';
 import { Status } from '../../base/status.ts';
 import { SECTOR_BYTES } from '../../base/units.ts';
@@ -99,6 +100,20 @@ class SnapshotTarget implements Target, SnapshotUser {
   status(kind: 'info' | 'table'): string {
     if (kind === 'info') return snapshotStatus(this.#snapshot, this.#hold);
     return snapshotTable(this.#line, this.#snapshot, this.#hold);
+  }
+
+  /** `fill`: sectors taken, sectors of the cow device, of metadata; and how many in how many ms of late. */
+  message(argv: readonly string[]): Promise<string> {
+    const [word = '', ...more] = argv;
+    if (word.toLowerCase() !== 'fill' || more.length > 0) {
+      return Promise.reject(
+        invalid(`Unrecognised message received: '${argv.join(' ')}': expected fill`),
+      );
+    }
+    const { store, cow, fillRate } = this.#snapshot;
+    const { allocated, metadata } = store.usage;
+    const { sectors, ms } = fillRate.lately(allocated);
+    return Promise.resolve([allocated, cow.lenSectors, metadata, sectors, ms].join(' '));
   }
 
   devices(): readonly DeviceRange[] {

@@ -10,6 +10,7 @@
 //
 // The exception is seen from when it is durable, and only then the origin's chunk is let go.
 
+import type { Clock } from '../../base/clock.ts';
 import { spawn } from '../../base/spawn.ts';
 import { Status } from '../../base/status.ts';
 import { errnoText } from '../../base/system-error.ts';
@@ -21,6 +22,7 @@ import type { Kcopyd } from '../../dm/kcopyd.ts';
 import type { Shared } from '../../dm/shares.ts';
 import type { ExceptionStore } from './exception-store.ts';
 import type { ExceptionTable } from './exception-table.ts';
+import { FillRate } from './fill-rate.ts';
 import { Pending, type PendingOwner } from './pending.ts';
 import { TrackedRanges } from './tracked-ranges.ts';
 import type { Waiter } from './waiter.ts';
@@ -40,6 +42,7 @@ export interface SnapshotParts {
   readonly store: ExceptionStore;
   readonly exceptions: ExceptionTable;
   readonly kcopyd: Kcopyd;
+  readonly clock: Clock;
   /** Exceptions being made at a time, at least 1. */
   readonly pendingMax: number;
   /** Sectors of the origin from here on are not in the snapshot. */
@@ -60,6 +63,7 @@ export class Snapshot implements Shared, PendingOwner {
   readonly kcopyd: Kcopyd;
   readonly chunkSectors: number;
   readonly isNew: boolean;
+  readonly fillRate: FillRate;
   /**
    * The snapshot's reads that the origin has; while it is merged, writes that the cow device has.
    */
@@ -98,6 +102,7 @@ export class Snapshot implements Shared, PendingOwner {
     this.kcopyd = parts.kcopyd;
     this.chunkSectors = parts.store.chunkSectors;
     this.isNew = parts.isNew;
+    this.fillRate = new FillRate(parts.clock, parts.store.usage.allocated);
     this.voice = parts.voice;
     this.lenSectors = parts.lenSectors;
     this.pendingMax = parts.pendingMax;
@@ -236,6 +241,7 @@ export class Snapshot implements Shared, PendingOwner {
 
   /** Null: the store is full. */
   #begin(chunk: number): Pending | null {
+    this.fillRate.note(this.store.usage.allocated);
     const newChunk = this.store.allocate();
     if (newChunk < 0) return null;
     this.#tellFill();
