@@ -8,6 +8,7 @@ import { BioDriver } from './bio-driver.ts';
 import { blankOldDisk, OLD_CODECS } from './insitu-old-disk.ts';
 import { StackSubject } from './conformance/stack-subject.ts';
 import { runSuite } from './conformance/suite.ts';
+import { INSITU_BLOCK_BYTES, InsituDesk } from './insitu-desk.ts';
 import { makeLab } from './sim/lab.ts';
 import { VersionModel } from './version-model.ts';
 
@@ -86,7 +87,9 @@ export async function runInsituStorm(seed: number, version: InsituVersion = 2): 
       throw new Error(`insitu storm (seed ${seed}, cut ${n}): ${cut.check}: ${cut.failure}`);
     }
   }
-  if (version === 2) await readDamaged(seed);
+  if (version !== 2) return;
+  await readDamaged(seed);
+  await bringHome(seed);
 }
 
 /** What is read from a damaged disk is right, or EIO. Throws. */
@@ -131,4 +134,38 @@ async function readDamaged(seed: number): Promise<void> {
   }
   await scheduler.settle(Promise.resolve(open.close()));
   await scheduler.settle(dm.close());
+}
+
+/** Extents of the spill area that share a range of blocks come home, each with its own. Throws. */
+async function bringHome(seed: number): Promise<void> {
+  const desk = await InsituDesk.open({ seed, regions: 3 });
+  const { spillSector } = desk.format.layout;
+  const check = async (firsts: string): Promise<void> => {
+    const spilled = desk.record(0).extents.filter(({ at }) => at >= spillSector);
+    const found = spilled.map(({ first }) => first).join();
+    const read = await desk.read(0, 16);
+    if (found === firsts && typeof read !== 'number' && read.equals(expected)) return;
+    throw new Error(
+      `insitu moves (seed ${seed}): '${found}' are in the spill area, not '${firsts}'`,
+    );
+  };
+  const write = async (block: number, data: Uint8Array): Promise<void> => {
+    const status = await desk.write(block, data);
+    if (status !== Status.Ok) throw new Error(`insitu moves (seed ${seed}): write: ${status}`);
+  };
+  for (let r = 0; r < 3; r++) await write(r * 32, desk.noise(32));
+  await desk.flush();
+  // The home is full of what the record has, so both go to the spill area.
+  const expected = desk.text(16, 'around');
+  const within = desk.text(2, 'within');
+  await write(0, expected);
+  await write(4, within);
+  expected.set(within, 4 * INSITU_BLOCK_BYTES);
+  await desk.flush();
+  await check('0,4');
+  // More than the area has room for.
+  for (const r of [1, 2]) await write(r * 32, desk.noise(32));
+  await desk.flush();
+  await check('');
+  await desk.close();
 }
