@@ -1,4 +1,4 @@
-// Verbs of several steps on pools and volumes take turns: of two at once the second finds what the
+// Verbs of several steps on pools and volumes, and on snapshots, take turns: of two at once the second finds what the
 // first has done, and does not undo it unseen.
 
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -10,8 +10,11 @@ const LOOK_MS = 20;
 const SILENT_MS = 3000;
 
 /** Runs `work` while no other command of this daemon is in here. */
-export async function alone<T>(work: () => Promise<T>): Promise<T> {
-  const lock = await taken(`${controlSocketPath()}.pools`);
+export async function alone<T>(
+  work: () => Promise<T>,
+  what: 'pools' | 'snapshots' = 'pools',
+): Promise<T> {
+  const lock = await taken(`${controlSocketPath()}.${what}`, what);
   try {
     return await work();
   } finally {
@@ -19,13 +22,13 @@ export async function alone<T>(work: () => Promise<T>): Promise<T> {
   }
 }
 
-async function taken(path: string): Promise<FileLock> {
+async function taken(path: string, what: string): Promise<FileLock> {
   for (let waitedMs = 0; ; waitedMs += LOOK_MS) {
     const lock = tryLockFile(path);
     if ('release' in lock) return lock;
     if (waitedMs === SILENT_MS) {
       const who = lock.ownerPid === undefined ? '' : ` (PID ${lock.ownerPid})`;
-      tell(`lamina: waiting for another command that changes a pool${who}\n`);
+      tell(`lamina: waiting for another command that changes ${what}${who}\n`);
     }
     await sleep(LOOK_MS);
   }

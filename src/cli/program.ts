@@ -43,6 +43,7 @@ export const COMMAND_FILES: readonly CommandFile[] = [
   { names: ['luks'], load: async () => (await import('./luks.ts')).addLuks },
   { names: ['pool'], load: async () => (await import('./pool.ts')).addPool },
   { names: ['thin'], load: async () => (await import('./thin.ts')).addThin },
+  { names: ['snapshot'], load: async () => (await import('./snapshot.ts')).addSnapshot },
   { names: ['verity'], load: async () => (await import('./verity.ts')).addVerity },
   { names: ['compress'], load: async () => (await import('./compress.ts')).addCompress },
   { names: ['completion'], load: async () => (await import('./completion.ts')).addCompletion },
