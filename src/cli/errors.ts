@@ -58,8 +58,7 @@ export function reportError(error: unknown): void {
  */
 export function reportAsJson(error: unknown): boolean {
   if (!wantsJson()) return false;
-  // What commander refuses begins with a word that says no more than the field.
-  const message = (errorLines(error)[0] ?? '').replace(/^error: /, '');
+  const message = errorLines(error)[0] ?? '';
   printLine(JSON.stringify({ error: { status: statusName(statusOf(error)), message } }));
   return true;
 }

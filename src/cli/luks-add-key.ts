@@ -5,10 +5,12 @@ import type { Command } from 'commander';
 import { invalid } from '../base/errors.ts';
 import type { KdfParams } from '../tools/luks/key-derivation.ts';
 import { Luks2Volume } from '../tools/luks/luks2-volume.ts';
+import { byNumber } from '../tools/luks/luks2-metadata.ts';
+import { removeToken } from '../tools/luks/luks2-tokens.ts';
 import type { NewKeyOptions } from '../tools/luks/luks-volume.ts';
 import type { openLuks } from '../tools/luks/open-luks.ts';
 import { makeRecoveryKey, RECOVERY_TOKEN } from '../tools/luks/recovery-key.ts';
-import { WrongCall } from './errors.ts';
+import { reportError, WrongCall } from './errors.ts';
 import { withVolume } from './luks-file.ts';
 import { readVolumeKey } from './luks-key-files.ts';
 import {
@@ -144,8 +146,27 @@ async function showOrUndo(volume: Luks2Volume, slot: number, show: () => void): 
   try {
     show();
   } catch (error) {
-    await volume.removeKey(slot);
+    await undo(volume, slot);
     throw error;
+  }
+}
+
+/** Takes a slot away again whose key nobody knows, and its token. */
+async function undo(volume: Luks2Volume, slot: number): Promise<void> {
+  const { path } = volume.io;
+  try {
+    const tokens = byNumber(volume.metadata.tokens).filter(([, { type, keyslots }]) => {
+      return type === RECOVERY_TOKEN && keyslots.length === 1 && keyslots[0] === String(slot);
+    });
+    for (const [token] of tokens) await removeToken(volume, token);
+    await volume.removeKey(slot);
+    tell(`lamina: ${path}: the key was not shown: key slot ${slot} is removed again\n`);
+  } catch (error) {
+    reportError(error);
+    tell(
+      `lamina: ${path}: key slot ${slot} has a key that nobody knows: ` +
+        `lamina luks kill-slot IMAGE ${slot} removes it\n`,
+    );
   }
 }
 

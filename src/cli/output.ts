@@ -23,12 +23,15 @@ export function print(text: string): void {
   try {
     writeAll(1, Buffer.from(text));
   } catch (error) {
-    if (statusOfError(error) === Status.BrokenPipe) throw new OutputGone('stdout');
-    throw new DmError(statusOfError(error), `cannot write to stdout: ${errorText(error)}`);
+    const status = statusOfError(error);
+    if (status === Status.BrokenPipe) throw new OutputGone('stdout');
+    const isClosed = status === Status.BadDescriptor;
+    const reason = isClosed ? 'standard output is closed' : errorText(error);
+    throw new DmError(status, `cannot write to stdout: ${reason}`);
   }
 }
 
-/** Whether what is printed goes nowhere. Node puts the null device where stdout was closed. */
+/** Whether what is printed goes nowhere. Where stdout was closed, bin/lamina or node puts the null device. */
 export function isStdoutNull(): boolean {
   const { rdev } = fstatSync(1);
   return rdev !== 0 && rdev === statSync('/dev/null', { throwIfNoEntry: false })?.rdev;

@@ -20,16 +20,31 @@ export async function runCall(): Promise<void> {
     refuseUnknownHelp(program, words);
     await program.parseAsync();
   } catch (error) {
-    if (error instanceof CommanderError && !(error instanceof InvalidArgumentError)) {
-      process.exitCode = error.exitCode === 0 ? 0 : EXIT_USAGE;
-      if (error.exitCode !== 0) reportAsJson(error);
-    } else if (error instanceof OutputGone) {
-      process.exitCode = EXIT_PIPE;
-    } else {
-      // What checks options checks words of a call as well, where commander does not see it.
-      const told = error instanceof InvalidArgumentError ? new WrongCall(error.message) : error;
-      if (!reportAsJson(told)) reportError(told);
-      process.exitCode = exitStatusOf(told);
-    }
+    process.exitCode = report(error);
+  }
+}
+
+/** Tells of an error; answers the exit status. */
+function report(error: unknown): number {
+  if (error instanceof OutputGone) return EXIT_PIPE;
+  if (error instanceof CommanderError && !(error instanceof InvalidArgumentError)) {
+    if (error.exitCode === 0) return 0;
+    // Its text begins with a word that says no more than the field of JSON.
+    tellProgram(new WrongCall(error.message.replace(/^error: /, '')));
+    return EXIT_USAGE;
+  }
+  // What checks options checks words of a call as well, where commander does not see it.
+  const told = error instanceof InvalidArgumentError ? new WrongCall(error.message) : error;
+  if (!tellProgram(told)) reportError(told);
+  return exitStatusOf(told);
+}
+
+/** As reportAsJson; where stdout takes nothing, the error is told as to people. */
+function tellProgram(error: unknown): boolean {
+  try {
+    return reportAsJson(error);
+  } catch {
+    reportError(error);
+    return true;
   }
 }

@@ -81,6 +81,29 @@ test('what is not confirmed is refused in one sentence, which names the option',
   assert.ok(readFileSync(image).equals(before));
 });
 
+test('a recovery key that could not be printed has no slot and no token', async (t) => {
+  const d = desk();
+  t.after(async () => await d.end());
+  writeFileSync(join(d.path, 'v.img'), Buffer.alloc(20 << 20));
+  writeFileSync(join(d.path, 'k'), 'key');
+  d.ok(['luks', 'format', 'v.img', '-q', '--key-file', 'k', ...COST]);
+  const kept = d.ok(['luks', 'dump', 'v.img', '--json']);
+  for (const more of ['', '--json']) {
+    const line = `exec "$0" "$1" luks add-key v.img --recovery --key-file k ${more} >/dev/full`;
+    const args = ['-c', line, process.execPath, LAMINA];
+    const done = spawnSync('sh', args, { cwd: d.path, encoding: 'utf8' });
+    assert.equal(done.status, 1, done.stderr);
+    assert.match(done.stderr, /the key was not shown: key slot 1 is removed again/);
+    assert.match(done.stderr, /cannot write to stdout: No space left on device\n$/);
+    const sees = (text: string): unknown => {
+      const { keyslots, tokens } = (JSON.parse(text) as { metadata: Record<string, unknown> })
+        .metadata;
+      return { keyslots, tokens };
+    };
+    assert.deepEqual(sees(d.ok(['luks', 'dump', 'v.img', '--json'])), sees(kept));
+  }
+});
+
 test('an empty passphrase is taken, as by cryptsetup, and warned of', async (t) => {
   const d = desk({ isWarm: true });
   t.after(async () => await d.end());

@@ -13,7 +13,7 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { after, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 
@@ -135,20 +135,23 @@ interface Outcome {
   readonly stderr: string;
 }
 
-function run(call: string, before = ''): Promise<Outcome> {
+/** As from a shell: a program of its own. */
+const DIRECT = `PATH="${dirname(process.execPath)}:$PATH" exec "${LAMINA}"`;
+
+function run(
+  call: string,
+  before = '',
+  program = `exec "${process.execPath}" "${LAMINA}"`,
+): Promise<Outcome> {
   // Of its own: another call may be a daemon, or have a disk open.
   const home = mkdtempSync(join(tmpdir(), 'lamina-call-'));
   cpSync(folder, home, { recursive: true });
-  const child = spawn(
-    '/bin/sh',
-    ['-c', `${before} exec "${process.execPath}" "${LAMINA}" ${call}`],
-    {
-      cwd: home,
-      stdio: ['ignore', 'pipe', 'pipe'],
-      timeout: 60_000,
-      env: { ...process.env, XDG_RUNTIME_DIR: home, XDG_STATE_HOME: home, LAMINA_TRACE: '' },
-    },
-  );
+  const child = spawn('/bin/sh', ['-c', `${before} ${program} ${call}`], {
+    cwd: home,
+    stdio: ['ignore', 'pipe', 'pipe'],
+    timeout: 60_000,
+    env: { ...process.env, XDG_RUNTIME_DIR: home, XDG_STATE_HOME: home, LAMINA_TRACE: '' },
+  });
   let stdout = '';
   let stderr = '';
   child.stdout.on('data', (chunk: Buffer) => void (stdout += chunk.toString()));
@@ -217,6 +220,38 @@ test('output that cannot be written is an error; a reader that goes away is not'
   const gone = await run('conformance --list >gone', 'mkfifo gone; (exec 3<gone) & ');
   assert.equal(gone.stderr, '');
   assert.equal(gone.status, 141);
+});
+
+test('an error that cannot be printed as JSON is told in a line', async () => {
+  for (const [call, status] of [
+    ['ls --json', 1],
+    ['ls --nosuch --json', 2],
+    ['luks dump junk --json', 1],
+    ['verity format disk tree --json', 1],
+    ['--help --json', 1],
+  ] as const) {
+    const full = await run(`${call} >/dev/full`);
+    assert.match(full.stderr, /^lamina: [^\n]+\n$/, call);
+    assert.equal(full.status, status, call);
+    check(full);
+  }
+});
+
+test('what prints its result fails where standard output is closed', async () => {
+  const closed = /^lamina: cannot write to stdout: standard output is closed\n$/;
+  for (const call of ['--help', '--version', 'verity format disk tree', 'conformance --list']) {
+    for (const to of ['>&-', '>&- <&-']) {
+      const { status, stderr } = await run(`${call} ${to}`, '', DIRECT);
+      assert.match(stderr, closed, call);
+      assert.equal(status, 1, call);
+    }
+  }
+  const backup = await run('thin backup load disk - >&-', '', DIRECT);
+  assert.notEqual(backup.status, 0);
+  // The null device is a place where what nobody wants may go, however it was opened.
+  for (const to of ['>/dev/null', '1<>/dev/null', '2>&- >/dev/null']) {
+    assert.equal((await run(`--help ${to}`, '', DIRECT)).status, 0, to);
+  }
 });
 
 test('a limit of files or memory that is too low is told', async () => {
