@@ -29,6 +29,7 @@ const ARGUMENTS: Readonly<Record<string, Kind>> = {
   'snapshot create': 'devices',
   'snapshot delete': 'devices',
   'snapshot list': 'devices',
+  'snapshot merge': 'devices',
   'snapshot status': 'devices',
   'thin activate': 'devices',
   'thin backup': 'devices',

@@ -4,7 +4,7 @@ import { DmError } from '../base/errors.ts';
 import { Status } from '../base/status.ts';
 import { SECTOR_BYTES } from '../base/units.ts';
 import type { ListedDevice } from '../daemon/answers.ts';
-import { splitArgs } from '../dm/table-text.ts';
+import { escapeArg, splitArgs } from '../dm/table-text.ts';
 import { call } from './daemon-call.ts';
 
 /** A device through which an origin is written to. */
@@ -12,6 +12,8 @@ export interface FoundOrigin {
   readonly name: string;
   /** What its table and its snapshots' tables call the origin. */
   readonly origin: string;
+  /** Of the snapshot that is being merged into it. */
+  readonly mergedCow: string | undefined;
 }
 
 export interface FoundSnapshot {
@@ -23,6 +25,7 @@ export interface FoundSnapshot {
   readonly isPersistent: boolean;
   readonly chunkBytes: number;
   readonly sizeBytes: number;
+  readonly isMerging: boolean;
   /** It is snapshotted itself: its table is below, in the device of this name. */
   readonly below: string | undefined;
   readonly info: ListedDevice;
@@ -34,22 +37,36 @@ export interface Found {
 }
 
 const MAPPER = '/dev/mapper/';
+const BELOW = '-real';
 
 /** What stands below a device that has snapshots. */
 export function nameBelow(device: string): string {
-  return `${device}-real`;
+  return `${device}${BELOW}`;
+}
+
+/** Whether the origin was put there for snapshots: then it goes behind the last of them. */
+export function isInserted({ origin }: Pick<FoundOrigin, 'origin'>): boolean {
+  return origin.endsWith(BELOW);
+}
+
+/** A mapped device in no other way than by its name. */
+export function wordOf(origin: string): string {
+  return escapeArg(origin.includes('/') || origin.includes(':') ? origin : `${MAPPER}${origin}`);
 }
 
 export async function findSnapshots(): Promise<Found> {
   const origins: FoundOrigin[] = [];
-  const found: (Omit<FoundSnapshot, 'device' | 'below'> & { readonly table: string })[] = [];
+  const found: (Omit<FoundSnapshot, 'device' | 'below' | 'isMerging'> & {
+    readonly table: string;
+  })[] = [];
   for (const info of await call('list')) {
     const [line, ...more] = await call('table', info.name);
     if (line === undefined || more.length > 0) continue;
     const words = splitArgs(line.params);
     const origin = plain(words[0] ?? '');
     if (line.type === 'snapshot-origin' || line.type === 'snapshot-merge') {
-      origins.push({ name: info.name, origin });
+      const mergedCow = line.type === 'snapshot-merge' ? plain(words[1] ?? '') : undefined;
+      origins.push({ name: info.name, origin, mergedCow });
     }
     if (line.type !== 'snapshot') continue;
     found.push({
@@ -68,9 +85,10 @@ export async function findSnapshots(): Promise<Found> {
   const snapshots = found.map(({ table, ...snapshot }) => {
     const device = through(snapshot.origin);
     const over = through(table);
+    const isMerging = origins.some(({ mergedCow }) => mergedCow === snapshot.cow);
     return over === undefined
-      ? { ...snapshot, device, below: undefined }
-      : { ...snapshot, device, name: over, below: table };
+      ? { ...snapshot, device, isMerging, below: undefined }
+      : { ...snapshot, device, isMerging, name: over, below: table };
   });
   return { origins, snapshots };
 }
@@ -83,6 +101,14 @@ export function snapshotNamed({ snapshots }: Found, name: string): FoundSnapshot
     Status.NoEntry,
     `${name}: is no snapshot; lamina snapshot list shows all there are`,
   );
+}
+
+/** Throws DmError for a snapshot that has snapshots of its own. */
+export function refuseOrigin({ snapshots }: Found, { name, below }: FoundSnapshot): void {
+  if (below === undefined) return;
+  const own = snapshots.filter(({ device }) => device === name).map((s) => s.name);
+  const which = own.length === 0 ? '' : `: delete ${own.join(', ')} first`;
+  throw new DmError(Status.Busy, `${name}: has snapshots of its own${which}`);
 }
 
 function plain(word: string): string {

@@ -10,9 +10,16 @@ import { print, printJson, shownName } from './output.ts';
 import { wholeCowBytes } from './snapshot-cow.ts';
 import { findSnapshots, type FoundSnapshot, snapshotNamed } from './snapshot-find.ts';
 
-type State = 'ACTIVE' | 'SUSPENDED' | 'MISSING' | 'INVALID' | 'OVERFLOW';
+type State =
+  | 'ACTIVE'
+  | 'SUSPENDED'
+  | 'MISSING'
+  | 'INVALID'
+  | 'OVERFLOW'
+  | 'MERGING'
+  | 'MERGE FAILED';
 
-interface Report {
+export interface Report {
   readonly name: string;
   /** The device that it is a snapshot of; null: nothing writes to the origin. */
   readonly device: string | null;
@@ -81,7 +88,7 @@ async function reportAll(snapshots: readonly FoundSnapshot[]): Promise<Report[]>
   return reports;
 }
 
-async function reportOf(snapshot: FoundSnapshot): Promise<Report> {
+export async function reportOf(snapshot: FoundSnapshot): Promise<Report> {
   const { name, device = null, cow, info, chunkBytes, sizeBytes } = snapshot;
   const about = { name, device, cow, sizeBytes, chunkBytes };
   if (info.state === 'MISSING') {
@@ -90,21 +97,25 @@ async function reportOf(snapshot: FoundSnapshot): Promise<Report> {
     return { ...about, state, reason, ...unknown, hasRoomForAll: false };
   }
   const table = snapshot.below ?? name;
-  const [status] = await call('status', table, { noflush: true });
+  const { isMerging } = snapshot;
+  // A snapshot that is merged shows in the device that it is merged into.
+  const shown = isMerging && device !== null ? device : table;
+  const [status] = await call('status', shown, { noflush: true });
   const words = (await call('message', table, 0, 'fill')).split(' ').map(Number);
   const [allocated = 0, all = 0, , taken = 0, ms = 0] = words;
   const [usedBytes, cowBytes] = [allocated * SECTOR_BYTES, all * SECTOR_BYTES];
   const perMs = (taken * SECTOR_BYTES) / Math.max(ms, RATE_MS_MIN);
   const bytesPerHour = Math.round(perMs * HOUR * 1000);
   const hasRoomForAll = cowBytes >= wholeCowBytes(sizeBytes, chunkBytes);
-  const state = stateOf(status?.params, info.state);
-  const canFill = bytesPerHour > 0 && !hasRoomForAll && state !== 'INVALID';
+  const state = stateOf(status?.params, isMerging ? 'MERGING' : info.state);
+  const canFill = bytesPerHour > 0 && !hasRoomForAll && !isMerging && state !== 'INVALID';
   const fullInSeconds = canFill ? Math.round(((cowBytes - usedBytes) / bytesPerHour) * HOUR) : null;
   return { ...about, state, usedBytes, cowBytes, bytesPerHour, fullInSeconds, hasRoomForAll };
 }
 
-function stateOf(params: string | undefined, state: 'ACTIVE' | 'SUSPENDED'): State {
+function stateOf(params: string | undefined, state: State): State {
   if (params === 'Invalid') return 'INVALID';
+  if (params === 'Merge failed') return 'MERGE FAILED';
   return params === 'Overflow' ? 'OVERFLOW' : state;
 }
 
@@ -115,6 +126,8 @@ function fillOf({ usedBytes, cowBytes }: Report): string {
 
 function forecastOf({ state, fullInSeconds, hasRoomForAll }: Report): string {
   if (state === 'INVALID') return 'ran full or failed: of no use any more';
+  if (state === 'MERGING') return 'goes when all of it is merged';
+  if (state === 'MERGE FAILED') return 'a suspend and a resume of the device try again';
   if (hasRoomForAll) return 'has room for all of the device';
   if (fullInSeconds === null) return 'does not fill up just now';
   return `full in ${duration(fullInSeconds)} at this rate`;

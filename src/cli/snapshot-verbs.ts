@@ -12,12 +12,13 @@ import { JSON_DONE, type JsonFlag, printDone, shownName, tell } from './output.t
 import { alone } from './pool-lock.ts';
 import { defaultCow, makeCow, removeCow, wholeCowBytes } from './snapshot-cow.ts';
 import {
-  type Found,
   findSnapshots,
   type FoundOrigin,
-  type FoundSnapshot,
+  isInserted,
   nameBelow,
+  refuseOrigin,
   snapshotNamed,
+  wordOf,
 } from './snapshot-find.ts';
 import { size } from './thin-verbs.ts';
 
@@ -159,7 +160,7 @@ async function insertOrigin(device: string, lenSectors: number): Promise<string>
 }
 
 /** Undone or given up: what was asked for has happened, and an origin without snapshots does no harm. */
-async function takeOut({ name, origin }: FoundOrigin): Promise<void> {
+async function takeOut({ name, origin }: Pick<FoundOrigin, 'name' | 'origin'>): Promise<void> {
   try {
     await call('takeOut', name, origin);
   } catch (error) {
@@ -190,27 +191,21 @@ async function deleteSnapshot(name: string, o: DeleteFlags): Promise<void> {
     const found = await findSnapshots();
     const snapshot = snapshotNamed(found, name);
     refuseOrigin(found, snapshot);
+    if (snapshot.isMerging) {
+      throw new DmError(
+        Status.Busy,
+        `${name}: is being merged: its device needs the file until the end, when it goes by itself`,
+      );
+    }
     await call('remove', name);
     const origin = found.origins.find((other) => other.origin === snapshot.origin);
     const isLast = !found.snapshots.some(
       (other) => other !== snapshot && other.origin === snapshot.origin,
     );
-    if (isLast && origin !== undefined && origin.origin === nameBelow(origin.name)) {
+    if (isLast && origin !== undefined && isInserted(origin)) {
       await takeOut(origin);
     }
     await removeCow(snapshot.cow);
     printDone(o, { name, device: snapshot.device, cow: snapshot.cow });
   }, 'snapshots');
-}
-
-function refuseOrigin({ snapshots }: Found, { name, below }: FoundSnapshot): void {
-  if (below === undefined) return;
-  const own = snapshots.filter(({ device }) => device === name).map((s) => s.name);
-  const which = own.length === 0 ? '' : `: delete ${own.join(', ')} first`;
-  throw new DmError(Status.Busy, `${name}: has snapshots of its own${which}`);
-}
-
-/** A mapped device in no other way than by its name. */
-function wordOf(origin: string): string {
-  return escapeArg(origin.includes('/') || origin.includes(':') ? origin : `/dev/mapper/${origin}`);
 }

@@ -2,6 +2,7 @@
 
 import type { Command } from 'commander';
 import { addSnapshotLooking } from './snapshot-looking.ts';
+import { addSnapshotMerge } from './snapshot-merge.ts';
 import { addSnapshotVerbs } from './snapshot-verbs.ts';
 
 export function addSnapshot(program: Command): void {
@@ -15,4 +16,5 @@ export function addSnapshot(program: Command): void {
     );
   addSnapshotVerbs(snapshot);
   addSnapshotLooking(snapshot);
+  addSnapshotMerge(snapshot);
 }

@@ -3,6 +3,7 @@
 // after a restart stays in the book: it is listed with its reason, keeps its name, minor and UUID, comes back
 // by itself when it can, and goes when it is removed.
 
+import { rm } from 'node:fs/promises';
 import { type Clock, realClock, type Timer } from '../base/clock.ts';
 import { DmError, errorText } from '../base/errors.ts';
 import { Status } from '../base/status.ts';
@@ -12,6 +13,7 @@ import type { ListedDevice, ListedExport, Missing, VerbAnswer } from './answers.
 import { Book, type DeviceEntry, type ExportEntry } from './book.ts';
 import { Changes, type ChangeVerb } from './changes.ts';
 import { lookAtFile } from './look-at-file.ts';
+import { MergeEnds } from './merge-ends.ts';
 import type { Plane, VerbResult } from './plane.ts';
 import { Restorer } from './restorer.ts';
 import type { StateStore } from './state-store.ts';
@@ -49,6 +51,7 @@ export class Daemon {
   readonly #turns = new Turns();
   readonly #changes: Changes;
   readonly #restorer: Restorer;
+  readonly #mergeEnds: MergeEnds;
   #isEnding = false;
   /** Set while something is so and not saved. */
   #saveTimer: Timer | undefined;
@@ -73,6 +76,13 @@ export class Daemon {
       look,
       changed: () => this.#saveAgain(),
     });
+    this.#mergeEnds = new MergeEnds({
+      plane,
+      book: this.#book,
+      change: async (verb, args) => await this.run(verb, args),
+      removeFile: async (path) => await rm(path, { force: true }),
+      log: options.log,
+    });
   }
 
   /** Recreates what was saved. What cannot be is logged, and kept. Throws DmError on a bad state. */
@@ -91,6 +101,7 @@ export class Daemon {
       options.log(`${what} could not be recreated: ${reason}`);
     }
     daemon.#restorer.watch();
+    daemon.#mergeEnds.look();
     return daemon;
   }
 
@@ -102,6 +113,7 @@ export class Daemon {
   async end(): Promise<void> {
     this.#isEnding = true;
     this.#restorer.end();
+    this.#mergeEnds.end();
     this.#saveTimer?.cancel();
     await this.#within(END_MS, this.#turns.idle());
   }
@@ -162,6 +174,7 @@ export class Daemon {
     }
     await this.#restorer.applyDeferred();
     this.#restorer.watch();
+    this.#mergeEnds.look();
     // Nothing is written when nothing has changed.
     await this.#saveAgain();
   }

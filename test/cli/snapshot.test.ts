@@ -341,3 +341,161 @@ test('a daemon that is killed in the middle has the old state or the new one, an
     }
   });
 });
+
+/** Writes wait, so that a merge takes a while: snapshot `mon` has every other chunk of 4 MiB. */
+async function makeMerge(d: Desk, delayMs: number): Promise<void> {
+  const slow = (ms: number): void => {
+    d.ok(['load', 'slow', '--table', `0 16384 delay ./disk 0 0 ./disk 0 ${ms}`]);
+    d.ok(['resume', 'slow']);
+  };
+  d.ok(['export', 'remove', 'vol']);
+  d.ok(['remove', 'vol']);
+  d.ok(['create', 'slow', '--table', '0 16384 delay ./disk 0 0 ./disk 0 0']);
+  d.ok(['create', 'vol', '--table', '0 16384 linear slow 0']);
+  d.ok(['export', 'add', 'vol']);
+  d.ok(['snapshot', 'create', 'vol', 'mon', '--chunk', '4k']);
+  d.ok(['snapshot', 'create', 'vol', 'tue']);
+  await use(d, 'vol', async (c) => {
+    for (let at = 0; at < 4 * MIB; at += 8192) await c.write(at, Buffer.alloc(4096, 2));
+  });
+  slow(delayMs);
+}
+
+const MERGED = ['slow: 0 16384 delay disk 0 0 disk 0 0', 'vol: 0 16384 linear slow 0'];
+
+test('a merge gives a device its content back, under a client, and is gone in the end', async () => {
+  await withDesk(async (d) => {
+    await makeMerge(d, 0);
+    assert.match(d.refused(['snapshot', 'merge', 'mon']), /mon: vol becomes what mon is.*--force/);
+    d.ok(['export', 'add', 'mon']);
+    assert.match(
+      d.refused(['snapshot', 'merge', 'mon', '--force']),
+      /mon: is in use: remove its exports/,
+    );
+    d.ok(['export', 'remove', 'mon']);
+    assert.match(d.refused(['snapshot', 'merge', 'vol', '--force']), /vol: is no snapshot/);
+    const c = await client(d, 'vol');
+    const seen = { isOver: false };
+    const busy = (async () => {
+      for (let i = 0; !seen.isOver; i++) await c.write(7 * MIB, Buffer.alloc(4096, i % 251));
+    })();
+    assert.match(
+      d.ok(['snapshot', 'merge', 'mon', '--force']),
+      /^vol is what mon was; mon is gone$/m,
+    );
+    seen.isOver = true;
+    await busy;
+    assert.deepEqual((await bytesOf(d, 'vol')).slice(0, 7), ONES.slice(0, 7));
+    await c.disconnect();
+    assert.ok(!existsSync(join(d.path, 'vol-mon.cow')));
+    // The other one is what it was.
+    d.ok(['export', 'add', 'tue']);
+    assert.deepEqual(await bytesOf(d, 'tue'), ONES);
+    d.ok(['export', 'remove', 'tue']);
+    d.ok(['snapshot', 'merge', 'tue', '--force']);
+    assert.deepEqual(tables(d), MERGED);
+    assert.deepEqual(
+      readdirSync(d.path).filter((name) => name.endsWith('.cow')),
+      [],
+    );
+  });
+});
+
+test('a merge goes on without who began it, and behind the end of the daemon', async () => {
+  await withDesk(async (d, first) => {
+    await makeMerge(d, 400);
+    const begun = d.begin(['snapshot', 'merge', 'mon', '--force']);
+    const ended = once(begun, 'exit');
+    while (reports(d)[0]?.state !== 'MERGING') await sleep(10);
+    begun.kill('SIGINT');
+    assert.deepEqual(await ended, [0, null]);
+    assert.equal(reports(d)[0]?.state, 'MERGING');
+    assert.equal((await bytesOf(d, 'vol'))[0], 1, 'the device shows it from the beginning');
+    assert.match(d.refused(['snapshot', 'delete', 'mon', '--force']), /mon: is being merged/);
+    assert.match(
+      d.refused(['snapshot', 'merge', 'tue', '--force']),
+      /vol: another snapshot is being merged/,
+    );
+    assert.match(
+      d.refused(['snapshot', 'create', 'vol', 'wed']),
+      /vol: a snapshot is being merged into it/,
+    );
+    const second = await restart(d, first);
+    assert.deepEqual(
+      reports(d).map(({ name, state }) => `${name} ${state}`),
+      ['mon MERGING', 'tue ACTIVE'],
+    );
+    const third = await restart(d, second);
+    assert.match(
+      d.ok(['snapshot', 'list']),
+      /^mon\tof vol\tMERGING, .*goes when all of it is merged$/m,
+    );
+    d.ok(['load', 'slow', '--table', '0 16384 delay ./disk 0 0 ./disk 0 0']);
+    d.ok(['resume', 'slow']);
+    // Waits for it; of two who wait both hear of the end.
+    const both = [1, 2].map(
+      async () => await once(d.begin(['snapshot', 'merge', 'mon', '--force']), 'exit'),
+    );
+    const codes = (await Promise.all(both)).map(([code]) => code as number);
+    assert.ok(codes.includes(0) || !existsSync(join(d.path, 'vol-mon.cow')), codes.join(' '));
+    for (let i = 0; i < 3000 && existsSync(join(d.path, 'vol-mon.cow')); i++) await sleep(10);
+    assert.deepEqual(await bytesOf(d, 'vol'), ONES);
+    await restart(d, third);
+    assert.deepEqual(await bytesOf(d, 'vol'), ONES);
+    d.ok(['snapshot', 'delete', 'tue', '--force']);
+    assert.deepEqual(tables(d), MERGED);
+  });
+});
+
+test('a daemon that is killed while a merge begins or ends brings it to its end', async () => {
+  await withDesk(async (d, first) => {
+    let daemon = first;
+    const cow = join(d.path, 'vol-mon.cow');
+    for (let round = 0; round < 6; round++) {
+      d.ok(['snapshot', 'create', 'vol', 'mon']);
+      await write(d, 'vol', 2, 0, MIB);
+      const begun = once(d.begin(['snapshot', 'merge', 'mon', '--force']), 'exit');
+      await Promise.race([begun, sleep(250 + round * 25)]);
+      daemon = await restart(d, daemon);
+      await begun;
+      // Not begun yet, under way, or over.
+      const [left] = reports(d);
+      if (left !== undefined) {
+        const waits = once(d.begin(['snapshot', 'merge', 'mon', '--force']), 'exit');
+        await waits;
+      }
+      for (let i = 0; i < 3000 && reports(d).length > 0; i++) await sleep(10);
+      assert.deepEqual(reports(d), [], `round ${round}`);
+      for (let i = 0; i < 3000 && d.ok(['table', 'vol']).includes('merge'); i++) await sleep(10);
+      assert.deepEqual(await bytesOf(d, 'vol'), ONES, `round ${round}`);
+      rmSync(cow, { force: true });
+      d.ok(['snapshot', 'create', 'vol', 'again']);
+      d.ok(['snapshot', 'delete', 'again', '--force']);
+      assert.deepEqual(tables(d), ['vol: 0 16384 linear disk 0'], `round ${round}`);
+    }
+  });
+});
+
+test('a merge whose file is gone keeps the device away until the file is back', async () => {
+  await withDesk(async (d, first) => {
+    await makeMerge(d, 400);
+    d.ok(['snapshot', 'merge', 'mon', '--force', '--background']);
+    assert.match(d.ok(['snapshot', 'list']), /^mon\tof vol\tMERGING/m);
+    first.kill('SIGKILL');
+    await once(first, 'exit');
+    const [file, away] = [join(d.path, 'vol-mon.cow'), join(d.path, 'away')];
+    renameSync(file, away);
+    await d.start();
+    assert.match(d.ok(['snapshot', 'list']), /^mon\tof vol\tMISSING: .*vol-mon\.cow/m);
+    assert.match(d.refused(['snapshot', 'delete', 'mon', '--force']), /its device needs the file/);
+    await assert.rejects(bytesOf(d, 'vol'));
+    renameSync(away, file);
+    d.run(['retry']);
+    d.run(['snapshot', 'merge', 'mon', '--force']);
+    assert.deepEqual(await bytesOf(d, 'vol'), ONES);
+    assert.deepEqual(
+      reports(d).map(({ name }) => name),
+      ['tue'],
+    );
+  });
+});
