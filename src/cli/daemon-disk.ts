@@ -43,11 +43,6 @@ export function ownName(what: Purpose): string {
 const OWN_NAME =
   /^lamina-(?:backup|restore|luks|verity-data|verity-hash|partitions|compress|compress-to)-(\d+)-(\d+)$/;
 
-/** Whether a name is one that a command has made for itself. */
-export function isCommands(name: string): boolean {
-  return OWN_NAME.test(name);
-}
-
 /** Whether a name is that of a process which is gone. */
 export function isLeftBehind(name: string): boolean {
   const [, pid, start] = OWN_NAME.exec(name) ?? [];
@@ -80,10 +75,15 @@ function startOf(pid: number): number {
 /** Opens a mapped device. Throws DmError. */
 export async function openDaemonDisk(
   device: string,
-  options: { readonly as: string; readonly isReadOnly: boolean },
+  options: {
+    readonly as: string;
+    readonly isReadOnly: boolean;
+    /** As ExportOptions has it. */
+    readonly isExclusive?: boolean;
+  },
 ): Promise<OpenedDisk> {
-  const { as: name, isReadOnly } = options;
-  await call('createExport', { name, device, isReadOnly });
+  const { as: name, isReadOnly, isExclusive = false } = options;
+  await call('createExport', { name, device, isReadOnly, isExclusive });
   const removeExport = async (): Promise<void> => {
     await call('removeExport', name, { force: true });
   };

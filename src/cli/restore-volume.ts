@@ -4,7 +4,6 @@
 import { existsSync, renameSync, statSync } from 'node:fs';
 import { truncate } from 'node:fs/promises';
 import { DmError, failedCall, invalid } from '../base/errors.ts';
-import { printable } from '../base/names.ts';
 import { Status } from '../base/status.ts';
 import { SECTOR_BYTES } from '../base/units.ts';
 import type { Disk } from '../bio/disk.ts';
@@ -17,7 +16,6 @@ import type { BackupInfo } from '../tools/backup/stream-writer.ts';
 import { refuseAborted } from '../tools/backup/take.ts';
 import { call } from './daemon-call.ts';
 import {
-  isCommands,
   openDaemonDisk,
   type OpenedDisk,
   openFileDisk,
@@ -225,31 +223,34 @@ async function isDevice(to: string): Promise<boolean> {
 
 async function openDevice(name: string, sizeBytes: number): Promise<OpenedDisk> {
   await removeLeftExports();
-  const own = (await call('listExports')).filter((e) => e.device === name);
-  const clients = own.reduce((sum, e) => sum + e.connections, 0);
-  const { openCount, lenSectors, isReadOnly } = await call('info', name);
+  const { lenSectors, isReadOnly } = await call('info', name);
   if (isReadOnly) {
     const text = `device ${name}: is read-only, such as a snapshot that a backup has kept`;
     throw new DmError(Status.ReadOnly, text);
   }
-  if (clients > 0 || openCount > own.length) {
-    throw new DmError(
-      Status.Busy,
-      `device ${name}: is in use; what uses it must let go of it first`,
-    );
-  }
+  await refuseUsed(name);
   refuseSmall(name, lenSectors * SECTOR_BYTES, sizeBytes);
   const as = ownName('restore');
-  const opened = await openDaemonDisk(name, { as, isReadOnly: false });
-  // Of two that come at once each sees the other now: one is refused, or both.
-  await checked(opened, async () => {
-    const users = (await call('listExports')).filter((e) => e.device === name && e.name !== as);
-    const other = users.find((e) => e.connections > 0 || isCommands(e.name));
-    if (other === undefined) return;
-    const text = `device ${name}: is in use; export ${printable(other.name)} has it, too`;
-    throw new DmError(Status.Busy, text);
-  });
+  const opened = await openDaemonDisk(name, { as, isReadOnly: false, isExclusive: true });
+  // Nobody begins to use it any more; who has come since the look above is seen now.
+  await checked(opened, async () => await refuseUsed(name));
   return opened;
+}
+
+/** Clients of exports are refused by who asks to be alone; this finds devices that are built on it. */
+async function refuseUsed(name: string): Promise<void> {
+  const exportsOf = async (): Promise<string[]> =>
+    (await call('listExports')).filter((e) => e.device === name).map((e) => e.name);
+  for (let exports = await exportsOf(); ; ) {
+    const { openCount } = await call('info', name);
+    if (openCount <= exports.length) return;
+    const after = await exportsOf();
+    // They come and go: both numbers must be of one moment.
+    if (after.join() === exports.join()) break;
+    exports = after;
+  }
+  const text = `device ${name}: is in use; what uses it must let go of it first`;
+  throw new DmError(Status.Busy, text);
 }
 
 /** A file becomes as long as the volume was; nothing is changed of one that `check` refuses. */

@@ -51,6 +51,7 @@ export class PlaneCore {
       random: Math.random,
       bareWordsAreDevices,
       log: options.log,
+      holderOf: (device) => this.exports.holderOf(device),
       loadTargetType,
       listTargetTypes,
       openBackend:

@@ -34,6 +34,7 @@ const Export = z.strictObject({
   device: Name,
   description: z.string().exactOptional(),
   isReadOnly: Flag.exactOptional(),
+  isExclusive: Flag.exactOptional(),
 });
 
 /** Arguments by verb, in their order on the wire. */

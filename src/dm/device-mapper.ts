@@ -36,6 +36,8 @@ export interface DeviceMapperOptions extends TableBuilderOptions {
   listTargetTypes(): readonly string[];
   /** Clones each device may have out (its reserve is 1). */
   readonly clonesMax?: number;
+  /** The export that has a device to itself; undefined: none has. */
+  holderOf?(device: BlockDevice): string | undefined;
 }
 
 export class DeviceMapper implements DmControl {
@@ -50,7 +52,10 @@ export class DeviceMapper implements DmControl {
     this.#options = options;
     // One listener for everything that waits.
     setMaxListeners(0, this.#closing.signal);
-    this.#builder = new TableBuilder(options, this.#names, (node) => this.#hold(node));
+    this.#builder = new TableBuilder(options, this.#names, (node) => {
+      node.refuseHeld();
+      return this.#hold(node);
+    });
   }
 
   /** Backends and shared objects that are open, and claims that are held: none after `close`. */
@@ -93,6 +98,7 @@ export class DeviceMapper implements DmControl {
     const node = this.#names.find(name);
     const { isReadOnly = node.isReadOnly, isRestored = false } = options;
     await this.#inTurn(node, signal, async (until) => {
+      node.refuseHeld();
       try {
         await node.slots.setInactive(
           await this.#build(node, table, { isReadOnly, isRestored }, until),
@@ -116,6 +122,7 @@ export class DeviceMapper implements DmControl {
     const node = this.#names.find(name);
     const requeues = options.noflush === true;
     await this.#inTurn(node, signal, async (until) => {
+      node.refuseHeld();
       const how = { requeues, flushes: !requeues, signal: until };
       await orState(node, async () => await node.slots.suspend(how));
     });
@@ -161,7 +168,7 @@ export class DeviceMapper implements DmControl {
 
   async rename(name: string, newName: string): Promise<void> {
     const node = await this.#made(name);
-    if (node.isEnding) throw this.#ending(node);
+    if (node.isEnding) throw node.ending();
     this.#names.rename(node, newName);
   }
 
@@ -221,6 +228,7 @@ export class DeviceMapper implements DmControl {
     const minor = this.#names.chooseMinor(options.minor);
     const device = new MappedDevice(name, this.#options.clonesMax);
     const node = new DeviceNode(device, this.#late, minor, uuid, isReadOnly);
+    node.holder = () => this.#options.holderOf?.(device);
     this.#names.add(node);
     return node;
   }
@@ -441,12 +449,8 @@ export class DeviceMapper implements DmControl {
     return new DmError(Status.Busy, `device ${node.name}: Device or resource busy${by}${what}`);
   }
 
-  #ending(node: DeviceNode): DmError {
-    return new DmError(Status.NoDeviceOrAddress, `device ${node.name}: is being removed`);
-  }
-
   #hold(node: DeviceNode): OpenDevice {
-    if (node.isEnding) throw this.#ending(node);
+    if (node.isEnding) throw node.ending();
     node.openCount++;
     let isOpen = true;
     return {

@@ -3,6 +3,7 @@
 
 import { DmError, errorText } from '../base/errors.ts';
 import { unlessGivenUp } from '../base/give-up.ts';
+import { printable } from '../base/names.ts';
 import { Status } from '../base/status.ts';
 import type { BlockDevice } from '../bio/device.ts';
 import type { BackendDevice } from './backend.ts';
@@ -30,6 +31,8 @@ export class DeviceNode {
   isMaking = false;
   /** On its way out: nobody can begin to use the device. */
   isEnding = false;
+  /** The export that has the device to itself. */
+  holder: () => string | undefined = () => undefined;
   #isRemoved = false;
   readonly #waiters = new Set<EventWaiter>();
   #verbs: Promise<void> = Promise.resolve();
@@ -50,6 +53,18 @@ export class DeviceNode {
 
   get name(): string {
     return this.device.name;
+  }
+
+  /** While somebody has the device to itself nobody else changes it, or builds on it. */
+  refuseHeld(): void {
+    const holder = this.holder();
+    if (holder === undefined) return;
+    const text = `export '${printable(holder)}' has it to itself until its client has gone`;
+    throw new DmError(Status.Busy, `device ${this.name}: ${text}`);
+  }
+
+  ending(): DmError {
+    return new DmError(Status.NoDeviceOrAddress, `device ${this.name}: is being removed`);
   }
 
   info(): DeviceInfo {

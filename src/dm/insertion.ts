@@ -11,6 +11,7 @@ import type { Table } from './table.ts';
 
 /** The live table of a device that can be moved. Throws DmError. */
 export function movableTable(node: DeviceNode): Table {
+  node.refuseHeld();
   const { live, isSuspended } = node.device;
   const { name } = node;
   if (live === null) throw invalid(`device ${name}: has no live table`);

@@ -76,6 +76,44 @@ function refused(promise: Promise<unknown>, status: Status, text: RegExp): Promi
   });
 }
 
+test('an exclusive export is alone: others cannot write as long as it has its client', async () => {
+  const { catalog, devices } = make();
+  const user: ExportUser = { end: () => Promise.resolve() };
+  await catalog.create({ name: 'old', device: 'd' });
+  const old = catalog.find('old');
+  assert.ok(old !== undefined);
+  old.attach(user);
+  const alone = { name: 'alone', device: 'd', isExclusive: true };
+  await refused(
+    catalog.create(alone),
+    Status.Busy,
+    /device d: is in use; export 'old' has clients/,
+  );
+  old.detach(user);
+  await catalog.create({ name: 'elsewhere', device: 'e' });
+  await catalog.create(alone);
+  // From the beginning, and behind a later one as well.
+  await catalog.create({ name: 'new', device: 'd' });
+  assert.deepEqual([old.isReadOnly, old.info().isReadOnly], [true, true]);
+  assert.equal(catalog.find('new')?.isReadOnly, true);
+  assert.equal(catalog.find('elsewhere')?.isReadOnly, false);
+  assert.equal(catalog.find('alone')?.isReadOnly, false);
+  assert.equal(catalog.holderOf(devices.get('d')), 'alone');
+  await refused(
+    catalog.create({ ...alone, name: 'second' }),
+    Status.Busy,
+    /is in use; export 'alone' has clients/,
+  );
+  assert.equal(devices.held.get('d'), 3);
+  catalog.find('alone')?.attach(user);
+  assert.equal(old.isReadOnly, true);
+  // A client that was killed leaves its export and holds nothing.
+  catalog.find('alone')?.detach(user);
+  assert.equal(old.isReadOnly, false);
+  assert.equal(catalog.holderOf(devices.get('d')), undefined);
+  await catalog.close();
+});
+
 test('an export shows its device, its size and its users', async () => {
   const { catalog, devices } = make();
   assert.deepEqual(await catalog.create({ name: 'x', device: 'd', description: 'a disk' }), {

@@ -64,7 +64,7 @@ export class ExportCatalog {
 
   /** Throws DmError; nothing is held open then. */
   async create(options: ExportOptions): Promise<ExportStatus> {
-    const { name, description = '', isReadOnly = false } = options;
+    const { name, description = '', isReadOnly = false, isExclusive = false } = options;
     checkName(name);
     checkLength(`export '${printable(name)}': description`, description);
     if (this.#exports.has(name) || this.#beingCreated.has(name)) {
@@ -77,6 +77,12 @@ export class ExportCatalog {
         await open.close();
         throw new DmError(Status.ShuttingDown, `export '${name}': the server is ending`);
       }
+      const user = isExclusive ? this.#userOf(open.device) : undefined;
+      if (user !== undefined) {
+        await open.close();
+        const text = `device ${options.device}: is in use; export '${printable(user.name)}' has clients`;
+        throw new DmError(Status.Busy, text);
+      }
       const gate = this.#takeGate(open.device);
       if (gate === undefined) {
         await open.close();
@@ -86,7 +92,17 @@ export class ExportCatalog {
         );
       }
       const created = new Export(
-        { name, description, isReadOnly, changes: this.#options.changes },
+        {
+          name,
+          description,
+          isReadOnly,
+          isExclusive,
+          isHeldElsewhere: () => {
+            const holder = this.#holderOf(open.device);
+            return holder !== undefined && holder.name !== name;
+          },
+          changes: this.#options.changes,
+        },
         open,
         gate,
       );
@@ -166,6 +182,22 @@ export class ExportCatalog {
     } finally {
       timer?.cancel();
     }
+  }
+
+  /** The name of the export that has a device to itself; undefined: there is none. */
+  holderOf(device: BlockDevice): string | undefined {
+    return this.#holderOf(device)?.name;
+  }
+
+  #holderOf(device: BlockDevice): Export | undefined {
+    return this.list().find((found) => found.device === device && found.holdsAlone);
+  }
+
+  /** An export of the device that somebody uses, or has to himself. */
+  #userOf(device: BlockDevice): Export | undefined {
+    return this.list().find(
+      (found) => found.device === device && (found.userCount > 0 || found.holdsAlone),
+    );
   }
 
   /** Undefined: no memory for a new one. */

@@ -8,9 +8,14 @@ export interface ExportOptions {
   readonly device: string;
   readonly description?: string;
   readonly isReadOnly?: boolean;
+  /**
+   * Nobody else may write: no other export of the device has clients, and clients that come are
+   * told that it is read-only, until the clients of this export have gone.
+   */
+  readonly isExclusive?: boolean;
 }
 
-export interface ExportStatus extends Required<ExportOptions> {
+export interface ExportStatus extends Required<Omit<ExportOptions, 'isExclusive'>> {
   readonly sizeBytes: number;
   readonly connections: number;
 }

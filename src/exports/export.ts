@@ -43,6 +43,10 @@ export interface ExportSettings {
   readonly description: string;
   /** Read-only even when the device is not. */
   readonly isReadOnly: boolean;
+  /** As ExportOptions has it. */
+  readonly isExclusive?: boolean | undefined;
+  /** Whether another export has the device to itself. */
+  readonly isHeldElsewhere?: (() => boolean) | undefined;
   /** Undefined: nobody can tell of any device. */
   readonly changes?: ChangeTeller | undefined;
 }
@@ -54,10 +58,13 @@ export class Export {
   /** Shared by all exports of one device. */
   readonly gate: WriteGate;
   readonly #isReadOnly: boolean;
+  readonly #isExclusive: boolean;
+  readonly #isHeldElsewhere: () => boolean;
   readonly #open: OpenDevice;
   readonly #changes: ChangeTeller | undefined;
   readonly #users = new Set<ExportUser>();
   #isClosed = false;
+  #hadUser = false;
   #flushFailure: Status = Status.Ok;
 
   constructor(settings: ExportSettings, open: OpenDevice, gate: WriteGate) {
@@ -66,12 +73,19 @@ export class Export {
     this.device = open.device;
     this.gate = gate;
     this.#isReadOnly = settings.isReadOnly;
+    this.#isExclusive = settings.isExclusive ?? false;
+    this.#isHeldElsewhere = settings.isHeldElsewhere ?? ((): boolean => false);
     this.#open = open;
     this.#changes = settings.changes;
   }
 
   get isReadOnly(): boolean {
-    return this.#isReadOnly || this.device.isReadOnly;
+    return this.#isReadOnly || this.device.isReadOnly || this.#isHeldElsewhere();
+  }
+
+  /** Whether it has its device to itself: from its beginning until its last user has gone. */
+  get holdsAlone(): boolean {
+    return this.#isExclusive && (!this.#hadUser || this.#users.size > 0);
   }
 
   get sizeBytes(): number {
@@ -88,6 +102,7 @@ export class Export {
 
   attach(user: ExportUser): void {
     assert(!this.#isClosed, `export '${this.name}': a user came after its end`);
+    this.#hadUser = true;
     this.#users.add(user);
   }
 

@@ -322,3 +322,31 @@ test('what cannot end well is refused before anything is written', async () => {
     }
   });
 });
+
+test('a restore has its device to itself until it ends', async () => {
+  await withVolume(async (d) => {
+    d.ok(['thin', 'backup', 'vol', 'full']);
+    const bytes = readFileSync(join(d.path, 'full'));
+    const restore = d.begin(['thin', 'restore', '-', 'vol', '--force']);
+    // The restore is in the middle, and waits for the rest.
+    restore.stdin.write(bytes.subarray(0, 6 * MIB));
+    const isAlone = (): boolean => /lamina-restore-\S+.*\t1 conn/.test(d.ok(['export', 'list']));
+    while (!isAlone()) assert.equal(restore.exitCode, null);
+    const uri = `nbd+unix:///vol?socket=${join(d.path, 'lamina', 'nbd.sock')}`;
+    const write = ['-f', 'raw', '-c', 'write -P 9 0 1M', uri];
+    assert.throws(
+      () => execFileSync('qemu-io', write, { stdio: 'pipe' }),
+      /Permission denied|read-only/i,
+    );
+    const held = /device vol: export 'lamina-restore-\S+' has it to itself/;
+    assert.match(d.refused(['thin', 'resize', 'vol', '--size', '32M']), held);
+    assert.match(d.refused(['suspend', 'vol']), held);
+    assert.match(d.refused(['create', 'over', '--table', '0 8 linear vol 0']), held);
+    assert.match(d.refused(['thin', 'restore', 'full', 'vol', '--force']), /vol: is in use/);
+    restore.stdin.end(bytes.subarray(6 * MIB));
+    assert.deepEqual(await once(restore, 'exit'), [0, null]);
+    execFileSync('qemu-io', ['-f', 'raw', '-c', 'read -P 7 0 12M', uri]);
+    execFileSync('qemu-io', ['-f', 'raw', '-c', 'write -P 9 0 1M', uri]);
+    d.ok(['thin', 'resize', 'vol', '--size', '32M']);
+  });
+});
