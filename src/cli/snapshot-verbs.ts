@@ -197,7 +197,8 @@ async function deleteSnapshot(name: string, o: DeleteFlags): Promise<void> {
         `${name}: is being merged: its device needs the file until the end, when it goes by itself`,
       );
     }
-    await call('remove', name);
+    // Exports that wait for what will not come go along.
+    await call('remove', name, { force: snapshot.info.state === 'MISSING' });
     const origin = found.origins.find((other) => other.origin === snapshot.origin);
     const isLast = !found.snapshots.some(
       (other) => other !== snapshot && other.origin === snapshot.origin,

@@ -294,7 +294,6 @@ test('snapshots outlive a daemon that is killed; a file that is gone keeps the d
     await write(d, 'vol', 2, 0, MIB);
     const second = await restart(d, first);
     assert.deepEqual([(await bytesOf(d, 'vol'))[0], (await bytesOf(d, 'mon'))[0]], [2, 1]);
-    d.ok(['export', 'remove', 'mon']);
     const away = join(d.path, 'away');
     renameSync(join(d.path, 'vol-mon.cow'), away);
     const third = await restart(d, second);
@@ -497,5 +496,55 @@ test('a merge whose file is gone keeps the device away until the file is back', 
       reports(d).map(({ name }) => name),
       ['tue'],
     );
+  });
+});
+
+test('any device can have snapshots, whatever its table is, and keeps what its targets know', async () => {
+  await withDesk(async (d) => {
+    writeFileSync(join(d.path, 'other'), Buffer.alloc(24 * MIB));
+    d.ok(['compress', 'format', 'other', '--force']);
+    d.ok(['pool', 'create', 'p', '--data', 'data', '--metadata', 'meta', '--size', '64M']);
+    d.ok(['thin', 'create', 'p', 'thin', '--size', '8M']);
+    const key = '5'.repeat(64);
+    const all: Readonly<Record<string, string>> = {
+      parts: '0 8192 linear vol 0\n8192 8192 zero',
+      small: '0 16384 insitu_comp ./other writeback 5',
+      secret: `0 16384 crypt aes-xts-plain64 ${key} 0 memory:k?size=8M 0`,
+    };
+    for (const [name, table] of Object.entries(all)) {
+      d.ok(['create', name], table);
+    }
+    for (const name of ['thin', ...Object.keys(all)]) {
+      d.ok(['export', 'add', name]);
+      const before = d.ok(['table', name, '--showkeys']);
+      await use(d, name, async (c) => {
+        await c.write(0, Buffer.alloc(MIB, 3));
+        d.ok(['snapshot', 'create', name, 'mon', '--cow', 'mon.cow']);
+        await c.write(0, Buffer.alloc(MIB / 2, 4));
+        await c.flush();
+        assert.equal((await c.read(0, 512))[0], 4, name);
+        assert.equal(d.ok(['table', `${name}-real`, '--showkeys']), before);
+        d.ok(['export', 'add', 'mon']);
+        assert.equal((await bytesOf(d, 'mon'))[0], 3, name);
+        d.ok(['export', 'remove', 'mon']);
+        d.ok(['snapshot', 'merge', 'mon', '--force']);
+        assert.equal((await c.read(0, 512))[0], 3, name);
+        await c.write(2 * MIB, Buffer.alloc(4096, 5));
+        await c.flush();
+        assert.equal((await c.read(2 * MIB, 512))[0], 5, name);
+      });
+      assert.equal(d.ok(['table', name, '--showkeys']), before);
+    }
+    assert.match(
+      d.refused(['snapshot', 'create', 'p', 'x']),
+      /p: is a thin pool: .*lamina thin snapshot/,
+    );
+    d.ok(['export', 'remove', 'thin']);
+    d.ok(['thin', 'snapshot', 'thin', 'copy']);
+    // Under another name it gets its table back all the same.
+    d.ok(['snapshot', 'create', 'copy', 'mon']);
+    d.ok(['rename', 'copy', 'renamed']);
+    d.ok(['snapshot', 'delete', 'mon', '--force']);
+    assert.match(d.ok(['table', 'renamed']), /thin p 2/);
   });
 });
