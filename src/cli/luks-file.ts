@@ -38,6 +38,8 @@ export async function withVolume<T>(
   try {
     const volume = await opened.read(() => openLuks(opened.io, { isDetached }));
     await opened.fetch(volume.headerBytes);
+    // A server may take one client at a time, and that is the daemon as soon as the volume is open.
+    if (options.isReadOnly) await opened.disconnect();
     for (const note of volume.notes) tell(`note: ${note}\n`);
     result = await use(volume);
   } catch (error) {
@@ -87,6 +89,7 @@ async function openWhole(
     io: file,
     read: async (look) => await Promise.resolve(look()),
     fetch: async () => await Promise.resolve(),
+    disconnect: async () => await Promise.resolve(),
     close: async () => {
       file.close();
       await Promise.resolve();

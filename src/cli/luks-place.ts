@@ -19,6 +19,11 @@ export interface OpenedIo {
    * where a header may be.
    */
   fetch(lenBytes: number, at?: number): Promise<void>;
+  /**
+   * Leaves a server, or a mapped device, to others: only what was fetched can be read from then
+   * on. Throws DmError.
+   */
+  disconnect(): Promise<void>;
   /** Throws DmError when something that was written is not durable. */
   close(): Promise<void>;
 }
@@ -36,14 +41,21 @@ export async function openRemote(
       ? await openDaemonDisk(place.name, { as: ownName('luks'), isReadOnly })
       : await openReferenceDisk(place.uri, isReadOnly);
   const io = new StagedIo(image, opened.disk);
+  let isConnected = true;
+  const disconnect = async (): Promise<void> => {
+    if (!isConnected) return;
+    isConnected = false;
+    await opened.close();
+  };
   return {
     io,
     read: async (use) => await io.staged(use),
     fetch: async (lenBytes, at = 0) => {
       await io.fetch(at, Math.max(lenBytes, LUKS2_PLACES_END_BYTES));
     },
+    disconnect,
     close: async () => {
-      await closeAll([async () => await io.finish(), async () => await opened.close()]);
+      await closeAll([async () => await io.finish(), disconnect]);
     },
   };
 }

@@ -1,16 +1,18 @@
 // LUKS on what is no file: the whole life of a volume on a thin volume of the daemon, and on an NBD export.
 
 import assert from 'node:assert/strict';
-import { spawnSync } from 'node:child_process';
+import { spawn, spawnSync } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { existsSync, readFileSync, truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { type Desk, desk } from '../../src/testing/daemon-desk.ts';
 
 const MIB = 1024 * 1024;
 const COST = ['--pbkdf', 'pbkdf2', '--pbkdf-force-iterations', '1000'];
 const hasCryptsetup = existsSync('/usr/sbin/cryptsetup');
+const QEMU_NBD = '/usr/bin/qemu-nbd';
 const hasQemuImg = existsSync('/usr/bin/qemu-img');
 
 function key(d: Desk, name: string): string[] {
@@ -40,6 +42,34 @@ function judge(file: string, keyFile: readonly string[]): void {
   const done = spawnSync('/usr/sbin/cryptsetup', args, { encoding: 'utf8' });
   assert.equal(done.status, 0, done.stderr);
 }
+
+test('a server that takes one client at a time: the command leaves it to the daemon', {
+  skip: !existsSync(QEMU_NBD) && 'not installed: qemu-nbd',
+}, async (t) => {
+  const d = desk();
+  t.after(async () => await d.end());
+  await d.start();
+  const one = key(d, 'one');
+  writeFileSync(join(d.path, 'disk'), '');
+  truncateSync(join(d.path, 'disk'), 40 * MIB);
+  const socket = join(d.path, 'one.sock');
+  const args = ['-f', 'raw', '-t', '--shared=1', '-k', socket, join(d.path, 'disk')];
+  const server = spawn(QEMU_NBD, args, { stdio: 'ignore' });
+  t.after(() => server.kill());
+  while (!existsSync(socket) && server.exitCode === null) await sleep(20);
+  const uri = `nbd+unix:///?socket=${socket}`;
+  d.ok(['luks', 'format', uri, '-q', ...one, ...COST]);
+  d.ok(['luks', 'open', uri, 'secret', ...one]);
+  assert.match(d.ok(['table', 'secret']), /^0 49152 crypt /);
+  d.ok(['luks', 'close', 'secret']);
+
+  // A tree behind the data that it is of.
+  const volume = ['--data-blocks', '1024', '--hash-offset', String(4 * MIB)];
+  d.ok(['verity', 'format', uri, uri, '--force', '--root-hash-file', 'root', ...volume]);
+  const root = ['--root-hash-file', 'root'];
+  d.ok(['verity', 'open', uri, 'checked', uri, ...root, '--hash-offset', String(4 * MIB)]);
+  d.ok(['verity', 'close', 'checked']);
+});
 
 test('a volume on a thin volume: made, opened, grown, keys, backup, restart', {
   skip: !hasQemuImg && 'not installed: qemu-img',
