@@ -20,8 +20,9 @@ import {
 } from '../tools/backup/take.ts';
 import { KEPT, stateOf } from './backup-state.ts';
 import { call } from './daemon-call.ts';
-import { isLeftBehind, openDaemonDisk, ownName, removeLeftExports } from './daemon-disk.ts';
+import { openDaemonDisk } from './daemon-disk.ts';
 import { WrongCall } from './errors.ts';
+import { isLeftBehind, ownName, removeLeftExports } from './left-behind.ts';
 import { OutputGone, tell } from './output.ts';
 import { Progress } from './progress.ts';
 import { untilInterrupted } from './signals.ts';
@@ -185,7 +186,8 @@ async function copy(
   };
   const writer = new BackupWriter(async (bytes) => await written(sink, bytes));
   const progress = new Progress();
-  const opened = await openDaemonDisk(snapshot.name, { as: ownName('backup'), isReadOnly: true });
+  const as = ownName('backup');
+  const opened = await openDaemonDisk(snapshot.name, { as, isReadOnly: true, signal });
   try {
     const { disk } = opened;
     let parts: AsyncIterable<Part> = wholeVolume(disk);

@@ -7,14 +7,9 @@ import { fetchSignature } from '../tools/luks/known-signatures.ts';
 import { type CompressIo, readSuperblocks, type Superblocks } from '../tools/compress/image.ts';
 import { findOldFormat } from '../tools/compress/old-image.ts';
 import { confirm } from './confirm.ts';
-import {
-  openDaemonDisk,
-  type OpenedDisk,
-  openReferenceDisk,
-  ownName,
-  type Purpose,
-} from './daemon-disk.ts';
+import { openDaemonDisk, type OpenedDisk, openReferenceDisk } from './daemon-disk.ts';
 import { imageReference } from './image-device.ts';
+import { ownName, type Purpose } from './left-behind.ts';
 import { placeOf } from './place.ts';
 import { refuseChanging } from './place-io.ts';
 

@@ -13,6 +13,8 @@ export async function confirm(what: string, option: string): Promise<void> {
   const answer = await new Promise<string>((resolve) => {
     process.stdin.once('data', (data: Buffer) => resolve(data.toString()));
     process.stdin.once('end', () => resolve(''));
+    // Who ends in order at a signal waits for this as well.
+    if (process.listenerCount('SIGINT') > 0) process.once('SIGINT', () => resolve(''));
     process.stdin.resume();
   });
   process.stdin.pause();

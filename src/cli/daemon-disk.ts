@@ -1,10 +1,6 @@
 // A mapped device of the daemon as a disk of this command: exported for as long as the command uses it, under a name
 // that says whose it is. A file is one as well.
-//
-// A command that was killed leaves its export behind, and perhaps a snapshot. They are known by their names, which
-// have the process in them, and the next command takes them away.
 
-import { readFileSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { closeAll } from '../base/close-all.ts';
 import { DmError } from '../base/errors.ts';
@@ -18,58 +14,12 @@ import { call } from './daemon-call.ts';
 import { told, WatchedDisk } from './watched-disk.ts';
 
 const BUFFER_BYTES = 32 * MIB;
+/** How long I/O may go on behind an interruption. */
+const ABORT_MS = 1000;
 
 export interface OpenedDisk {
   readonly disk: Disk;
   close(): Promise<void>;
-}
-
-/** What a command has something in the daemon for. One command may have one of each. */
-export type Purpose =
-  | 'backup'
-  | 'restore'
-  | 'luks'
-  | 'verity-data'
-  | 'verity-hash'
-  | 'partitions'
-  | 'compress'
-  | 'compress-to';
-
-/** A name for what this process makes in the daemon and takes away again. */
-export function ownName(what: Purpose): string {
-  return `lamina-${what}-${process.pid}-${startOf(process.pid)}`;
-}
-
-const OWN_NAME =
-  /^lamina-(?:backup|restore|luks|verity-data|verity-hash|partitions|compress|compress-to)-(\d+)-(\d+)$/;
-
-/** Whether a name is that of a process which is gone. */
-export function isLeftBehind(name: string): boolean {
-  const [, pid, start] = OWN_NAME.exec(name) ?? [];
-  return pid !== undefined && String(startOf(Number(pid))) !== start;
-}
-
-/** Whether a name is that of an export by which a command looks at a header, and at nothing else. */
-export function isOfLooker(name: string): boolean {
-  return /^lamina-(?:luks|partitions)-/.test(name) && !isLeftBehind(name);
-}
-
-/** Takes away the exports that commands which were killed have left. */
-export async function removeLeftExports(): Promise<void> {
-  for (const { name } of await call('listExports')) {
-    if (isLeftBehind(name)) await call('removeExport', name, { force: true });
-  }
-}
-
-/** When a process began, in ticks since the boot; 0: there is none. */
-function startOf(pid: number): number {
-  try {
-    const stat = readFileSync(`/proc/${pid}/stat`, 'utf8');
-    // Behind the command's name, which may have blanks and brackets; field 22 of all.
-    return Number(stat.slice(stat.lastIndexOf(')') + 2).split(' ')[19]);
-  } catch {
-    return 0;
-  }
 }
 
 /** Opens a mapped device. Throws DmError. */
@@ -80,13 +30,28 @@ export async function openDaemonDisk(
     readonly isReadOnly: boolean;
     /** As ExportOptions has it. */
     readonly isExclusive?: boolean;
+    /** Aborted: what is not done in a moment fails, such as I/O of a device that is suspended. */
+    readonly signal?: AbortSignal;
   },
 ): Promise<OpenedDisk> {
-  const { as: name, isReadOnly, isExclusive = false } = options;
+  const { as: name, isReadOnly, isExclusive = false, signal } = options;
   await call('createExport', { name, device, isReadOnly, isExclusive });
-  const removeExport = async (): Promise<void> => {
-    await call('removeExport', name, { force: true });
+  let removed: Promise<void> | undefined;
+  let timer: NodeJS.Timeout | undefined;
+  const cut = (): void => {
+    timer = setTimeout(() => {
+      removed ??= call('removeExport', name, { force: true });
+      removed.catch(() => undefined);
+    }, ABORT_MS);
   };
+  const removeExport = async (): Promise<void> => {
+    signal?.removeEventListener('abort', cut);
+    clearTimeout(timer);
+    removed ??= call('removeExport', name, { force: true });
+    await removed;
+  };
+  if (signal?.aborted === true) cut();
+  signal?.addEventListener('abort', cut);
   try {
     const socket = encodeURIComponent(commandsSocketPath());
     const uri = `nbd+unix:///${encodeURIComponent(name)}?socket=${socket}&reconnect=0`;

@@ -8,6 +8,7 @@ import { parseConcise } from '../dm/table-text.ts';
 import { call } from './daemon-call.ts';
 import { addLookingCommands } from './dm-looking.ts';
 import { EXIT_FAILED, WrongCall } from './errors.ts';
+import { removeDevice, removeLeftExports } from './left-behind.ts';
 import { notNegative, numberArgument, repeated } from './option-values.ts';
 import { printJson, printLine as print, shownName } from './output.ts';
 import { readText } from './read-text.ts';
@@ -160,7 +161,7 @@ function addNames(program: Command): void {
     .option('--json', 'print what was removed, and what goes later')
     .action(async (names: string[], o: RemoveFlags) => {
       const options = { force: o.force === true, deferred: o.deferred === true };
-      for (const name of names) await call('remove', name, options);
+      for (const name of names) await removeDevice(name, options);
       if (o.json !== true) return;
       const left = new Set((await call('list')).map((d) => d.name));
       const isLeft = (name: string): boolean => left.has(name);
@@ -187,6 +188,7 @@ function addNames(program: Command): void {
 }
 
 async function removeAll(): Promise<string[]> {
+  await removeLeftExports();
   const removed: string[] = [];
   for (;;) {
     const free = (await call('list')).filter((d) => d.openCount === 0);

@@ -6,7 +6,8 @@ import type { LuksIo } from '../tools/luks/luks-io.ts';
 import { LUKS2_PLACES_END_BYTES } from '../tools/luks/luks2.format.ts';
 import { LuksPart } from '../tools/luks/luks-part.ts';
 import { StagedIo } from '../tools/luks/staged-io.ts';
-import { openDaemonDisk, openReferenceDisk, ownName } from './daemon-disk.ts';
+import { openDaemonDisk, openReferenceDisk } from './daemon-disk.ts';
+import { ownName } from './left-behind.ts';
 import { type Place, refuseUsed } from './place.ts';
 import { bytesIn, isWhole, nameOfRegion, type Region } from './region.ts';
 

@@ -8,7 +8,8 @@ import { createDurably } from '../io/durable-file.ts';
 import { findPartitions, type Partition } from '../tools/partitions/partitions.ts';
 import { VolumeDisk, VolumeFile, type VolumeIo } from '../tools/verity/volume-io.ts';
 import { call } from './daemon-call.ts';
-import { openDaemonDisk, openReferenceDisk, ownName, type Purpose } from './daemon-disk.ts';
+import { openDaemonDisk, openReferenceDisk } from './daemon-disk.ts';
+import { ownName, type Purpose } from './left-behind.ts';
 import { type Place, refuseUsed } from './place.ts';
 import { type Region, WHOLE } from './region.ts';
 

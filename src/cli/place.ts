@@ -13,7 +13,8 @@ import { SECTOR_BYTES } from '../base/units.ts';
 import { absoluteReference, mappedWord } from '../dm/references.ts';
 import { fileSizeBytes } from '../io/file-size.ts';
 import { call } from './daemon-call.ts';
-import { isOfLooker, openReferenceDisk, removeLeftExports } from './daemon-disk.ts';
+import { openReferenceDisk } from './daemon-disk.ts';
+import { isOfLooker, removeLeftExports } from './left-behind.ts';
 
 export type Place =
   | { readonly kind: 'file'; readonly path: string }

@@ -15,14 +15,9 @@ import { BackupReader } from '../tools/backup/stream-reader.ts';
 import type { BackupInfo } from '../tools/backup/stream-writer.ts';
 import { refuseAborted } from '../tools/backup/take.ts';
 import { call } from './daemon-call.ts';
-import {
-  openDaemonDisk,
-  type OpenedDisk,
-  openFileDisk,
-  ownName,
-  removeLeftExports,
-} from './daemon-disk.ts';
+import { openDaemonDisk, type OpenedDisk, openFileDisk } from './daemon-disk.ts';
 import { WrongCall } from './errors.ts';
+import { ownName, removeLeftExports } from './left-behind.ts';
 import { shownName, tell } from './output.ts';
 import { Progress } from './progress.ts';
 import { untilInterrupted } from './signals.ts';
@@ -61,44 +56,51 @@ export async function restoreVolume(
     );
   }
   return await withChain(froms, flags.onto, async (links) => {
-    const last = links.at(-1) as Link;
-    const { sizeBytes, state } = last.info;
-    if (!(await isDevice(to))) refuseOwnSource(to, links);
-    const claim = new TargetClaim(to, links, flags);
-    const opened = await openTarget(to, sizeBytes, claim);
-    let writtenBytes = 0;
-    let zeroedBytes = 0;
-    let keptBytes = 0;
-    try {
-      await untilInterrupted(async (signal) => {
-        for (const { name, reader, info } of links) {
-          const progress = new Progress();
-          const show = (offset: number): void => progress.show(offset, info.sizeBytes, name);
-          const isResumed = flags.resume === true;
-          const how = { progress: show, signal, isResumed, sizeBytes };
-          try {
-            const applied = await applyBackup(reader, opened.disk, how);
-            writtenBytes += applied.writtenBytes;
-            zeroedBytes += applied.zeroedBytes;
-            keptBytes += applied.keptBytes;
-          } finally {
-            progress.clear();
-          }
-        }
-      });
-      await opened.disk.flush();
-      await opened.finish();
-    } catch (error) {
-      tell(
-        `lamina: ${shownName(opened.name)}: is incomplete; the same restore with --resume goes on with it\n`,
-      );
-      // The first error counts.
-      await opened.close().catch(() => undefined);
-      throw error;
-    }
-    await opened.close();
-    return { to, sizeBytes, state, writtenBytes, zeroedBytes, keptBytes };
+    return await untilInterrupted(async (signal) => await restore(to, links, flags, signal));
   });
+}
+
+async function restore(
+  to: string,
+  links: readonly Link[],
+  flags: RestoreFlags,
+  signal: AbortSignal,
+): Promise<Restored> {
+  const last = links.at(-1) as Link;
+  const { sizeBytes, state } = last.info;
+  if (!(await isDevice(to))) refuseOwnSource(to, links);
+  const claim = new TargetClaim(to, links, flags);
+  const opened = await openTarget(to, sizeBytes, claim, signal);
+  let writtenBytes = 0;
+  let zeroedBytes = 0;
+  let keptBytes = 0;
+  try {
+    for (const { name, reader, info } of links) {
+      const progress = new Progress();
+      const show = (offset: number): void => progress.show(offset, info.sizeBytes, name);
+      const isResumed = flags.resume === true;
+      const how = { progress: show, signal, isResumed, sizeBytes };
+      try {
+        const applied = await applyBackup(reader, opened.disk, how);
+        writtenBytes += applied.writtenBytes;
+        zeroedBytes += applied.zeroedBytes;
+        keptBytes += applied.keptBytes;
+      } finally {
+        progress.clear();
+      }
+    }
+    await opened.disk.flush();
+    await opened.finish();
+  } catch (error) {
+    tell(
+      `lamina: ${shownName(opened.name)}: is incomplete; the same restore with --resume goes on with it\n`,
+    );
+    // The first error counts.
+    await opened.close().catch(() => undefined);
+    throw error;
+  }
+  await opened.close();
+  return { to, sizeBytes, state, writtenBytes, zeroedBytes, keptBytes };
 }
 
 /** Reads everything. Throws DmError at the first fault. */
@@ -172,9 +174,10 @@ async function openTarget(
   to: string,
   sizeBytes: number,
   claim: TargetClaim,
+  signal: AbortSignal,
 ): Promise<RestoreTarget> {
   if (await isDevice(to)) {
-    const opened = await openDevice(to, sizeBytes);
+    const opened = await openDevice(to, sizeBytes, signal);
     await checked(opened, async () => await claim.checkDevice(opened.disk));
     return { ...opened, name: to, finish: async () => await Promise.resolve() };
   }
@@ -221,7 +224,11 @@ async function isDevice(to: string): Promise<boolean> {
   }
 }
 
-async function openDevice(name: string, sizeBytes: number): Promise<OpenedDisk> {
+async function openDevice(
+  name: string,
+  sizeBytes: number,
+  signal: AbortSignal,
+): Promise<OpenedDisk> {
   await removeLeftExports();
   const { lenSectors, isReadOnly } = await call('info', name);
   if (isReadOnly) {
@@ -231,7 +238,7 @@ async function openDevice(name: string, sizeBytes: number): Promise<OpenedDisk> 
   await refuseUsed(name);
   refuseSmall(name, lenSectors * SECTOR_BYTES, sizeBytes);
   const as = ownName('restore');
-  const opened = await openDaemonDisk(name, { as, isReadOnly: false, isExclusive: true });
+  const opened = await openDaemonDisk(name, { as, isReadOnly: false, isExclusive: true, signal });
   // Nobody begins to use it any more; who has come since the look above is seen now.
   await checked(opened, async () => await refuseUsed(name));
   return opened;

@@ -11,6 +11,7 @@ import { call } from './daemon-call.ts';
 import { WrongCall } from './errors.ts';
 import { JSON_DONE, type JsonFlag, print, printDone, printJson, shownName } from './output.ts';
 import { confirm } from './confirm.ts';
+import { removeDevice } from './left-behind.ts';
 import { alone } from './pool-lock.ts';
 import { thinId } from './thin-tools.ts';
 import { devicesOf, oneLine, size, volumesOf } from './thin-verbs.ts';
@@ -146,7 +147,7 @@ async function inactiveOf(pool: string, id: number): Promise<InactiveVolume | un
 async function deactivate(name: string, o: JsonFlag): Promise<void> {
   const line = await oneLine('table', name, 'thin');
   const [pool = '', id = ''] = splitArgs(line.params);
-  await call('remove', name);
+  await removeDevice(name);
   const sizeBytes = line.lenSectors * SECTOR_BYTES;
   const was = `is not active any more; its size was ${sizeBytes} bytes`;
   const text = `volume ${id} of ${shownName(pool)} ${was}`;

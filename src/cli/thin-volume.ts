@@ -6,6 +6,7 @@ import { SECTOR_BYTES } from '../base/units.ts';
 import { splitArgs } from '../dm/table-text.ts';
 import type { DiffKind, DiffRange } from '../targets/thin/tree-diff.ts';
 import { call } from './daemon-call.ts';
+import { removeDevice } from './left-behind.ts';
 import { tell } from './output.ts';
 
 export interface Volume {
@@ -38,7 +39,7 @@ export async function deleteActive(name: string): Promise<Volume> {
   const [line] = await call('table', name);
   // A pool that does not answer refuses here, before anything has happened.
   await call('message', pool, 0, 'devices');
-  await call('remove', name);
+  await removeDevice(name);
   try {
     await call('message', pool, 0, `delete ${id}`);
   } catch (error) {

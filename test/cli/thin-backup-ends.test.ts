@@ -350,3 +350,32 @@ test('a restore has its device to itself until it ends', async () => {
     d.ok(['thin', 'resize', 'vol', '--size', '32M']);
   });
 });
+
+test("an interruption ends a restore to a suspended device; what a killed one leaves is in nobody's way", async () => {
+  await withVolume(async (d) => {
+    d.ok(['thin', 'backup', 'vol', 'full']);
+    d.ok(['thin', 'create', 'p', 'still', '--size', '16M']);
+    for (const [signal, status] of [
+      ['SIGINT', 1],
+      ['SIGTERM', 1],
+      ['SIGKILL', null],
+    ] as const) {
+      d.ok(['suspend', 'still']);
+      const restore = d.begin(['thin', 'restore', 'full', 'still', '--force']);
+      let said = '';
+      restore.stderr.on('data', (chunk: Buffer) => {
+        said += chunk.toString();
+      });
+      await once(restore.stderr, 'data');
+      assert.match(said, /waiting for device still: .* is suspended/);
+      restore.kill(signal);
+      assert.equal(((await once(restore, 'close')) as [number | null])[0], status, said);
+      if (status !== null) assert.match(said, /is incomplete.*\nlamina: interrupted\n$/);
+      const left = /lamina-restore-/;
+      assert.equal(left.test(d.ok(['export', 'list'])), status === null);
+      d.ok(['resume', 'still']);
+    }
+    d.ok(['thin', 'delete', 'still']);
+    assert.doesNotMatch(d.ok(['export', 'list']), /lamina-/);
+  });
+});
