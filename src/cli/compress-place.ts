@@ -3,7 +3,7 @@
 
 import { invalid } from '../base/errors.ts';
 import { SUPERBLOCK_BYTES } from '../targets/insitu-comp/superblock.format.ts';
-import { fetchSignature } from '../tools/luks/known-signatures.ts';
+import { fetchSignature } from '../format/known-signatures.ts';
 import { type CompressIo, readSuperblocks, type Superblocks } from '../tools/compress/image.ts';
 import { findOldFormat } from '../tools/compress/old-image.ts';
 import { confirm } from './confirm.ts';

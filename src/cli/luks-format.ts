@@ -5,7 +5,7 @@ import { type Command, Option } from 'commander';
 import { DmError } from '../base/errors.ts';
 import { Status } from '../base/status.ts';
 import { SECTOR_BYTES } from '../base/units.ts';
-import { findSignature } from '../tools/luks/known-signatures.ts';
+import { findSignature } from '../format/known-signatures.ts';
 import { type FormatPlan, formatLuks, planFormat } from '../tools/luks/format-luks.ts';
 import { LuksFile, type LuksIo } from '../tools/luks/luks-io.ts';
 import { openLuks } from '../tools/luks/open-luks.ts';

@@ -11,7 +11,7 @@ import { SuperblockFlag } from '../targets/thin/metadata.format.ts';
 import { MetadataFile, openAlone } from '../tools/thin/metadata-file.ts';
 import { readSuperblock } from '../tools/thin/pool-reader.ts';
 import { createDurably } from '../io/durable-file.ts';
-import { findSignature } from '../tools/luks/known-signatures.ts';
+import { findSignature } from '../format/known-signatures.ts';
 import { LuksFile } from '../tools/luks/luks-io.ts';
 
 /** What the first block of a pool's metadata is known by. */

@@ -3,7 +3,7 @@
 import { DmError } from '../base/errors.ts';
 import { Status } from '../base/status.ts';
 import { VERITY_MAGIC } from '../format/verity.ts';
-import { fetchSignature } from '../tools/luks/known-signatures.ts';
+import { fetchSignature } from '../format/known-signatures.ts';
 import { type VolumeIo, VolumePart } from '../tools/verity/volume-io.ts';
 import { nameOfRegion } from './region.ts';
 import type { VerityFlags } from './verity-options.ts';

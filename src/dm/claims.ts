@@ -23,11 +23,17 @@ export interface ClaimUse {
 
 export interface Claim {
   /** The mapped device for which the range is claimed. Tables of one owner may claim the same. */
-  readonly owner: { readonly node: { readonly name: string } };
+  readonly owner: { readonly node: ClaimNode };
   /** One for all claims of a table: within a table no two may overlap. */
   readonly table: object;
   readonly range: DeviceRange;
   readonly use: ClaimUse;
+}
+
+/** A mapped device. */
+export interface ClaimNode {
+  readonly name: string;
+  readonly device: BlockDevice;
 }
 
 export class Claims {
@@ -65,6 +71,37 @@ export class Claims {
         return Promise.resolve();
       },
     };
+  }
+
+  /**
+   * Throws DmError (EBUSY) when the live table of one of `nodes` names sectors of the range. A
+   * device that names them through the owner does not count, nor one through which the owner has
+   * the range.
+   */
+  checkAlone(owner: ClaimNode, range: DeviceRange, nodes: Iterable<ClaimNode>): void {
+    const wanted = this.#bottomOf(range);
+    const below = this.#downFrom(range.device);
+    for (const node of nodes) {
+      if (node === owner || below.has(node.device)) continue;
+      const entries = this.#liveTable(node.device)?.entries ?? [];
+      for (const theirs of entries.flatMap(({ target }) => target.devices())) {
+        if (this.#downFrom(theirs.device).has(owner.device)) continue;
+        const both = overlapOf(wanted, this.#bottomOf(theirs));
+        if (both === undefined) continue;
+        const what = `device ${range.device.name}: ${node.name} is live there`;
+        throw new DmError(Status.Busy, `${what}: it has ${sectorsOf(both)}`);
+      }
+    }
+  }
+
+  /** A device and all that its live table uses, at any depth. */
+  #downFrom(device: BlockDevice): Set<BlockDevice> {
+    const found = new Set([device]);
+    // What is added meanwhile comes up as well.
+    for (const one of found) {
+      for (const lower of this.#liveTable(one)?.devices() ?? []) found.add(lower);
+    }
+    return found;
   }
 
   /** The ranges of backends, or of targets with sectors of their own, that `range` may reach. */

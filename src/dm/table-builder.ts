@@ -153,6 +153,7 @@ export class TableBuilder {
         const claim = { owner, table: holdings, range, use };
         holdings.addClaim(this.#claims.add(claim));
       },
+      checkAlone: (range) => this.#claims.checkAlone(owner.node, range, this.#names.all),
       openDevice: async (reference, range) => {
         const device = await this.#open(owner.node, reference, isReadOnly, holdings);
         const end = range === undefined ? 0 : range.startSector + range.lenSectors;

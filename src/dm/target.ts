@@ -200,6 +200,11 @@ export interface TargetHost {
    * the table cannot be made. Throws DmError. To be called before anything is written.
    */
   claim(range: DeviceRange, use: ClaimUse): void;
+  /**
+   * Throws DmError when the live table of another mapped device has sectors of this range, unless
+   * this table has them through it. To be called before something new is made on the range.
+   */
+  checkAlone(range: DeviceRange): void;
   /** Something that `wait` waits for has happened. */
   event(): void;
   /**

@@ -5,7 +5,7 @@ import { test } from 'node:test';
 import { crc32 } from 'node:zlib';
 import { Prng } from '../../base/prng.ts';
 import { SEED } from '../../testing/seed.ts';
-import { findSignature } from '../../tools/luks/known-signatures.ts';
+import { findSignature } from '../../format/known-signatures.ts';
 import { type Conversion, decodeConversion, encodeConversion } from './conversion.format.ts';
 import { encodeSuperblock, findSuperblock, layoutFor } from './superblock.format.ts';
 import { blankOldDisk } from '../../testing/insitu-old-disk.ts';

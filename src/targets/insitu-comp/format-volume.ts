@@ -1,15 +1,14 @@
 // Making a version 2 volume: records of empty regions first, the superblock when those are on the disk. So a disk
 // is formatted, or it is not.
 
-import { DmError, invalid } from '../../base/errors.ts';
-import { Status } from '../../base/status.ts';
-import { errnoText } from '../../base/system-error.ts';
+import { invalid } from '../../base/errors.ts';
 import { BioFlag, Op } from '../../bio/bio.ts';
 import type { BlockDevice } from '../../bio/device.ts';
 import { flushDevice, sendBio } from '../../bio/send.ts';
 import { BioVec } from '../../bio/vec.ts';
-import { type Arena, NONE } from '../../io/arena.ts';
+import type { Arena } from '../../io/arena.ts';
 import type { CodecName } from '../../codec/codec.ts';
+import { check, CHUNK_BYTES, readDisk, withBuffer } from './disk-io.ts';
 import { emptyMap, encodeRecord } from './record.format.ts';
 import {
   CODEC_IDS,
@@ -22,8 +21,6 @@ import {
   SUPERBLOCK_BYTES,
   type VolumeFormat,
 } from './superblock.format.ts';
-
-const CHUNK_BYTES = 64 * 1024;
 
 export interface FormatOptions {
   readonly codec: CodecName;
@@ -52,15 +49,11 @@ async function readBlock(device: BlockDevice, arena: Arena, sector: number): Pro
   if (device.lenSectors * 512 < SUPERBLOCK_BYTES) {
     throw invalid(`device ${device.name}: ${device.lenSectors} sectors are too few`);
   }
-  return await withBuffer(arena, async (mem) => {
-    const vec = new BioVec([mem], [SUPERBLOCK_BYTES], arena);
-    const status = await sendBio(Op.Read, device, sector, SUPERBLOCK_BYTES, vec);
-    check(status, `device ${device.name}: superblock`);
-    return arena.u8.slice(mem, mem + SUPERBLOCK_BYTES);
-  });
+  const range = { sector, lenBytes: SUPERBLOCK_BYTES };
+  return await readDisk(device, arena, range, `device ${device.name}: superblock`);
 }
 
-/** What is formatted: a table's device, or a tool's disk. Writes and flushes throw DmErrors. */
+/** What a tool formats. Writes and flushes throw DmErrors. */
 export interface FormatSink {
   readonly name: string;
   readonly lenSectors: number;
@@ -71,45 +64,68 @@ export interface FormatSink {
   flush(): Promise<void>;
 }
 
-/** Formats a device of a table. Throws DmError. */
-export async function formatVolume(
+/** What an empty volume on a device of a table would be. Writes nothing. Throws DmError. */
+export function planDevice(device: BlockDevice, options: FormatOptions): VolumeFormat {
+  return planVolume(whereOf(device), device.lenSectors, device.limits.logicalBlockBytes, options);
+}
+
+/** Formats a device of a table as it was planned. Throws DmError. */
+export async function formatDevice(
   device: BlockDevice,
   arena: Arena,
-  options: FormatOptions,
-): Promise<VolumeFormat> {
-  return await withBuffer(arena, async (mem) => {
-    const where = `device ${device.name}`;
-    return await formatSink(
-      {
-        name: where,
-        lenSectors: device.lenSectors,
-        blockBytes: device.limits.logicalBlockBytes,
-        write: async (sector, bytes) => {
-          arena.u8.set(bytes, mem);
-          const vec = new BioVec([mem], [bytes.length], arena);
-          const flags = BioFlag.Meta;
-          check(await sendBio(Op.Write, device, sector, bytes.length, vec, { flags }), where);
-        },
-        flush: async () => check(await flushDevice(device), `${where}: flush`),
+  format: VolumeFormat,
+): Promise<void> {
+  const where = whereOf(device);
+  await withBuffer(arena, async (mem) => {
+    const sink = {
+      write: async (sector: number, bytes: Uint8Array) => {
+        arena.u8.set(bytes, mem);
+        const vec = new BioVec([mem], [bytes.length], arena);
+        const flags = BioFlag.Meta;
+        check(await sendBio(Op.Write, device, sector, bytes.length, vec, { flags }), where);
       },
-      options,
-    );
+      flush: async () => check(await flushDevice(device), `${where}: flush`),
+    };
+    await writeVolume(sink, format);
   });
+}
+
+function whereOf({ name }: BlockDevice): string {
+  return `device ${name}`;
+}
+
+/** Formats a tool's disk. Throws DmError. */
+export async function formatSink(sink: FormatSink, options: FormatOptions): Promise<VolumeFormat> {
+  const format = planVolume(sink.name, sink.lenSectors, sink.blockBytes, options);
+  await writeVolume(sink, format, options.progress);
+  return format;
+}
+
+function planVolume(
+  name: string,
+  lenSectors: number,
+  blockBytes: number,
+  options: FormatOptions,
+): VolumeFormat {
+  const layout = layoutFor(lenSectors, Math.max(1, blockBytes / 512));
+  if (layout === undefined) {
+    throw invalid(`${name}: ${lenSectors} sectors are too few to be formatted`);
+  }
+  const word = (): number => Math.floor(options.random() * 0x100000000) >>> 0;
+  const uuid = new Uint8Array(new Uint32Array([word(), word(), word(), word()]).buffer);
+  return { layout, uuid, codec: CODEC_IDS[options.codec], level: options.level, seed: word() };
 }
 
 /**
  * Writes an empty volume: its records first, the superblock when these are durable, then the copy
- * of that. Throws DmError.
+ * of that.
  */
-export async function formatSink(sink: FormatSink, options: FormatOptions): Promise<VolumeFormat> {
-  const layout = layoutFor(sink.lenSectors, Math.max(1, sink.blockBytes / 512));
-  if (layout === undefined) {
-    throw invalid(`${sink.name}: ${sink.lenSectors} sectors are too few to be formatted`);
-  }
-  const word = (): number => Math.floor(options.random() * 0x100000000) >>> 0;
-  const uuid = new Uint8Array(new Uint32Array([word(), word(), word(), word()]).buffer);
-  const codec = CODEC_IDS[options.codec];
-  const format = { layout, uuid, codec, level: options.level, seed: word() };
+async function writeVolume(
+  sink: Pick<FormatSink, 'write' | 'flush'>,
+  format: VolumeFormat,
+  progress?: FormatOptions['progress'],
+): Promise<void> {
+  const { layout } = format;
   const nothing = emptyMap();
   const perChunk = CHUNK_BYTES / RECORD_BYTES;
   for (let first = 0; first < layout.regions; first += perChunk) {
@@ -119,7 +135,7 @@ export async function formatSink(sink: FormatSink, options: FormatOptions): Prom
       records.set(encodeRecord(format, first + i, [], nothing, 0), i * RECORD_BYTES);
     }
     await sink.write(layout.recordSector + first, records);
-    options.progress?.(Math.min(layout.regions, first + count), layout.regions);
+    progress?.(Math.min(layout.regions, first + count), layout.regions);
   }
   const superblock = encodeSuperblock(format);
   await sink.flush();
@@ -128,19 +144,4 @@ export async function formatSink(sink: FormatSink, options: FormatOptions): Prom
   // Where there is a copy there was a superblock: a disk that was only half made is blank.
   await sink.write(endOf(layout), superblock);
   await sink.flush();
-  return format;
-}
-
-async function withBuffer<T>(arena: Arena, use: (mem: number) => Promise<T>): Promise<T> {
-  const mem = arena.tryAlloc(CHUNK_BYTES);
-  if (mem === NONE) throw new DmError(Status.NoMemory, 'no buffer memory left; see --buffer');
-  try {
-    return await use(mem);
-  } finally {
-    arena.free(mem, CHUNK_BYTES);
-  }
-}
-
-function check(status: Status, what: string): void {
-  if (status !== Status.Ok) throw new DmError(status, `${what}: ${errnoText(status)}`);
 }

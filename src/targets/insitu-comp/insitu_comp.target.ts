@@ -18,7 +18,7 @@ import {
   type TargetType,
 } from '../../dm/target.ts';
 import { checkCodec } from './codecs.ts';
-import { findFormat, formatVolume } from './format-volume.ts';
+import { findFormat, formatDevice, planDevice } from './format-volume.ts';
 import {
   BLOCK_BYTES,
   BLOCK_SECTORS,
@@ -36,10 +36,17 @@ const RANGE_SECTORS = 1024 * REGION_SECTORS;
 
 type Mode = { readonly kind: 'writethrough' } | { readonly kind: 'writeback'; readonly s: number };
 
+/** A volume that a table is for. */
+interface Plan {
+  readonly format: VolumeFormat;
+  /** The disk is blank: the volume is made when the table is resumed first. */
+  readonly isNew: boolean;
+}
+
 class InsituComp implements Target {
   readonly hasOwnSectors = true;
   readonly traits: TargetTraits = { boundarySectors: REGION_SECTORS, flush: 'map' };
-  readonly #format: VolumeFormat;
+  #plan: Plan;
   readonly #device: BlockDevice;
   readonly #mode: Mode;
   readonly #host: TargetHost;
@@ -49,12 +56,12 @@ class InsituComp implements Target {
   /** The resume that is under way has opened it. */
   #isFresh = false;
 
-  constructor(format: VolumeFormat, device: BlockDevice, mode: Mode, host: TargetHost) {
-    this.#format = format;
+  constructor(plan: Plan, device: BlockDevice, mode: Mode, host: TargetHost) {
+    this.#plan = plan;
     this.#device = device;
     this.#mode = mode;
     this.#host = host;
-    this.#ranges = [{ device, startSector: 0, lenSectors: device.lenSectors }];
+    this.#ranges = [wholeOf(device)];
   }
 
   map(bio: Bio): MapResult {
@@ -72,7 +79,7 @@ class InsituComp implements Target {
     const volume = this.#volume;
     if (volume === null) return '-';
     const { blocks, sectors, spill, badRegions, badExtents } = volume;
-    const metadata = this.#format.layout.homeSector * 512;
+    const metadata = this.#plan.format.layout.homeSector * 512;
     const used = `${spill.units - spill.freeUnits}/${spill.units}`;
     return `${blocks * BLOCK_BYTES} ${sectors * 512} ${metadata} 2 ${used} ${badRegions + badExtents}`;
   }
@@ -99,9 +106,12 @@ class InsituComp implements Target {
   async preresume(): Promise<void> {
     const { clock, engine, deviceName } = this.#host;
     this.#isFresh = this.#volume === null;
+    if (this.#plan.isNew) {
+      this.#plan = { format: await makeVolume(this.#plan, this.#device, this.#host), isNew: false };
+    }
     this.#volume ??= await Volume.open({
       name: `insitu_comp ${deviceName}`,
-      format: this.#format,
+      format: this.#plan.format,
       device: this.#device,
       engine,
       clock,
@@ -167,15 +177,45 @@ function parseMode(args: readonly string[]): Mode {
   throw invalid(`Invalid mode: '${args.join(' ')}': expected writethrough, or writeback <seconds>`);
 }
 
-/** Formats a blank device. */
-async function formatOf(device: BlockDevice, host: TargetHost): Promise<VolumeFormat | Format1> {
+/** What is on a device, or will be on a blank one. Writes nothing. Throws DmError. */
+async function planOf(device: BlockDevice, host: TargetHost): Promise<Plan | Format1> {
   const found = await findFormat(device, host.engine.arena);
   if (found.what === 'other') throw invalid(`device ${device.name}: ${found.complaint}`);
-  if (found.what !== 'zeroes') return found.format;
+  if (found.what === 'version 1') return found.format;
+  if (found.what === 'version 2') return { format: found.format, isNew: false };
   if (host.isReadOnly)
     throw invalid(`device ${device.name} is not formatted: it begins with zeroes`);
+  host.checkAlone(wholeOf(device));
   const random = (): number => host.random();
-  return await formatVolume(device, host.engine.arena, { codec: 'lz4', level: 0, random });
+  return { format: planDevice(device, { codec: 'lz4', level: 0, random }), isNew: true };
+}
+
+/** Formats a device that was blank when its table was loaded. Throws DmError. */
+async function makeVolume(
+  { format }: Plan,
+  device: BlockDevice,
+  host: TargetHost,
+): Promise<VolumeFormat> {
+  const { arena } = host.engine;
+  const found = await findFormat(device, arena);
+  if (found.what === 'zeroes') {
+    host.checkAlone(wholeOf(device));
+    await formatDevice(device, arena, format);
+    return format;
+  }
+  // An attempt that failed at its end has formatted it.
+  if (found.what === 'version 2' && isSameVolume(found.format, format)) return format;
+  throw invalid(
+    `device ${device.name}: was blank when the table was loaded, and is not any more: load the table again`,
+  );
+}
+
+function isSameVolume(a: VolumeFormat, b: VolumeFormat): boolean {
+  return Buffer.compare(a.uuid, b.uuid) === 0;
+}
+
+function wholeOf(device: BlockDevice): DeviceRange {
+  return { device, startSector: 0, lenSectors: device.lenSectors };
 }
 
 /** The grain of what is stored is that of the device's blocks, or a multiple. Throws DmError. */
@@ -203,14 +243,14 @@ async function create(args: readonly string[], host: TargetHost): Promise<Target
   }
   const mode = parseMode(rest);
   const device = await host.openDevice(reference);
-  const all = { device, startSector: 0, lenSectors: device.lenSectors };
-  host.claim(all, { role: 'disk', by: 'a compressed device' });
-  const format = await formatOf(device, host);
-  if ('dataBlocks' in format) {
+  host.claim(wholeOf(device), { role: 'disk', by: 'a compressed device' });
+  const plan = await planOf(device, host);
+  if ('dataBlocks' in plan) {
     checkBlocks(device, reference, 512);
-    checkLength(host.lenSectors, format.dataBlocks * BLOCK_SECTORS);
-    return version1(format, device, mode, host);
+    checkLength(host.lenSectors, plan.dataBlocks * BLOCK_SECTORS);
+    return version1(plan, device, mode, host);
   }
+  const { format } = plan;
   try {
     checkCodec(host.engine.arena.memory, format);
   } catch (error) {
@@ -219,7 +259,7 @@ async function create(args: readonly string[], host: TargetHost): Promise<Target
   }
   checkBlocks(device, reference, format.layout.grainSectors * 512);
   checkLength(host.lenSectors, format.layout.regions * REGION_SECTORS);
-  return new InsituComp(format, device, mode, host);
+  return new InsituComp(plan, device, mode, host);
 }
 
 function version1(format: Format1, device: BlockDevice, mode: Mode, host: TargetHost): Target {

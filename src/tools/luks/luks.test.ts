@@ -13,7 +13,7 @@ import { nativeArgon2 } from './argon2-native.ts';
 import { type FormatOptions, formatLuks, planFormat } from './format-luks.ts';
 import { digestOf, hashSpec } from './hashes.ts';
 import { defaultLimits, deriveKey, inThread, type KdfParams } from './key-derivation.ts';
-import { findSignature } from './known-signatures.ts';
+import { findSignature } from '../../format/known-signatures.ts';
 import { LUKS2_HEADER_SIZES } from './luks2.format.ts';
 import type { Luks2KeySlot, Luks2Metadata } from './luks2-metadata.ts';
 import { Luks2Volume } from './luks2-volume.ts';

@@ -9,7 +9,7 @@ import { createHash, randomBytes, timingSafeEqual } from 'node:crypto';
 import { DmError, errorText, invalid } from '../../base/errors.ts';
 import { Status } from '../../base/status.ts';
 import { nodeHash } from './hashes.ts';
-import { findSignature } from './known-signatures.ts';
+import { findSignature } from '../../format/known-signatures.ts';
 import { LUKS_MAGIC } from './luks1.format.ts';
 import {
   LUKS2_BINARY_BYTES,

@@ -1,6 +1,10 @@
 // What else may be on a device, by its magic: so that nothing of use is overwritten unasked.
 
-import type { LuksIo } from './luks-io.ts';
+/** What is looked at. `read` fills all of `into`. */
+export interface SignatureIo {
+  readonly sizeBytes: number;
+  read(at: number, into: Uint8Array): void;
+}
 
 interface Signature {
   readonly name: string;
@@ -80,10 +84,7 @@ export async function fetchSignature(
  * The name of what is found first, none of `except`; undefined for a device without a known
  * signature.
  */
-export function findSignature(
-  io: Pick<LuksIo, 'sizeBytes' | 'read'>,
-  except: readonly string[] = [],
-): string | undefined {
+export function findSignature(io: SignatureIo, except: readonly string[] = []): string | undefined {
   for (const { name, at, magic } of SIGNATURES) {
     if (except.includes(name)) continue;
     const from = at < 0 ? io.sizeBytes + at : at;
