@@ -100,7 +100,7 @@ function addDump(pool: Command): void {
       new Option('--format <format>', 'of what is printed').choices(DUMP_FORMATS).default('xml'),
     )
     .option('--json', 'the same as --format json')
-    .option('--metadata-snap', 'what the metadata snapshot holds; the pool may be running')
+    .option('-m, --metadata-snap', 'what the metadata snapshot holds; the pool may be running')
     .action(
       async (meta: string, flags: { format: DumpFormat; json?: true; metadataSnap?: true }) => {
         const isSnapshot = flags.metadataSnap === true;

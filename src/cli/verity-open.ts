@@ -18,6 +18,9 @@ import { bytesOf, isOneSpot, openSpot, type Spot, spotsOf } from './verity-place
 /** Of the linear devices between; the prefix is cryptsetup's for devices that it makes below its own. */
 const PART_UUID = 'CRYPT-SUBDEV-verity';
 
+/** A device that is missing, or that nobody knows. */
+const NOT_THERE: ReadonlySet<Status> = new Set([Status.NoDevice, Status.NoDeviceOrAddress]);
+
 type PartKind = 'data' | 'hash';
 
 export async function openVerity(
@@ -27,6 +30,9 @@ export async function openVerity(
   word: string | undefined,
   flags: VerityFlags,
 ): Promise<void> {
+  if (await isThere(name)) {
+    throw new DmError(Status.Exists, `device ${name}: name already exists`);
+  }
   const spots = await spotsOf(data, hash, flags);
   const dataBytes = await bytesOf(spots.data);
   const opened = await openSpot(spots.hash, 'hash');
@@ -96,28 +102,52 @@ function partUuid(name: string, kind: PartKind): string {
 /** One that a command which was killed has left. */
 async function removeUnused(part: string, uuid: string): Promise<void> {
   const there = (await call('list')).find((device) => device.name === part);
-  if (there?.uuid === uuid && there.openCount === 0) await call('remove', part);
+  if (there?.uuid !== uuid) return;
+  if (there.openCount === 0) {
+    await call('remove', part);
+    return;
+  }
+  throw new DmError(
+    Status.Busy,
+    `device ${part}: is left of a volume that was open, and in use; close what uses it first`,
+  );
+}
+
+/** Whether the daemon knows the name, also of a device that is missing. */
+async function isThere(name: string): Promise<boolean> {
+  try {
+    await call('info', name);
+    return true;
+  } catch (error) {
+    if (error instanceof DmError && error.status === Status.NoDeviceOrAddress) return false;
+    if (error instanceof DmError && error.status === Status.NoDevice) return true;
+    throw error;
+  }
 }
 
 export async function closeVerity(name: string, flags: JsonFlag): Promise<void> {
-  const [line, ...more] = await call('table', name);
-  if (line?.type !== 'verity' || more.length > 0) {
-    throw invalid(`device ${name}: is no verity: its table is '${line?.type ?? 'empty'}'`);
-  }
   const parts = await partsOf(name);
-  await call('remove', name);
+  // What stopped in between, or was removed by hand, has left only those.
+  const isLeft = parts.length > 0 && !(await isThere(name));
+  if (!isLeft) {
+    const [line, ...more] = await call('table', name);
+    if (line?.type !== 'verity' || more.length > 0) {
+      throw invalid(`device ${name}: is no verity: its table is '${line?.type ?? 'empty'}'`);
+    }
+    await call('remove', name);
+  }
   for (const part of parts) await call('remove', part);
   printDone(flags, { closed: name });
 }
 
-/** The devices between, also where NAME itself is missing. */
+/** The devices between, also where NAME itself is missing or gone. */
 async function partsOf(name: string): Promise<string[]> {
   const uuids = new Set([partUuid(name, 'data'), partUuid(name, 'hash')]);
   const below = new Set<string>();
   try {
     for (const dep of await call('deps', name)) if (dep.isMapped) below.add(dep.name);
   } catch (error) {
-    if (!(error instanceof DmError) || error.status !== Status.NoDevice) throw error;
+    if (!(error instanceof DmError) || !NOT_THERE.has(error.status)) throw error;
   }
   return (await call('list'))
     .filter(({ name: part, uuid }) => {

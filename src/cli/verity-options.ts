@@ -45,7 +45,7 @@ export function withVolume(command: Command): Command {
 
 function withHashRegion(command: Command): Command {
   return command
-    .option('--hash-offset <bytes>', 'where in HASH the superblock or the tree is', notNegative, 0)
+    .option('--hash-offset <size>', 'where in HASH the superblock or the tree is', size, 0)
     .option(
       '--hash-offset-in <size>',
       'HASH begins there in what is named; where DATA does if that is the same, else 0',

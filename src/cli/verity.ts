@@ -8,7 +8,7 @@ import { statusOfError } from '../base/status.ts';
 import { type TreeFormat, VerityTree } from '../targets/verity/tree.ts';
 import { type Corruption, formatVolume, readSuper, verifyVolume } from '../tools/verity/volume.ts';
 import { EXIT_FAILED, WrongCall } from './errors.ts';
-import { notNegative, repeated } from './option-values.ts';
+import { repeated, size } from './option-values.ts';
 import { JSON_DONE, print, printJson } from './output.ts';
 import { Progress } from './progress.ts';
 import { regionOf, withRegion } from './region.ts';
@@ -32,7 +32,7 @@ Examples:
 
   The tree behind the data, in the same file:
     truncate -s 64M disk.img
-    lamina verity format disk.img disk.img --data-blocks 16384 --hash-offset 67108864`;
+    lamina verity format disk.img disk.img --data-blocks 16384 --hash-offset 64M`;
 
 export function addVerity(program: Command): void {
   const verity = program
@@ -66,7 +66,7 @@ export function addVerity(program: Command): void {
   withRegion(verity.command('dump'), 'HASH')
     .summary('print a superblock')
     .argument('<hash>', 'where the tree is')
-    .option('--hash-offset <bytes>', 'where the superblock is', notNegative, 0)
+    .option('--hash-offset <size>', 'where the superblock is', size, 0)
     .option('--json', 'print JSON')
     .action(dump);
   withVolume(verity.command('open'))

@@ -212,6 +212,22 @@ test('in a partition of an image: tree behind the data, and in another partition
   d.ok(['verity', 'close', 'checked']);
   assert.equal(d.ok(['ls']).trim(), 'No devices found');
 
+  // What has lost its device is opened anew, and closed.
+  d.ok(open);
+  assert.match(d.refused(open), /device checked: name already exists/);
+  d.ok(['remove', 'checked']);
+  d.ok(open);
+  d.ok(['remove', 'checked']);
+  d.ok(['export', 'add', 'checked-data']);
+  assert.match(
+    d.refused(open),
+    /checked-data: is left of .*, and in use; close what uses it first/,
+  );
+  d.ok(['export', 'remove', 'checked-data']);
+  d.ok(['verity', 'close', 'checked']);
+  assert.equal(d.ok(['ls']).trim(), 'No devices found');
+  assert.match(d.refused(['verity', 'close', 'checked']), /Device checked not found/);
+
   // The tree in a partition in front of the data's, at a sector that is no multiple of its blocks.
   const [at, offset] = [MIB + 512, ['--hash-offset-in', String(MIB + 512)]];
   const apart = [
