@@ -38,7 +38,7 @@ async function openImage(
   const place = await placeOf(image);
   if (place.kind === 'mapped') {
     await refuseChanging(image, place.name, isReadOnly);
-    return await openDaemonDisk(place.name, { as: ownName(purpose), isReadOnly });
+    return await openDaemonDisk(place.name, { as: ownName(purpose), isReadOnly, isAlone: true });
   }
   const reference = place.kind === 'remote' ? place.uri : imageReference(place.path);
   return await openReferenceDisk(reference, isReadOnly, image);

@@ -11,6 +11,7 @@ import { commandsSocketPath } from '../daemon/paths.ts';
 import { Arena } from '../io/arena.ts';
 import { NodeEngine } from '../io/node-engine.ts';
 import { call } from './daemon-call.ts';
+import { removeLeftExports, withCommands } from './left-behind.ts';
 import { told, WatchedDisk } from './watched-disk.ts';
 
 const BUFFER_BYTES = 32 * MIB;
@@ -22,7 +23,7 @@ export interface OpenedDisk {
   close(): Promise<void>;
 }
 
-/** Opens a mapped device. Throws DmError. */
+/** Opens a mapped device. `isAlone`: nobody else has its sectors meanwhile, through whatever device. Throws DmError. */
 export async function openDaemonDisk(
   device: string,
   options: {
@@ -30,12 +31,19 @@ export async function openDaemonDisk(
     readonly isReadOnly: boolean;
     /** As ExportOptions has it. */
     readonly isExclusive?: boolean;
+    readonly isAlone?: boolean;
     /** Aborted: what is not done in a moment fails, such as I/O of a device that is suspended. */
     readonly signal?: AbortSignal;
   },
 ): Promise<OpenedDisk> {
-  const { as: name, isReadOnly, isExclusive = false, signal } = options;
-  await call('createExport', { name, device, isReadOnly, isExclusive });
+  const { as: name, isReadOnly, isExclusive = false, isAlone = false, signal } = options;
+  if (isAlone) await removeLeftExports();
+  try {
+    await call('createExport', { name, device, isReadOnly, isExclusive, isAlone });
+  } catch (error) {
+    if (!(error instanceof DmError)) throw error;
+    throw new DmError(error.status, withCommands(error.message), { cause: error });
+  }
   let removed: Promise<void> | undefined;
   let timer: NodeJS.Timeout | undefined;
   const cut = (): void => {

@@ -63,6 +63,17 @@ export async function removeDevice(
   }
 }
 
+/** A text in which the exports of commands are those commands. */
+export function withCommands(text: string): string {
+  return text.replaceAll(
+    /export '(lamina-([a-z]+)[a-z-]*-(\d+)-\d+)'/g,
+    (all, name: string, what, pid) => {
+      if (!OWN_NAME.test(name)) return all;
+      return Number(pid) === process.pid ? 'this command' : `a command (${what}, process ${pid})`;
+    },
+  );
+}
+
 /** When a process began, in ticks since the boot; 0: there is none. */
 function startOf(pid: number): number {
   try {

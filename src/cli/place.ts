@@ -8,13 +8,14 @@
 import { closeSync, existsSync, openSync, statSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { DmError, errorText, invalid } from '../base/errors.ts';
+import { printable } from '../base/names.ts';
 import { Status, statusOfError } from '../base/status.ts';
 import { SECTOR_BYTES } from '../base/units.ts';
 import { absoluteReference, mappedWord } from '../dm/references.ts';
 import { fileSizeBytes } from '../io/file-size.ts';
 import { call } from './daemon-call.ts';
 import { openReferenceDisk } from './daemon-disk.ts';
-import { isOfLooker, removeLeftExports } from './left-behind.ts';
+import { isOfLooker, removeLeftExports, withCommands } from './left-behind.ts';
 
 export type Place =
   | { readonly kind: 'file'; readonly path: string }
@@ -115,8 +116,20 @@ export async function refuseUsed(image: string, name: string): Promise<void> {
   const way =
     state === 'SUSPENDED'
       ? `, and suspended: lamina resume ${name} lets it go on`
-      : '; close what uses it first';
+      : `${await usersText(name)}; close that first`;
   throw new DmError(Status.Busy, `${image}: is in use${way}`);
+}
+
+/** ` by ca, export 'web'`: devices, exports and commands that have a mapped device; '' when they have just gone. */
+async function usersText(name: string): Promise<string> {
+  const exports = (await call('listExports')).filter(({ device }) => device === name);
+  const users: string[] = [];
+  for (const { name: other } of await call('list')) {
+    const lower = await call('deps', other).catch(() => []);
+    if (lower.some((l) => l.isMapped && l.name === name)) users.push(other);
+  }
+  users.push(...exports.map((e) => `export '${e.name}'`));
+  return users.length === 0 ? '' : ` by ${withCommands(users.map(printable).join(', '))}`;
 }
 
 /** How many users a mapped device has, but for commands that look at a header of it. */

@@ -63,7 +63,7 @@ export class PlaneCore {
       clock: engine.clock,
       log: deviceLog.line,
       changes: this.dm,
-      openDevice: (name) => this.dm.openDevice(name),
+      openDevice: (name, how) => this.dm.openDevice(name, how),
     });
     this.#frontEnds = [new TransmissionServer(engine, this.exports, options)];
     this.#handlers = { ...deviceHandlers(this.dm), ...this.#ownHandlers() };

@@ -35,6 +35,7 @@ const Export = z.strictObject({
   description: z.string().exactOptional(),
   isReadOnly: Flag.exactOptional(),
   isExclusive: Flag.exactOptional(),
+  isAlone: Flag.exactOptional(),
 });
 
 /** Arguments by verb, in their order on the wire. */

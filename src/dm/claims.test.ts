@@ -190,3 +190,77 @@ test(`claims through random stacks are refused exactly where sectors are shared,
   }
   assert.ok(outcomes.free > 10 && outcomes.taken > 10, JSON.stringify(outcomes));
 });
+
+test('a device open alone: who has its sectors through others refuses it, and is refused', async () => {
+  const lab = claimLab();
+  const how = { by: 'a tool', isReadOnly: false, isAlone: true };
+  const plain = { by: 'a client', isReadOnly: false, isAlone: false };
+  const isBusy = (message: RegExp): object => ({ status: Status.Busy, message });
+  await create(lab, 'low', '0 100 linear test:a 0');
+  await create(lab, 'high', '0 100 linear test:a 50');
+  await create(lab, 'far', '0 100 linear test:a 100');
+  await create(lab, 'upper', '0 10 linear low 80');
+
+  const client = await lab.dm.openDevice('upper', plain);
+  await assert.rejects(
+    lab.dm.openDevice('high', how),
+    isBusy(
+      /^device high: is in use: .*sectors 80\.\.90 of test:a, .*upper, which a client has open/,
+    ),
+  );
+  const apart = await lab.dm.openDevice('far', { ...how, by: 'another tool' });
+  await apart.close();
+  await client.close();
+
+  const held = await lab.dm.openDevice('high', how);
+  await assert.rejects(lab.dm.openDevice('low', plain), isBusy(/low has .*high, which a tool has/));
+  await assert.rejects(lab.dm.openDevice('low', how), isBusy(/low has .*high, which a tool has/));
+  await assert.rejects(
+    create(lab, 'one', '0 60 claimer low'),
+    isBusy(/part already in use: .*a tool/),
+  );
+  assert.ok(await isFree(lab, '0 50 claimer low'));
+  await held.close();
+
+  await create(lab, 'one', '0 60 claimer low');
+  for (const isReadOnly of [false, true]) {
+    await assert.rejects(
+      lab.dm.openDevice('high', { ...how, isReadOnly }),
+      isBusy(/high has sectors 50\.\.60 of test:a, and so has low, which is one's part/),
+    );
+  }
+  await lab.scheduler.settle(lab.dm.remove('one'));
+
+  // Who reads may share with who reads.
+  const reads = { ...how, isReadOnly: true };
+  const all = [await lab.dm.openDevice('high', reads), await lab.dm.openDevice('low', reads)];
+  await assert.rejects(lab.dm.openDevice('low', plain), isBusy(/a tool has open/));
+  for (const one of all) await one.close();
+  await end(lab);
+});
+
+test('a device is not open alone for writing while another makes something of its sectors', async () => {
+  const lab = claimLab();
+  lab.targetType({
+    name: 'other',
+    version: [1, 0, 0],
+    create: async (_words, host): Promise<Target> => {
+      const device = await host.openDevice('test:a');
+      const range = { device, startSector: 0, lenSectors: host.lenSectors };
+      return { map: () => 3, status: () => '', devices: () => [range] };
+    },
+  });
+  const how = { by: 'a tool', isReadOnly: false, isAlone: true };
+  await create(lab, 'low', '0 100 linear test:a 50');
+  await create(lab, 'sealed', '0 60 other');
+  await assert.rejects(lab.dm.openDevice('low', how), {
+    status: Status.Busy,
+    message: /sectors 50\.\.60 of test:a, .*sealed \(other\) uses/,
+  });
+  // What is under it is its own.
+  const held = await lab.dm.openDevice('sealed', how);
+  await held.close();
+  await lab.scheduler.settle(lab.dm.remove('sealed'));
+  await (await lab.dm.openDevice('low', how)).close();
+  await end(lab);
+});

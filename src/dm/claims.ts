@@ -21,7 +21,22 @@ export interface ClaimUse {
   readonly holder?: object;
 }
 
+/** How a whole device is held open by its name, as an export has it. */
+export interface OpenOptions {
+  /** Who, in messages. */
+  readonly by: string;
+  readonly isReadOnly: boolean;
+  /** Nobody else may have its sectors meanwhile, but for who only reads while this one does. */
+  readonly isAlone: boolean;
+}
+
+interface Opening extends OpenOptions {
+  readonly device: BlockDevice;
+}
+
 export interface Claim {
+  /** Nothing is written by who has it. */
+  readonly isReadOnly: boolean;
   /** The mapped device for which the range is claimed. Tables of one owner may claim the same. */
   readonly owner: { readonly node: ClaimNode };
   /** One for all claims of a table: within a table no two may overlap. */
@@ -38,6 +53,7 @@ export interface ClaimNode {
 
 export class Claims {
   readonly #claims = new Set<Claim>();
+  readonly #openings = new Set<Opening>();
   readonly #liveTable: (device: BlockDevice) => Table | null;
 
   /** `liveTable` is null for whatever is no mapped device, or has no table. */
@@ -63,6 +79,13 @@ export class Claims {
       const both = overlapOf(wanted, this.#bottomOf(other.range));
       if (both !== undefined)
         throw isSameTable ? twice(claim, other, both) : busy(claim, other, both);
+    }
+    for (const other of this.#openings) {
+      if (!other.isAlone || (other.isReadOnly && claim.isReadOnly)) continue;
+      const both = overlapOf(wanted, this.#bottomOf(wholeOf(other.device)));
+      if (both === undefined) continue;
+      const why = shared(claim.range.device, other.device, both, `${other.by} has open`);
+      throw new DmError(Status.Busy, `${claim.use.role} already in use: ${why}`);
     }
     this.#claims.add(claim);
     return {
@@ -102,6 +125,39 @@ export class Claims {
       for (const lower of this.#liveTable(one)?.devices() ?? []) found.add(lower);
     }
     return found;
+  }
+
+  /**
+   * The device is held open until this is closed. Throws DmError when somebody else has sectors of
+   * it, and one of the two wants to be alone with them.
+   */
+  open(opening: Opening): { close(): void } {
+    const { device, isReadOnly, isAlone } = opening;
+    const wanted = this.#bottomOf(wholeOf(device));
+    for (const other of this.#openings) {
+      if (!(isAlone || other.isAlone) || (isReadOnly && other.isReadOnly)) continue;
+      // Who looks at a header of the same device does not keep others from it.
+      if (!other.isAlone && other.isReadOnly && other.device === device) continue;
+      const both = overlapOf(wanted, this.#bottomOf(wholeOf(other.device)));
+      if (both !== undefined) throw isOpen(device, other.device, both, `${other.by} has open`);
+    }
+    for (const other of isAlone ? this.#claims : []) {
+      if (isReadOnly && other.isReadOnly) continue;
+      const both = overlapOf(wanted, this.#bottomOf(other.range));
+      const whose = `is ${other.owner.node.name}'s ${other.use.role}`;
+      if (both !== undefined) throw isOpen(device, other.range.device, both, whose);
+    }
+    this.#openings.add(opening);
+    return {
+      close: () => {
+        this.#openings.delete(opening);
+      },
+    };
+  }
+
+  /** Sectors at the bottom that two devices have in common. */
+  common(a: DeviceRange, b: DeviceRange): DeviceRange | undefined {
+    return overlapOf(this.#bottomOf(a), this.#bottomOf(b));
   }
 
   /** The ranges of backends, or of targets with sectors of their own, that `range` may reach. */
@@ -146,6 +202,29 @@ function overlapOf(
     }
   }
   return undefined;
+}
+
+function wholeOf(device: BlockDevice): DeviceRange {
+  return { device, startSector: 0, lenSectors: device.lenSectors };
+}
+
+/** The error of a device whose sectors another one has that is in use. */
+export function isOpen(
+  mine: BlockDevice,
+  theirs: BlockDevice,
+  both: DeviceRange,
+  whose: string,
+): DmError {
+  return new DmError(
+    Status.Busy,
+    `device ${mine.name}: is in use: ${shared(mine, theirs, both, whose)}`,
+  );
+}
+
+function shared(mine: BlockDevice, theirs: BlockDevice, both: DeviceRange, whose: string): string {
+  return mine === theirs
+    ? `${mine.name}, which ${whose}`
+    : `${mine.name} has ${sectorsOf(both)}, and so has ${theirs.name}, which ${whose}`;
 }
 
 function sectorsOf({ device, startSector, lenSectors }: DeviceRange): string {

@@ -17,6 +17,7 @@ import type {
   LineOptions,
   TargetLine,
 } from './control.ts';
+import type { OpenOptions } from './claims.ts';
 import { DeviceNames } from './device-names.ts';
 import { DeviceNode, orState, withDevice } from './device-node.ts';
 import type { OpenDevice } from './holdings.ts';
@@ -333,12 +334,8 @@ export class DeviceMapper implements DmControl {
   }
 
   /** Holds a device open, as an export does. Throws DmError. */
-  async openDevice(name: string): Promise<OpenDevice> {
-    const node = this.#names.find(name);
-    if (node.device.live === null) {
-      throw new DmError(Status.NoDeviceOrAddress, `device ${name}: has no live table`);
-    }
-    return await Promise.resolve(this.#hold(node));
+  async openDevice(name: string, how?: OpenOptions): Promise<OpenDevice> {
+    return await Promise.resolve(this.#builder.open(this.#names.find(name), how));
   }
 
   /**

@@ -10,7 +10,7 @@ import { Status } from '../base/status.ts';
 import type { BlockDevice } from '../bio/device.ts';
 import type { IoEngine } from '../io/engine.ts';
 import { BackendShares, type OpenBackend } from './backend-shares.ts';
-import { Claims } from './claims.ts';
+import { Claims, isOpen, type OpenOptions } from './claims.ts';
 import type { DeviceNames } from './device-names.ts';
 import type { DeviceNode } from './device-node.ts';
 import { Holdings, type OpenDevice } from './holdings.ts';
@@ -38,6 +38,9 @@ export interface BuildOptions {
   /** As in CreateOptions. */
   readonly isRestored?: boolean;
 }
+
+/** Targets that have nothing of their own on what is below. */
+const SECTOR_BY_SECTOR: ReadonlySet<string> = new Set(['linear', 'striped']);
 
 export class TableBuilder {
   readonly #options: TableBuilderOptions;
@@ -84,6 +87,54 @@ export class TableBuilder {
       await closeEntries(entries, holdings).catch(() => undefined);
       throw error;
     }
+  }
+
+  /** Holds a device open for who is named. Throws DmError for one that is not alone and wants to be. */
+  open(
+    node: DeviceNode,
+    how: OpenOptions = { by: 'somebody', isReadOnly: false, isAlone: false },
+  ): OpenDevice {
+    const { device } = node;
+    if (device.live === null) {
+      throw new DmError(Status.NoDeviceOrAddress, `device ${node.name}: has no live table`);
+    }
+    const isReadOnly = how.isReadOnly || device.isReadOnly;
+    const opening = this.#claims.open({ ...how, device, isReadOnly });
+    try {
+      if (how.isAlone && !isReadOnly) this.#refuseOthers(device);
+      const held = this.#hold(node);
+      const close = async (): Promise<void> => {
+        opening.close();
+        await held.close();
+      };
+      return { device, close };
+    } catch (error) {
+      opening.close();
+      throw error;
+    }
+  }
+
+  /** Refuses a device whose sectors another one has that makes something of them, though nobody uses that now. */
+  #refuseOthers(device: BlockDevice): void {
+    const whole = { device, startSector: 0, lenSectors: device.lenSectors };
+    for (const other of this.#names.all) {
+      if (this.#isBelow(other.device, device)) continue;
+      for (const { target, line } of other.device.live?.entries ?? []) {
+        if (SECTOR_BY_SECTOR.has(line.type)) continue;
+        for (const range of target.devices()) {
+          const both = this.#claims.common(whole, range);
+          const whose = `${other.name} (${line.type}) uses`;
+          if (both !== undefined) throw isOpen(device, range.device, both, whose);
+        }
+      }
+    }
+  }
+
+  /** Whether `lower` is a device, or is under it. */
+  #isBelow(lower: BlockDevice, device: BlockDevice): boolean {
+    const node = this.#names.ofDevice(device);
+    if (node === undefined || lower === device) return lower === device;
+    return [...this.usesOf(node)].some((below) => this.#isBelow(lower, below));
   }
 
   /** Size of what a table could name. Throws DmError. */
@@ -150,7 +201,7 @@ export class TableBuilder {
         return share.object as typeof kind.object;
       },
       claim: (range, use) => {
-        const claim = { owner, table: holdings, range, use };
+        const claim = { owner, table: holdings, range, use, isReadOnly };
         holdings.addClaim(this.#claims.add(claim));
       },
       checkAlone: (range) => this.#claims.checkAlone(owner.node, range, this.#names.all),

@@ -30,7 +30,10 @@ export interface ExportCatalogOptions {
   readonly log?: (line: string) => void;
   readonly changes?: ChangeTeller;
   /** Opens a mapped device by name. Throws DmError. */
-  openDevice(name: string): Promise<OpenDevice>;
+  openDevice(
+    name: string,
+    how: { readonly by: string; readonly isReadOnly: boolean; readonly isAlone: boolean },
+  ): Promise<OpenDevice>;
 }
 
 /** The gate of a device, shared by its exports. */
@@ -64,7 +67,8 @@ export class ExportCatalog {
 
   /** Throws DmError; nothing is held open then. */
   async create(options: ExportOptions): Promise<ExportStatus> {
-    const { name, description = '', isReadOnly = false, isExclusive = false } = options;
+    const { name, description = '', isReadOnly = false } = options;
+    const { isExclusive = false, isAlone = false } = options;
     checkName(name);
     checkLength(`export '${printable(name)}': description`, description);
     if (this.#exports.has(name) || this.#beingCreated.has(name)) {
@@ -72,7 +76,8 @@ export class ExportCatalog {
     }
     this.#beingCreated.add(name);
     try {
-      const open = await this.#options.openDevice(options.device);
+      const by = `export '${printable(name)}'`;
+      const open = await this.#options.openDevice(options.device, { by, isReadOnly, isAlone });
       if (this.#isClosed) {
         await open.close();
         throw new DmError(Status.ShuttingDown, `export '${name}': the server is ending`);

@@ -13,9 +13,14 @@ export interface ExportOptions {
    * told that it is read-only, until the clients of this export have gone.
    */
   readonly isExclusive?: boolean;
+  /**
+   * Refused when somebody else has sectors of the device, through whatever other device, or may
+   * write them if the export is read-only; and others are refused as long as the export is there.
+   */
+  readonly isAlone?: boolean;
 }
 
-export interface ExportStatus extends Required<Omit<ExportOptions, 'isExclusive'>> {
+export interface ExportStatus extends Required<Omit<ExportOptions, 'isExclusive' | 'isAlone'>> {
   readonly sizeBytes: number;
   readonly connections: number;
 }

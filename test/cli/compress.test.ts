@@ -12,6 +12,8 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
+import { Prng } from '../../src/base/prng.ts';
+import { sampleData } from '../../src/testing/codec-samples.ts';
 import { desk } from '../../src/testing/daemon-desk.ts';
 import { readExport, writeExport } from '../../src/testing/export-disk.ts';
 import { startLamina } from '../../src/testing/lamina-server.ts';
@@ -152,4 +154,48 @@ test('on a thin volume of the daemon', async (t) => {
   d.ok(['remove', 'small']);
   assert.match(d.ok(['compress', 'check', 'vol']), /^good; .* with 1 MiB$/m);
   assert.match(d.ok(['compress', 'stats', 'vol']), /^Data: +1 MiB$/m);
+});
+
+test('what shares sectors under another name is not written over', async (t) => {
+  const d = desk({ isWarm: true });
+  t.after(async () => await d.end());
+  await d.start();
+  const path = join(d.path, 'h.img');
+  writeFileSync(path, sampleData(new Prng(5), 8 * MIB));
+  truncateSync(path, 48 * MIB);
+  for (const [name, at, len] of [
+    ['lin', 0, 65536],
+    ['lin2', 0, 98304],
+    ['apart', 65536, 32768],
+  ] as const) {
+    d.ok(['create', name, '--table', `0 ${len} linear ${path} ${at}`]);
+  }
+  writeFileSync(join(d.path, 'other.img'), Buffer.alloc(MIB, 'x'));
+  const before = readFileSync(path);
+  const refused = (...args: string[]): string => d.refused(['compress', ...args]);
+  assert.match(
+    refused('convert', 'lin', 'lin2', '--force'),
+    /lin2: is in use: lin2 has sectors 0\.\.65536 of .*h\.img, and so has lin, which this command has/,
+  );
+  assert.match(refused('convert', 'lin', path, '--force'), /h\.img.*busy/);
+  assert.match(refused('convert', path, 'lin', '--force'), /h\.img.*busy/);
+  assert.ok(readFileSync(path).equals(before));
+
+  const made = JSON.parse(d.ok(['compress', 'format', 'lin', '--json', '--force'])) as Made;
+  d.ok(['create', 'ca', '--table', made.table]);
+  await writeExport(d, 'ca', Buffer.alloc(MIB, 'again and '));
+  const ca = /lin2 has sectors 0\.\.65536 of .*, and so has lin, which is ca's disk/;
+  for (const args of [
+    ['format', 'lin2', '--force'],
+    ['check', 'lin2', '--repair'],
+    ['check', 'lin2'],
+    ['stats', 'lin2'],
+    ['convert', 'other.img', 'lin2', '--force'],
+  ]) {
+    assert.match(refused(...args), ca, args.join(' '));
+  }
+  assert.match(refused('check', 'lin'), /lin: is in use by ca/);
+  d.ok(['compress', 'format', 'apart', '--force']);
+  d.ok(['remove', 'ca']);
+  assert.match(d.ok(['compress', 'check', 'lin2']), /^good; .* with 1 MiB$/m);
 });
