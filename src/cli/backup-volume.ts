@@ -22,12 +22,12 @@ import { KEPT, stateOf } from './backup-state.ts';
 import { call } from './daemon-call.ts';
 import { openDaemonDisk } from './daemon-disk.ts';
 import { WrongCall } from './errors.ts';
-import { isLeftBehind, ownName, removeLeftExports } from './left-behind.ts';
+import { ownName } from './left-behind.ts';
 import { OutputGone, tell } from './output.ts';
 import { Progress } from './progress.ts';
 import { untilInterrupted } from './signals.ts';
 import type { BackupFlags } from './thin-backup.ts';
-import { newId } from './thin-verbs.ts';
+import { removeLeftSnapshots, SnapshotNote } from './backup-left.ts';
 import {
   deleteActive,
   findVolume,
@@ -53,7 +53,7 @@ export async function backupVolume(
   refuseWrong(to, flags);
   const volume = await findVolume(name);
   const since = flags.since === undefined ? undefined : await findBase(volume, flags.since);
-  await removeLeftBehind(volume.pool);
+  await removeLeftSnapshots(volume.pool);
   const sink = await StreamSink.open(to, { overwrites: flags.force === true });
   let done: BackupDone | undefined;
   try {
@@ -155,7 +155,8 @@ async function takeSnapshot(volume: Volume, keep: string | undefined): Promise<V
     throw new DmError(Status.Exists, `device ${keep}: name already exists`);
   }
   const name = ownName('backup');
-  const id = await newId(pool, 'create_snap', String(volume.id));
+  const note = await SnapshotNote.withSnapshot(volume);
+  const { id } = note;
   const snapshot = { ...volume, name, id };
   const words = [escapeArg(pool), id, ...(origin === undefined ? [] : [escapeArg(origin)])];
   const table = `0 ${lenSectors} thin ${words.join(' ')}`;
@@ -164,8 +165,10 @@ async function takeSnapshot(volume: Volume, keep: string | undefined): Promise<V
     await call('create', { name, uuid, isReadOnly: true, table });
   } catch (error) {
     await call('message', pool, 0, `delete ${id}`);
+    await note.remove();
     throw error;
   }
+  await note.remove();
   return snapshot;
 }
 
@@ -238,17 +241,5 @@ async function written(sink: StreamSink, bytes: Uint8Array): Promise<void> {
     if (error instanceof DmError && error.status === Status.BrokenPipe)
       throw new OutputGone('stdout');
     throw error;
-  }
-}
-
-/** What backups of this pool that were killed have left. */
-async function removeLeftBehind(pool: string): Promise<void> {
-  await removeLeftExports();
-  for (const { name } of await call('list')) {
-    if (!isLeftBehind(name)) continue;
-    const left = await findVolume(name);
-    if (left.pool !== pool) continue;
-    await deleteActive(name);
-    tell(`lamina: ${printable(name)}: the snapshot of a backup that was killed; deleted\n`);
   }
 }

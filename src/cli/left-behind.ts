@@ -11,6 +11,7 @@ import { call } from './daemon-call.ts';
 /** What a command has something in the daemon for. One command may have one of each. */
 export type Purpose =
   | 'backup'
+  | 'backup-note'
   | 'restore'
   | 'luks'
   | 'verity-data'
@@ -25,7 +26,7 @@ export function ownName(what: Purpose): string {
 }
 
 const OWN_NAME =
-  /^lamina-(?:backup|restore|luks|verity-data|verity-hash|partitions|compress|compress-to)-(\d+)-(\d+)$/;
+  /^lamina-(?:backup|backup-note|restore|luks|verity-data|verity-hash|partitions|compress|compress-to)-(\d+)-(\d+)$/;
 
 /** Whether a name is that of a process which is gone. */
 export function isLeftBehind(name: string): boolean {

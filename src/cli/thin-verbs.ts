@@ -293,15 +293,19 @@ export async function devicesOf(pool: string): Promise<{ id: number; mappedBlock
     });
 }
 
+/** Ids that no volume of a pool has, unless somebody makes one meanwhile. */
+export async function* freeIds(pool: string): AsyncGenerator<number> {
+  const used = new Set((await devicesOf(pool)).map((device) => device.id));
+  for (let id = 1; id <= 0xffffff; id++) if (!used.has(id)) yield id;
+}
+
 /** Makes a volume with the first id that is free; answers it. */
 export async function newId(
   pool: string,
   verb: string,
   ...words: readonly string[]
 ): Promise<number> {
-  const used = new Set((await devicesOf(pool)).map((device) => device.id));
-  for (let id = 1; id <= 0xffffff; id++) {
-    if (used.has(id)) continue;
+  for await (const id of freeIds(pool)) {
     try {
       await call('message', pool, 0, [verb, id, ...words].join(' '));
       return id;

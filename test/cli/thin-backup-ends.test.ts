@@ -68,6 +68,31 @@ test('a backup that is killed leaves a snapshot, which the next one deletes', as
   });
 });
 
+test('what a backup leaves that is killed at its beginning is deleted, and nothing else', async () => {
+  await withVolume(async (d) => {
+    const note = (id: number, start: number): void => {
+      const name = `lamina-backup-note-1-${start}`;
+      const table = ['--table', '0 8 linear p 0'];
+      d.ok(['create', name, '--uuid', `${name}:${id}`, ...table]);
+    };
+    // A device without a table; a note of a snapshot that is not made; one that is; one of a volume that is in use.
+    d.ok(['create', 'lamina-backup-1-1', '--notable']);
+    note(9, 1);
+    note(5, 2);
+    d.ok(['message', 'p', '0', 'create_snap', '5', '1']);
+    note(1, 3);
+    // Of a volume that is somebody's, as it was a device.
+    d.ok(['thin', 'snapshot', 'vol', 'asleep']);
+    d.ok(['thin', 'deactivate', 'asleep']);
+    note(2, 4);
+    d.ok(['thin', 'backup', 'vol', 'full']);
+    assert.deepEqual(devices(d), ['p', 'vol']);
+    const volumes = JSON.parse(d.ok(['thin', 'list', 'p', '--json'])) as { id: number }[];
+    assert.deepEqual(new Set(volumes.map(({ id }) => id)), new Set([1, 2]));
+    d.ok(['thin', 'verify', 'full']);
+  });
+});
+
 test('a backup with --keep that is killed keeps nothing', async () => {
   await withVolume(async (d) => {
     const killed = d.begin(['thin', 'backup', 'vol', '-', '--keep', 'mon']);
