@@ -5,10 +5,11 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { Status } from '../../base/status.ts';
 import { Op } from '../../bio/bio.ts';
+import { BioDriver } from '../../testing/bio-driver.ts';
 import { SEED } from '../../testing/seed.ts';
 import type { SimDisk } from '../../testing/sim/disk.ts';
 import { type Lab, makeLab } from '../../testing/sim/lab.ts';
-import { findSuperblock } from './superblock.format.ts';
+import { diskSectorsFor, findSuperblock } from './superblock.format.ts';
 
 /** For three regions. */
 const DISK_SECTORS = 256 + 3 * 256 + 1024 + 8;
@@ -164,5 +165,89 @@ test('devices through which it has its disk, and those above its own device, are
   await desk.load(LINE.replace('test:a', 'middle'));
   await desk.settle(lab.dm.resume('d'));
   assert.ok(desk.isFormatted);
+  await desk.close();
+});
+
+/** What known things have behind a first block of zeroes. */
+const HELD: readonly (readonly [string, number, string])[] = [
+  ['Btrfs', 65600, '_BHRfS_M'],
+  ['ISO 9660', 32769, 'CD001'],
+  ['GPT', 4096, 'EFI PART'],
+  ['GPT \\(backup\\)', DISK_SECTORS * 512 - 512, 'EFI PART'],
+];
+
+for (const [name, at, magic] of HELD) {
+  test(`what begins with zeroes and holds ${name} is refused by its name, at ${at}`, async () => {
+    const desk = new Desk();
+    desk.disk.bytes.set(Buffer.from(magic), at);
+    await assert.rejects(
+      desk.create(LINE),
+      new RegExp(`holds ${name}, .*'lamina compress format' makes it`),
+    );
+    desk.assertUntouched();
+    // One that comes between the load and the resume.
+    desk.disk.bytes.fill(0);
+    await desk.settle(desk.lab.dm.create({ name: 'd' }));
+    await desk.load(LINE);
+    desk.disk.bytes.set(Buffer.from(magic), at);
+    await assert.rejects(desk.settle(desk.lab.dm.resume('d')), new RegExp(`holds ${name}, `));
+    desk.assertUntouched();
+    await desk.close();
+  });
+}
+
+test('after a restart a blank disk is not formatted in place of the one that was there', async () => {
+  const desk = new Desk();
+  await assert.rejects(
+    desk.create(LINE, 'd', true),
+    /device test:a is blank: it has zeroes where the superblock was; bring the disk back/,
+  );
+  desk.assertUntouched();
+  await desk.create(LINE);
+  await desk.settle(desk.lab.dm.remove('d'));
+  await desk.create(LINE, 'd', true);
+  await desk.close();
+});
+
+/** A volume of 300 regions with data in one of them, its superblock wiped, on a disk that has grown. */
+async function makeWiped(region: number): Promise<{ lab: Lab; disk: SimDisk; line: string }> {
+  const small = diskSectorsFor(300);
+  const lab = makeLab({ seed: SEED });
+  const before = lab.disk('before', small);
+  const line = `0 ${300 * 256} insitu_comp test:before writethrough`;
+  await lab.scheduler.settle(lab.dm.create({ name: 'b', table: line }));
+  const open = await lab.dm.openDevice('b');
+  const driver = new BioDriver(open.device, lab.arena);
+  const block = Buffer.alloc(4096, 'of use');
+  assert.equal(await lab.scheduler.settle(driver.write(region * 131072, block)), Status.Ok);
+  await lab.scheduler.settle(open.close());
+  await lab.scheduler.settle(lab.dm.remove('b'));
+  const image = new Uint8Array((small + 4096) * 512);
+  image.set(before.bytes);
+  image.fill(0, 0, 4096);
+  const disk = lab.addDisk({ name: 'test:grown', lenSectors: small + 4096, image });
+  return { lab, disk, line: line.replace('before', 'grown') };
+}
+
+for (const region of [0, 299]) {
+  test(`a wiped volume on a disk that has grown is not formatted, data in region ${region}`, async () => {
+    const { lab, disk, line } = await makeWiped(region);
+    await assert.rejects(
+      lab.scheduler.settle(lab.dm.create({ name: 'd', table: line })),
+      new RegExp(`begins with zeroes, but sector ${8 + region} is not blank: .*check --repair`),
+    );
+    assert.ok(disk.seen.every(({ op }) => op === Op.Read));
+    // Without data nothing is lost.
+    disk.bytes.fill(0, (8 + region) * 512, (9 + region) * 512);
+    await lab.scheduler.settle(lab.dm.create({ name: 'd', table: line }));
+    await lab.scheduler.settle(lab.dm.close());
+  });
+}
+
+test('status counts no unit of the spill area that nobody has', async () => {
+  const desk = new Desk();
+  await desk.create(LINE);
+  const [status] = await desk.lab.dm.status('d');
+  assert.match(status?.params ?? '', / 2 0\/128 0$/);
   await desk.close();
 });

@@ -17,7 +17,9 @@ import {
   type TargetTraits,
   type TargetType,
 } from '../../dm/target.ts';
+import { checkNoRecords, checkUnknown } from './blank-disk.ts';
 import { checkCodec } from './codecs.ts';
+import { CHUNK_BYTES } from './disk-io.ts';
 import { findFormat, formatDevice, planDevice } from './format-volume.ts';
 import {
   BLOCK_BYTES,
@@ -80,7 +82,7 @@ class InsituComp implements Target {
     if (volume === null) return '-';
     const { blocks, sectors, spill, badRegions, badExtents } = volume;
     const metadata = this.#plan.format.layout.homeSector * 512;
-    const used = `${spill.units - spill.freeUnits}/${spill.units}`;
+    const used = `${spill.usedUnits}/${spill.units}`;
     return `${blocks * BLOCK_BYTES} ${sectors * 512} ${metadata} 2 ${used} ${badRegions + badExtents}`;
   }
 
@@ -185,7 +187,11 @@ async function planOf(device: BlockDevice, host: TargetHost): Promise<Plan | For
   if (found.what === 'version 2') return { format: found.format, isNew: false };
   if (host.isReadOnly)
     throw invalid(`device ${device.name} is not formatted: it begins with zeroes`);
+  if (host.isRestored) throw gone(device);
   host.checkAlone(wholeOf(device));
+  await checkUnknown(device, host.engine.arena);
+  // The other records are looked at before they are written over.
+  await checkNoRecords(device, host.engine.arena, CHUNK_BYTES);
   const random = (): number => host.random();
   return { format: planDevice(device, { codec: 'lz4', level: 0, random }), isNew: true };
 }
@@ -200,6 +206,8 @@ async function makeVolume(
   const found = await findFormat(device, arena);
   if (found.what === 'zeroes') {
     host.checkAlone(wholeOf(device));
+    await checkUnknown(device, arena);
+    await checkNoRecords(device, arena, Number.POSITIVE_INFINITY);
     await formatDevice(device, arena, format);
     return format;
   }
@@ -207,6 +215,14 @@ async function makeVolume(
   if (found.what === 'version 2' && isSameVolume(found.format, format)) return format;
   throw invalid(
     `device ${device.name}: was blank when the table was loaded, and is not any more: load the table again`,
+  );
+}
+
+/** The refusal of a disk that is not there any more: another one in its place has nothing of it. */
+function gone({ name }: BlockDevice): DmError {
+  return invalid(
+    `device ${name} is blank: it has zeroes where the superblock was; bring the disk back, or make the table ` +
+      'anew, without what was there',
   );
 }
 

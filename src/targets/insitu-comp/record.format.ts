@@ -161,6 +161,14 @@ export class Records {
   }
 }
 
+/** Whether it looks like a record of a region without data, of whatever volume. */
+export function isEmptyRecord(record: Uint8Array): boolean {
+  return record.every((byte, at) => {
+    if (at < COUNT_AT || at === HINT_AT) return true;
+    return byte === (at >= OWNERS_AT && at < SUMS_AT ? NOBODY : 0);
+  });
+}
+
 /** Which sectors of the home the record has that is being decoded. */
 const homeSectors = new Uint8Array(REGION_SECTORS);
 

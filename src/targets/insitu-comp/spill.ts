@@ -10,6 +10,8 @@ export class Spill {
   readonly openUnits: number;
   /** Units that nobody has, without the reserve. */
   freeUnits: number;
+  /** Units that somebody has, the reserve's too. */
+  usedUnits = 0;
   readonly #start: number;
   /** Per unit: how many extents have it, or a write on its way. */
   readonly #holders: Uint8Array;
@@ -67,7 +69,9 @@ export class Spill {
       const held = (holders[i] as number) - 1;
       assert(held >= 0, 'insitu_comp: given back twice');
       holders[i] = held;
-      if (held === 0 && i < this.openUnits) this.freeUnits++;
+      if (held !== 0) continue;
+      this.usedUnits--;
+      if (i < this.openUnits) this.freeUnits++;
     }
     this.#tooLong = this.units + 1;
   }
@@ -95,8 +99,10 @@ export class Spill {
     const holders = this.#holders;
     for (let i = at; i < at + want; i++) {
       const held = holders[i] as number;
-      if (held === 0 && i < this.openUnits) this.freeUnits--;
       holders[i] = held + 1;
+      if (held !== 0) continue;
+      this.usedUnits++;
+      if (i < this.openUnits) this.freeUnits--;
     }
   }
 

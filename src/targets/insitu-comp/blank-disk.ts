@@ -1,0 +1,54 @@
+// Whether a disk that begins with zeroes is blank, as far as can be told: file systems and partition tables may begin
+// with zeroes, and a volume whose superblock was wiped has its records still.
+
+import { invalid } from '../../base/errors.ts';
+import type { BlockDevice } from '../../bio/device.ts';
+import { fetchSignature } from '../../format/known-signatures.ts';
+import type { Arena } from '../../io/arena.ts';
+import { CHUNK_BYTES, readDisk } from './disk-io.ts';
+import { isEmptyRecord } from './record.format.ts';
+import { layoutFor, RECORD_BYTES } from './superblock.format.ts';
+
+const WAYS_ON = "'lamina compress format' makes it a compressed disk, and what is there is lost";
+
+/** Throws DmError for a disk that has something known. Reads its begin and its end. */
+export async function checkUnknown(device: BlockDevice, arena: Arena): Promise<void> {
+  const where = `device ${device.name}`;
+  const known = await fetchSignature(
+    device.lenSectors * 512,
+    async (at, lenBytes) => await readDisk(device, arena, { sector: at / 512, lenBytes }, where),
+  );
+  if (known === undefined) return;
+  throw invalid(`${where}: holds ${known}, though it begins with zeroes: ${WAYS_ON}`);
+}
+
+/**
+ * Throws DmError when one of the first `bytesMax` bytes of what records would be written over is
+ * neither zero nor of a record of a region without data. Such records are what a formatting leaves
+ * that did not come to its end.
+ */
+export async function checkNoRecords(
+  device: BlockDevice,
+  arena: Arena,
+  bytesMax: number,
+): Promise<void> {
+  const where = `device ${device.name}`;
+  const layout = layoutFor(device.lenSectors, 1);
+  if (layout === undefined) return;
+  const bytes = Math.min(Math.ceil(layout.regions / 8) * 8 * RECORD_BYTES, bytesMax);
+  for (let at = 0; at < bytes; at += CHUNK_BYTES) {
+    const sector = layout.recordSector + at / RECORD_BYTES;
+    const lenBytes = Math.min(CHUNK_BYTES, bytes - at);
+    const chunk = await readDisk(device, arena, { sector, lenBytes }, where);
+    for (let i = 0; i < lenBytes; i += RECORD_BYTES) {
+      const record = chunk.subarray(i, i + RECORD_BYTES);
+      if (record.every((byte) => byte === 0) || isEmptyRecord(record)) continue;
+      throw invalid(
+        `${where}: begins with zeroes, but sector ${sector + i / RECORD_BYTES} is not blank: ` +
+          'it may be a compressed disk whose superblock was wiped, and ' +
+          "'lamina compress check --repair' puts that back when the disk has its old size; " +
+          "'lamina compress format' makes it anew, and what is there is lost",
+      );
+    }
+  }
+}
