@@ -2,9 +2,15 @@
 // daemon or an NBD export.
 
 import { invalid } from '../base/errors.ts';
+import { findLeft } from '../targets/insitu-comp/blank-disk.ts';
 import { SUPERBLOCK_BYTES } from '../targets/insitu-comp/superblock.format.ts';
 import { fetchSignature } from '../format/known-signatures.ts';
-import { type CompressIo, readSuperblocks, type Superblocks } from '../tools/compress/image.ts';
+import {
+  type CompressIo,
+  diskSectors,
+  readSuperblocks,
+  type Superblocks,
+} from '../tools/compress/image.ts';
 import { findOldFormat } from '../tools/compress/old-image.ts';
 import { confirm } from './confirm.ts';
 import { openDaemonDisk, type OpenedDisk, openReferenceDisk } from './daemon-disk.ts';
@@ -71,12 +77,16 @@ export async function refuseHeld(image: string, io: CompressIo, isForced: boolea
   if (held !== undefined) await confirm(`${image}: ${held}; what is there is lost`, '--force');
 }
 
-/** What an image has already; undefined: nothing that is known, and zeroes where the superblock goes. */
+/** What an image has already; undefined: nothing that is known, zeroes where the superblock goes, no records. */
 async function heldBy(io: CompressIo): Promise<string | undefined> {
   const known = await knownOn(io);
   if (known !== undefined) return `holds ${known}`;
   if ((await findOldFormat(io)) !== undefined) return 'holds a compressed volume of version 1';
   if (typeof (await readSuperblocks(io)) !== 'string') return 'holds a compressed volume';
   const block = await io.read(0, SUPERBLOCK_BYTES);
-  return block.every((byte) => byte === 0) ? undefined : 'does not begin with 4096 zeroes';
+  if (!block.every((byte) => byte === 0)) return 'does not begin with 4096 zeroes';
+  const read = async (at: number, len: number): Promise<Uint8Array> => await io.read(at * 512, len);
+  const left = await findLeft(diskSectors(io), read);
+  if (left === undefined) return undefined;
+  return `is not blank at sector ${left}: it may be a compressed volume whose superblock was wiped`;
 }

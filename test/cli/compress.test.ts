@@ -199,3 +199,29 @@ test('what shares sectors under another name is not written over', async (t) => 
   d.ok(['remove', 'ca']);
   assert.match(d.ok(['compress', 'check', 'lin2']), /^good; .* with 1 MiB$/m);
 });
+
+test('format asks before it writes over a volume whose superblock was wiped, also on a grown disk', async (t) => {
+  const d = desk({ isWarm: true });
+  t.after(async () => await d.end());
+  const path = join(d.path, 'disk.img');
+  writeFileSync(path, '');
+  truncateSync(path, 32 * MIB);
+  d.ok(['compress', 'format', 'disk.img']);
+  truncateSync(path, 40 * MIB);
+  const wipe = (at: number, lenBytes: number): void => {
+    const fd = openSync(path, 'r+');
+    writeSync(fd, Buffer.alloc(lenBytes), 0, lenBytes, at);
+    closeSync(fd);
+  };
+  wipe(0, 4096);
+  // Records without data hold nothing.
+  d.ok(['compress', 'format', 'disk.img']);
+  truncateSync(path, 48 * MIB);
+  wipe(0, 4096);
+  damage(path, 4096 + 5 * 512 + 100, 4);
+  const before = readFileSync(path);
+  const told = d.refused(['compress', 'format', 'disk.img'], '', {}, 1);
+  assert.match(told, /is not blank at sector 13: it may be a compressed volume whose superblock/);
+  assert.deepEqual(readFileSync(path), before);
+  d.ok(['compress', 'format', 'disk.img', '--force']);
+});

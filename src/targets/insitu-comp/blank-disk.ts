@@ -22,33 +22,48 @@ export async function checkUnknown(device: BlockDevice, arena: Arena): Promise<v
   throw invalid(`${where}: holds ${known}, though it begins with zeroes: ${WAYS_ON}`);
 }
 
-/**
- * Throws DmError when one of the first `bytesMax` bytes of what records would be written over is
- * neither zero nor of a record of a region without data. Such records are what a formatting leaves
- * that did not come to its end.
- */
+/** Throws DmError for a disk that `findLeft` finds something on. */
 export async function checkNoRecords(
   device: BlockDevice,
   arena: Arena,
   bytesMax: number,
 ): Promise<void> {
   const where = `device ${device.name}`;
-  const layout = layoutFor(device.lenSectors, 1);
-  if (layout === undefined) return;
+  const left = await findLeft(
+    device.lenSectors,
+    async (sector, lenBytes) => await readDisk(device, arena, { sector, lenBytes }, where),
+    bytesMax,
+  );
+  if (left === undefined) return;
+  throw invalid(
+    `${where}: begins with zeroes, but sector ${left} is not blank: ` +
+      'it may be a compressed disk whose superblock was wiped, and ' +
+      "'lamina compress check --repair' puts that back when the disk has its old size; " +
+      "'lamina compress format' makes it anew, and what is there is lost",
+  );
+}
+
+/**
+ * The first sector where records would go that is neither zero nor a record of a region without
+ * data: such records are what a formatting leaves that did not come to its end. Looks at the first
+ * `bytesMax` bytes of them.
+ */
+export async function findLeft(
+  diskSectors: number,
+  read: (sector: number, lenBytes: number) => Promise<Uint8Array>,
+  bytesMax = Number.POSITIVE_INFINITY,
+): Promise<number | undefined> {
+  const layout = layoutFor(diskSectors, 1);
+  if (layout === undefined) return undefined;
   const bytes = Math.min(Math.ceil(layout.regions / 8) * 8 * RECORD_BYTES, bytesMax);
   for (let at = 0; at < bytes; at += CHUNK_BYTES) {
     const sector = layout.recordSector + at / RECORD_BYTES;
-    const lenBytes = Math.min(CHUNK_BYTES, bytes - at);
-    const chunk = await readDisk(device, arena, { sector, lenBytes }, where);
-    for (let i = 0; i < lenBytes; i += RECORD_BYTES) {
+    const chunk = await read(sector, Math.min(CHUNK_BYTES, bytes - at));
+    for (let i = 0; i < chunk.length; i += RECORD_BYTES) {
       const record = chunk.subarray(i, i + RECORD_BYTES);
-      if (record.every((byte) => byte === 0) || isEmptyRecord(record)) continue;
-      throw invalid(
-        `${where}: begins with zeroes, but sector ${sector + i / RECORD_BYTES} is not blank: ` +
-          'it may be a compressed disk whose superblock was wiped, and ' +
-          "'lamina compress check --repair' puts that back when the disk has its old size; " +
-          "'lamina compress format' makes it anew, and what is there is lost",
-      );
+      const isLeft = !record.every((byte) => byte === 0) && !isEmptyRecord(record);
+      if (isLeft) return sector + i / RECORD_BYTES;
     }
   }
+  return undefined;
 }

@@ -221,8 +221,8 @@ async function makeVolume(
 /** The refusal of a disk that is not there any more: another one in its place has nothing of it. */
 function gone({ name }: BlockDevice): DmError {
   return invalid(
-    `device ${name} is blank: it has zeroes where the superblock was; bring the disk back, or make the table ` +
-      'anew, without what was there',
+    `device ${name} is blank: it has zeroes where the superblock was; bring the disk back, or remove the ` +
+      'device and create it anew, without what was there',
   );
 }
 
