@@ -30,6 +30,9 @@ export interface CreatePool extends JsonFlag {
   readonly force?: boolean;
 }
 
+/** Data blocks of a pool have whole steps of it. */
+const BLOCK_STEP_BYTES = 64 * KIB;
+
 export async function createPool(name: string, o: CreatePool): Promise<void> {
   // Before anything is made: is there a daemon, and is the name free?
   await refuseTaken(name);
@@ -105,6 +108,9 @@ function sizesOf(
     throw invalid(
       `--size ${formatSize(bytes)}: ${its}; 'pool grow' makes it larger once it is open`,
     );
+  }
+  if (blockBytes % BLOCK_STEP_BYTES !== 0) {
+    throw new WrongCall(`--block ${blockBytes}: need a multiple of ${BLOCK_STEP_BYTES} bytes`);
   }
   if (bytes % blockBytes !== 0) {
     throw new WrongCall(`--size ${bytes}: not a multiple of the data block of ${blockBytes} bytes`);

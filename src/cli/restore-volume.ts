@@ -7,7 +7,7 @@ import { DmError, failedCall, invalid } from '../base/errors.ts';
 import { Status } from '../base/status.ts';
 import { SECTOR_BYTES } from '../base/units.ts';
 import type { Disk } from '../bio/disk.ts';
-import { createDurably, syncFolderOf } from '../io/durable-file.ts';
+import { behindLinks, createDurably, syncFolderOf } from '../io/durable-file.ts';
 import { applyBackup } from '../tools/backup/apply.ts';
 import { checkChain } from '../tools/backup/chain.ts';
 import { StreamFile } from '../tools/backup/stream-files.ts';
@@ -48,6 +48,7 @@ export async function restoreVolume(
 ): Promise<Restored> {
   const to = words.at(-1) ?? '';
   const froms = words.slice(0, -1);
+  if (froms.includes('')) throw new WrongCall('restore: FROM is empty; need a file, or -');
   if (froms.length === 0) throw new WrongCall('restore: expected backups, and where they go');
   if (to === '') throw new WrongCall('restore: TO is empty; need a device or a file');
   if (to === '-') {
@@ -186,9 +187,10 @@ async function openTarget(
     return { ...opened, name: to, finish: async () => await Promise.resolve() };
   }
   claim.refuseNothing();
-  const name = `${to}.partial`;
+  const path = behindLinks(to);
+  const name = `${path}.partial`;
   const opened = await openFile(name, sizeBytes, async (disk) => await claim.checkPartial(disk));
-  return { ...opened, name, finish: async () => await nameFile(name, to) };
+  return { ...opened, name, finish: async () => await nameFile(name, path) };
 }
 
 async function nameFile(partial: string, to: string): Promise<void> {
@@ -219,8 +221,10 @@ async function isDevice(to: string): Promise<boolean> {
   try {
     return (await call('list')).some((device) => device.name === to);
   } catch (error) {
-    if (error instanceof DmError && error.status === Status.NoEntry) return false;
-    throw error;
+    if (!(error instanceof DmError && error.status === Status.NoEntry)) throw error;
+    if (existsSync(to) || existsSync(`${to}.partial`)) return false;
+    const text = `${to}: no such file; a device of that name is not known without a daemon: say ./${to} for a new file`;
+    throw new DmError(Status.NoEntry, text, { cause: error });
   }
 }
 

@@ -154,8 +154,21 @@ async function deactivate(name: string, o: JsonFlag): Promise<void> {
   printDone(o, { name, pool, id: Number(id), sizeBytes }, text);
 }
 
+/** Its name may be another volume's by now, so it is deleted by what does not change. */
+async function refuseInactive(name: string): Promise<void> {
+  if ((await call('list')).some((device) => device.name === name)) return;
+  const known = (await call('inactiveVolumes')).filter((volume) => volume.name === name);
+  if (known.length === 0) return;
+  const ways = known.map(({ pool, id }) => `lamina thin delete ${shownName(pool)} ${id}`);
+  throw new DmError(
+    Status.NoEntry,
+    `${name}: is not active; by its id it is deleted: ${ways.join(', or ')}`,
+  );
+}
+
 async function deleteVolume(name: string, idText: string | undefined, o: JsonFlag): Promise<void> {
   if (idText === undefined) {
+    await refuseInactive(name);
     const { pool, id } = await deleteActive(name);
     printDone(o, { name, pool, id });
     return;

@@ -1,8 +1,9 @@
 // Files that are still there, in their full length, after a crash. Syncing a file makes its contents durable,
 // not its name: for that its folder is synced.
 
+import { lstatSync, readlinkSync } from 'node:fs';
 import { open, rm } from 'node:fs/promises';
-import { dirname } from 'node:path';
+import { dirname, resolve } from 'node:path';
 import { DmError } from '../base/errors.ts';
 import { statusOfError } from '../base/status.ts';
 import { errnoAdvice } from '../base/system-error.ts';
@@ -50,4 +51,17 @@ export async function syncFolderOf(path: string): Promise<void> {
   } catch (error) {
     if (!CANNOT_SYNC.has((error as NodeJS.ErrnoException).code ?? '')) throw error;
   }
+}
+
+/** Links that are followed; more are a circle. */
+const LINKS_MAX = 40;
+
+/** Where a path leads, through symbolic links, also when nothing is there: what is renamed to it replaces no link. */
+export function behindLinks(path: string): string {
+  let at = path;
+  for (let links = 0; links < LINKS_MAX; links++) {
+    if (lstatSync(at, { throwIfNoEntry: false })?.isSymbolicLink() !== true) return at;
+    at = resolve(dirname(at), readlinkSync(at));
+  }
+  return path;
 }

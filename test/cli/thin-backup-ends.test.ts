@@ -3,7 +3,16 @@
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
+import {
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  renameSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { type Desk, desk, type RunningDaemon } from '../../src/testing/daemon-desk.ts';
@@ -402,5 +411,37 @@ test("an interruption ends a restore to a suspended device; what a killed one le
     }
     d.ok(['thin', 'delete', 'still']);
     assert.doesNotMatch(d.ok(['export', 'list']), /lamina-/);
+  });
+});
+
+test('links are followed, and a bare word without a daemon is no new file', async () => {
+  await withVolume(async (d) => {
+    const at = (name: string): string => join(d.path, name);
+    mkdirSync(at('disk'));
+    for (const name of ['full', 'img']) symlinkSync(`disk/${name}`, at(`${name}.link`));
+    d.ok(['thin', 'backup', 'vol', 'full.link']);
+    d.ok(['thin', 'backup', 'vol', 'full.link', '--force']);
+    d.ok(['thin', 'restore', 'full.link', './img.link']);
+    assert.deepEqual(readdirSync(at('disk')).sort(), ['full', 'img']);
+    for (const name of ['full', 'img'])
+      assert.equal(readlinkSync(at(`${name}.link`)), `disk/${name}`);
+    assert.match(d.refused(['thin', 'restore', '', 'vol'], '', {}, 2), /FROM is empty/);
+    d.ok(['thin', 'create', 'p', 'old', '--size', '16M']);
+    d.ok(['thin', 'deactivate', 'old']);
+    assert.match(
+      d.refused(['thin', 'delete', 'old']),
+      /old: is not active; .*: lamina thin delete p 2\n/,
+    );
+    d.ok(['thin', 'delete', 'p', '2']);
+    const odd = ['pool', 'create', 'q', '--data', 'qd', '--metadata', 'qm', '--size', '10M'];
+    assert.match(
+      d.refused([...odd, '--block', '100k'], '', {}, 2),
+      /--block 102400: need a multiple of 65536/,
+    );
+    d.ok(['stop']);
+    assert.match(d.refused(['thin', 'restore', 'disk/full', 'vol']), /say \.\/vol for a new file/);
+    assert.ok(!existsSync(at('vol')));
+    d.ok(['thin', 'restore', 'disk/full', './vol']);
+    d.ok(['thin', 'restore', 'disk/full', 'vol', '--force']);
   });
 });

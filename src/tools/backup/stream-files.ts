@@ -30,7 +30,7 @@ import {
   RecordKind,
 } from '../../format/backup.ts';
 import { lockData } from '../../io/data-lock.ts';
-import { syncFolderOf } from '../../io/durable-file.ts';
+import { behindLinks, syncFolderOf } from '../../io/durable-file.ts';
 import { heldBy } from '../../io/lock-holder.ts';
 import type { Source } from './stream-reader.ts';
 
@@ -186,8 +186,9 @@ export class StreamSink {
   }
 
   /** Throws DmError. */
-  static async open(path: string, options: { readonly overwrites: boolean }): Promise<StreamSink> {
-    if (path === '-') return new StreamSink('-', STDOUT_FD);
+  static async open(to: string, options: { readonly overwrites: boolean }): Promise<StreamSink> {
+    if (to === '-') return new StreamSink('-', STDOUT_FD);
+    const path = behindLinks(to);
     const found = statSync(path, { throwIfNoEntry: false });
     if (found !== undefined && !found.isFile()) {
       throw new DmError(Status.Invalid, `${path}: need a file, or - for standard output`);

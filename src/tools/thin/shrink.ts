@@ -90,11 +90,19 @@ async function planMoves(
     while (target < end && taken.get(target) > 0) target++;
     if (target >= end) {
       const hint = isHeld ? '; the metadata snapshot holds some, which must be released first' : '';
-      throw invalid(`${end} data blocks are too few for what is mapped${hint}`);
+      const needed = mappedBlocks(used, dataMap.nrBlocks);
+      const needs = isHeld ? '' : `, which needs ${needed}`;
+      throw invalid(`${end} data blocks are too few for what is mapped${needs}${hint}`);
     }
     moves.set(source, target++);
   }
   return moves;
+}
+
+function mappedBlocks(used: UseCounts, end: number): number {
+  let count = 0;
+  for (let block = 0; block < end; block++) if (used.get(block) > 0) count++;
+  return count;
 }
 
 async function copyBlocks(
