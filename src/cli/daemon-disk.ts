@@ -23,7 +23,10 @@ export interface OpenedDisk {
   close(): Promise<void>;
 }
 
-/** Opens a mapped device. `isAlone`: nobody else has its sectors meanwhile, through whatever device. Throws DmError. */
+/**
+ * Opens a mapped device. `isAlone`: nobody else has its sectors meanwhile, through whatever device.
+ * Throws DmError.
+ */
 export async function openDaemonDisk(
   device: string,
   options: {
@@ -38,8 +41,11 @@ export async function openDaemonDisk(
 ): Promise<OpenedDisk> {
   const { as: name, isReadOnly, isExclusive = false, isAlone = false, signal } = options;
   if (isAlone) await removeLeftExports();
+  let blockBytes = 0;
   try {
-    await call('createExport', { name, device, isReadOnly, isExclusive, isAlone });
+    const status = await call('createExport', { name, device, isReadOnly, isExclusive, isAlone });
+    // Who has it alone may lay out what is for its blocks; for others any part of one will do.
+    if (isAlone) ({ blockBytes } = status);
   } catch (error) {
     if (!(error instanceof DmError)) throw error;
     throw new DmError(error.status, withCommands(error.message), { cause: error });
@@ -63,7 +69,11 @@ export async function openDaemonDisk(
   try {
     const socket = encodeURIComponent(commandsSocketPath());
     const uri = `nbd+unix:///${encodeURIComponent(name)}?socket=${socket}&reconnect=0`;
-    const opened = await openDisk(uri, isReadOnly, { name: `device ${device}`, mapped: device });
+    const opened = await openDisk(uri, isReadOnly, {
+      name: `device ${device}`,
+      mapped: device,
+      blockBytes,
+    });
     return {
       disk: opened.disk,
       close: async () => {
@@ -104,7 +114,11 @@ export async function openReferenceDisk(
 async function openDisk(
   reference: string,
   readOnly: boolean,
-  options: { readonly name?: string | undefined; readonly mapped?: string },
+  options: {
+    readonly name?: string | undefined;
+    readonly mapped?: string;
+    readonly blockBytes?: number;
+  },
 ): Promise<OpenedDisk> {
   const engine = new NodeEngine(new Arena(BUFFER_BYTES));
   try {

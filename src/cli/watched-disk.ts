@@ -44,18 +44,31 @@ export async function told<T>(
 
 export class WatchedDisk extends Disk {
   readonly #name: string;
+  readonly #blockBytes: number;
   readonly #reason: () => Promise<string> | string;
 
-  /** `mapped`: the device is that mapped device of the daemon. `name` is what errors and the operator hear. */
+  /**
+   * `mapped`: the device is that mapped device of the daemon, with blocks of `blockBytes` at least.
+   * `name` is what errors and the operator hear.
+   */
   constructor(
     device: BackendDevice,
     arena: Arena,
-    options: { readonly name?: string | undefined; readonly mapped?: string | undefined },
+    options: {
+      readonly name?: string | undefined;
+      readonly mapped?: string | undefined;
+      readonly blockBytes?: number;
+    },
   ) {
     const { name = device.name, mapped } = options;
     super(device, arena, async () => await device.close(), options.name);
     this.#name = name;
+    this.#blockBytes = options.blockBytes ?? 0;
     this.#reason = () => (mapped === undefined ? (device.warning ?? '') : reasonOf(mapped));
+  }
+
+  override get blockBytes(): number {
+    return Math.max(super.blockBytes, this.#blockBytes);
   }
 
   override async read(offBytes: number, lenBytes: number): Promise<Buffer> {

@@ -347,7 +347,8 @@ function withBook(info: ListedDevice, entry: DeviceEntry | undefined): ListedDev
 }
 
 function missingExport({ saved, missing }: ExportEntry): ListedExport {
-  return { ...saved, sizeBytes: 0, connections: 0, state: 'MISSING', reason: missing ?? '' };
+  const none = { sizeBytes: 0, blockBytes: 0, connections: 0 };
+  return { ...saved, ...none, state: 'MISSING', reason: missing ?? '' };
 }
 
 function savedLines(text: string | undefined): TargetLine[] {

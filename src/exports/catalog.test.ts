@@ -122,6 +122,7 @@ test('an export shows its device, its size and its users', async () => {
     description: 'a disk',
     isReadOnly: false,
     sizeBytes: 8192,
+    blockBytes: 512,
     connections: 0,
   });
   const user: ExportUser = { end: () => Promise.resolve() };

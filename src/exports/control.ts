@@ -22,6 +22,8 @@ export interface ExportOptions {
 
 export interface ExportStatus extends Required<Omit<ExportOptions, 'isExclusive' | 'isAlone'>> {
   readonly sizeBytes: number;
+  /** Of the device; clients may ask for parts. */
+  readonly blockBytes: number;
   readonly connections: number;
 }
 

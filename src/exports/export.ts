@@ -155,6 +155,7 @@ export class Export {
       description: this.description,
       isReadOnly: this.#isReadOnly,
       sizeBytes: this.sizeBytes,
+      blockBytes: this.blockBytes,
       connections: this.#users.size,
     };
   }

@@ -225,3 +225,26 @@ test('format asks before it writes over a volume whose superblock was wiped, als
   assert.deepEqual(readFileSync(path), before);
   d.ok(['compress', 'format', 'disk.img', '--force']);
 });
+
+test('a device with blocks of 4096 bytes: what is made there can be mapped', async (t) => {
+  const d = desk({ isWarm: true });
+  t.after(async () => await d.end());
+  await d.start();
+  const path = join(d.path, 'crypt.img');
+  writeFileSync(path, '');
+  truncateSync(path, 32 * MIB);
+  const key = '0123456789abcdef'.repeat(4);
+  const words = `aes-xts-plain64 ${key} 0 ${path} 0 2 sector_size:4096 iv_large_sectors`;
+  d.ok(['create', 'sec', '--table', `0 65536 crypt ${words}`]);
+  writeFileSync(join(d.path, 'any.img'), Buffer.alloc(MIB, 'again and '));
+  for (const args of [
+    ['format', 'sec'],
+    ['convert', 'any.img', 'sec'],
+  ]) {
+    const made = JSON.parse(d.ok(['compress', ...args, '--force', '--json'])) as Made;
+    d.ok(['create', 'ca', '--table', made.table]);
+    await writeExport(d, 'ca', Buffer.alloc(MIB, 'a line of a log, '));
+    d.ok(['remove', 'ca']);
+    assert.match(d.ok(['compress', 'check', 'sec']), /^good; .* with 1 MiB$/m);
+  }
+});

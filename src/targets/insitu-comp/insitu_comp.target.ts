@@ -239,7 +239,8 @@ function checkBlocks(device: BlockDevice, reference: string, grainBytes: number)
   const { logicalBlockBytes } = device.limits;
   if (grainBytes % logicalBlockBytes === 0) return;
   throw invalid(
-    `device ${reference}: blocks of ${logicalBlockBytes} bytes, formatted for blocks of ${grainBytes}`,
+    `device ${reference}: blocks of ${logicalBlockBytes} bytes, formatted for blocks of ${grainBytes}: ` +
+      "'lamina compress format --force' makes it anew, empty; to keep what it has, copy it to a disk with such blocks",
   );
 }
 
