@@ -103,6 +103,7 @@ const ADVICE: Readonly<Record<number, string>> = {
   27: 'no file may be as long there (ulimit -f, or its file system)',
   28: 'make room there, and do it again; a thin volume gets its room from its pool',
   30: 'it, or its file system, may only be read',
+  108: 'the daemon or the server that has it is ending',
   122: 'make room there, or have the quota raised, and do it again',
 };
 

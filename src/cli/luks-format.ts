@@ -13,7 +13,7 @@ import { closeAll } from '../base/close-all.ts';
 import { WrongCall } from './errors.ts';
 import { openPlace } from './luks-file.ts';
 import type { OpenedIo } from './luks-place.ts';
-import { placeOf } from './place.ts';
+import { isSamePlace, placeOf } from './place.ts';
 import { refuseInsidePartition, withEnd } from './place-io.ts';
 import { readVolumeKey } from './luks-key-files.ts';
 import {
@@ -91,6 +91,14 @@ export function addLuksFormat(luks: Command): void {
 
 async function format_(image: string, flags: FormatFlags): Promise<void> {
   const region = regionOf(flags);
+  if (flags.header !== undefined) {
+    const [data, header] = [await placeOf(image), await placeOf(flags.header)];
+    if (isSamePlace(data, header)) {
+      throw new WrongCall(
+        `--header ${flags.header}: is IMAGE itself: without --header the header is there`,
+      );
+    }
+  }
   if (flags.force !== true && region.offsetBytes > 0) {
     const place = await placeOf(image);
     const spot = { image, place, region: await withEnd(image, place, region) };

@@ -130,11 +130,9 @@ function addImport(token: Command): void {
     async (image: string, flags: TokenFlags) => {
       const text = readText(flags.jsonFile ?? '-', 'the token');
       await withTokens(image, flags, { isReadOnly: false }, async (volume) => {
-        const id = await importToken(volume, text, {
-          id: flags.tokenId,
-          slot: flags.keySlot,
-          isReplacing: flags.tokenReplace === true,
-        });
+        const place = { id: flags.tokenId, isReplacing: flags.tokenReplace === true };
+        const from = flags.jsonFile === '-' ? undefined : flags.jsonFile;
+        const id = await importToken(volume, text, { ...place, slot: flags.keySlot, from });
         printDone(flags, { tokenId: id }, `token ${id} imported`);
       });
     },

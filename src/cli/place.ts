@@ -57,9 +57,13 @@ export function placeOfWord(word: string): Place {
     : { kind: 'mapped', name: mapped.name };
 }
 
-/** As a table names it, also for a daemon in another folder. */
+/** As a table names it, also for a daemon in another folder. Throws DmError where no table can. */
 export function referenceOf(place: Place): string {
-  if (place.kind === 'file') return resolve(place.path);
+  if (place.kind === 'file') {
+    const path = resolve(place.path);
+    if (!path.includes('\n')) return path;
+    throw invalid(`${path}: has a new line in its name, which no table can have: rename it`);
+  }
   return place.kind === 'mapped' ? place.name : absoluteReference(place.uri);
 }
 

@@ -113,6 +113,12 @@ test('a header on a suspended device is waited for, and the way out is told', as
   const users = /vol: is in use, and suspended: lamina resume vol lets it go on\n$/;
   assert.match(d.refused(['luks', 'convert', 'vol', '--type', 'luks1', '-q']), users);
   d.ok(['resume', 'vol']);
+  d.ok(['export', 'add', 'vol']);
+  assert.match(
+    d.refused(['luks', 'convert', 'vol', '--type', 'luks1', '-q']),
+    /vol: is in use by above, export 'vol'; close that first\n$/,
+  );
+  d.ok(['export', 'remove', 'vol']);
   for (const dump of dumps) {
     assert.equal(await dump.status(), 0);
     assert.match(dump.printed(), /^LUKS header information/);

@@ -81,6 +81,28 @@ test('what is not confirmed is refused in one sentence, which names the option',
   assert.ok(readFileSync(image).equals(before));
 });
 
+test('what cannot be meant is named: IMAGE as its own header, a file of no JSON, an odd name', async (t) => {
+  const d = desk();
+  t.after(async () => await d.end());
+  await d.start();
+  const odd = 'odd\nname';
+  for (const name of ['v.img', odd]) writeFileSync(join(d.path, name), Buffer.alloc(20 << 20));
+  for (const name of ['k', 'no.json']) writeFileSync(join(d.path, name), 'key');
+  const format = ['luks', 'format', '-q', '--key-file', 'k', ...COST];
+  const twice = [...format, 'v.img', '--header', './v.img'];
+  assert.match(d.refused(twice, '', {}, 2), /--header \.\/v\.img: is IMAGE itself/);
+  d.ok([...format, 'v.img']);
+  assert.match(
+    d.refused(['luks', 'token', 'import', 'v.img', '--json-file', 'no.json']),
+    /^lamina: no\.json: token: is no JSON\n$/,
+  );
+  d.ok([...format, odd]);
+  assert.match(
+    d.refused(['luks', 'open', odd, 'x', '--key-file', 'k']),
+    /has a new line in its name, which no table can have: rename it/,
+  );
+});
+
 test('a recovery key that could not be printed has no slot and no token', async (t) => {
   const d = desk();
   t.after(async () => await d.end());

@@ -87,15 +87,16 @@ export async function addKeyringToken(
 
 /**
  * Adds a token of which nothing but type and key slots is known, for one key slot more if that is
- * given. Answers its number. Throws DmError when it could not be read again.
+ * given. Answers its number. `from`: the file that the text is of. Throws DmError when it could not
+ * be read again.
  */
 export async function importToken(
   volume: Luks2Volume,
   text: string,
-  place: TokenPlace & { readonly slot?: number | undefined },
+  place: TokenPlace & { readonly slot?: number | undefined; readonly from?: string | undefined },
 ): Promise<number> {
   const strict = strictJson(text);
-  const token = parseToken(strict);
+  const token = parseFrom(place.from, strict);
   const { slot } = place;
   if (slot !== undefined && !token.keyslots.includes(String(slot))) {
     token.keyslots.push(String(slot));
@@ -150,6 +151,16 @@ function withToken(json: JsonText, id: number, words: JsonText | undefined): Jso
   if (words === undefined) tokens.delete(String(id));
   else tokens.set(String(id), { key: `"${id}"`, value: words });
   return new Map(all).set('tokens', { key: '"tokens"', value: tokens });
+}
+
+/** As parseToken; what is wrong is told with the name of the file. */
+function parseFrom(file: string | undefined, text: string): Luks2Token {
+  try {
+    return parseToken(text);
+  } catch (error) {
+    if (file === undefined || !(error instanceof DmError)) throw error;
+    throw new DmError(error.status, `${file}: ${error.message}`);
+  }
 }
 
 /** Throws DmError unless a header with this token would be a whole one to cryptsetup. */
