@@ -11,7 +11,7 @@ import { MetadataFile, type MetadataFileOptions } from '../tools/thin/metadata-f
 import { PoolReader } from '../tools/thin/pool-reader.ts';
 import { repairPool } from '../tools/thin/repair.ts';
 import { repairLeaks } from '../tools/thin/repair-leaks.ts';
-import { restorePool } from '../tools/thin/restore.ts';
+import { checkPoolXml, type RestoreResult, restorePool } from '../tools/thin/restore.ts';
 import { CorruptBlockError, METADATA_BLOCK_BYTES } from '../persistent-data/block-kind.ts';
 import { EXIT_FAILED } from './errors.ts';
 import { notNegative, positive } from './option-values.ts';
@@ -128,7 +128,10 @@ function addRestore(pool: Command): void {
       const text = await openText(xml);
       await withMetadata(meta, { isReadOnly: false, isTarget: true }, async (file) => {
         if (flags.force !== true) await refuseUsed(file);
-        const { devices, mappedBlocks } = await restorePool(file, text);
+        // A pipe cannot be read twice.
+        if (xml !== '-') await checkPoolXml(await openText(xml));
+        const work = async (): Promise<RestoreResult> => await restorePool(file, text);
+        const { devices, mappedBlocks } = await orGone(file, work);
         const done = `restored ${devices} devices, ${mappedBlocks} mapped blocks`;
         printDone(flags, { devices, mappedBlocks }, done);
       });
@@ -171,7 +174,8 @@ function addRepair(pool: Command): void {
 
 async function repair(from: MetadataFile, to: MetadataFile, flags: RepairFlags): Promise<void> {
   const { transactionId, dataBlockSize: dataBlockSectors, nrDataBlocks: dataBlocks } = flags;
-  const result = await repairPool(from, to, { transactionId, dataBlockSectors, dataBlocks });
+  const options = { transactionId, dataBlockSectors, dataBlocks };
+  const result = await orGone(to, async () => await repairPool(from, to, options));
   const { devices, mappedBlocks, losses, notes } = result;
   if (losses.length > 0) process.exitCode = EXIT_LOST;
   if (flags.json === true) {
@@ -200,12 +204,28 @@ async function openText(path: string): Promise<AsyncIterable<string>> {
   }
 }
 
+/** What fails behind its beginning says that what was in `file` before is gone. */
+async function orGone<T>(file: MetadataFile, work: () => Promise<T>): Promise<T> {
+  const wasBlank = await isBlank(file);
+  try {
+    return await work();
+  } catch (error) {
+    if (!(error instanceof DmError) || wasBlank || !(await isBlank(file))) throw error;
+    const text = `${error.message}; ${file.path} holds no metadata now`;
+    throw new DmError(error.status, text, { cause: error });
+  }
+}
+
 export async function refuseUsed(file: MetadataFile): Promise<void> {
-  const first = new Uint8Array(METADATA_BLOCK_BYTES);
-  await file.read(0, first);
-  if (first.every((byte) => byte === 0)) return;
+  if (await isBlank(file)) return;
   const text = `${file.path}: its first block is not empty; --force overwrites what is there`;
   throw new DmError(Status.Exists, text);
+}
+
+async function isBlank(file: MetadataFile): Promise<boolean> {
+  const first = new Uint8Array(METADATA_BLOCK_BYTES);
+  await file.read(0, first);
+  return first.every((byte) => byte === 0);
 }
 
 export async function withMetadata<T>(

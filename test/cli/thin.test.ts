@@ -335,3 +335,31 @@ test('volumes come and go by their ids; deleted ones leave the data file', async
     throw error;
   }
 });
+
+test('metadata is not lost to XML that is cut off, or it is said', async () => {
+  const d = desk();
+  const meta = join(d.path, 'meta');
+  const good =
+    '<superblock uuid="" time="0" transaction="0" data_block_size="128" nr_data_blocks="256">\n' +
+    '  <device dev_id="3" mapped_blocks="1" transaction="0" creation_time="0" snap_time="0">\n' +
+    '    <single_mapping origin_block="0" data_block="9" time="0"/>\n' +
+    '  </device>\n</superblock>\n';
+  try {
+    writeFileSync(meta, Buffer.alloc(4 << 20));
+    d.ok(['pool', 'restore', '-', 'meta'], good);
+    const before = readFileSync(meta);
+    for (const bad of [
+      good.slice(0, -16),
+      good.replace('mapped_blocks="1"', 'mapped_blocks="2"'),
+    ]) {
+      writeFileSync(join(d.path, 'bad'), bad);
+      const said = d.refused(['pool', 'restore', 'bad', 'meta', '--force']);
+      assert.doesNotMatch(said, /holds no metadata now/);
+      assert.ok(before.equals(readFileSync(meta)), said);
+    }
+    const said = d.refused(['pool', 'restore', '-', 'meta', '--force'], good.slice(0, -16));
+    assert.match(said, /; meta holds no metadata now\n$/);
+  } finally {
+    await d.end();
+  }
+});

@@ -47,6 +47,21 @@ export async function restorePool(
   return { devices, mappedBlocks };
 }
 
+/** Reads XML to its end, and writes nothing. Throws DmError at what no pool is made of. */
+export async function checkPoolXml(
+  pieces: AsyncIterable<string> | Iterable<string>,
+): Promise<void> {
+  let device: XmlDevice | undefined;
+  let mapped = 0;
+  for await (const event of readPoolXml(pieces)) {
+    if (event.kind === 'device') {
+      device = event;
+      mapped = 0;
+    } else if (event.kind === 'run') mapped += event.length;
+    else if (event.kind === 'end of device' && device !== undefined) refuseCount(device, mapped);
+  }
+}
+
 /** A device with fewer mappings than it says is one of which a part is missing. */
 function refuseCount(device: XmlDevice, mapped: number): void {
   if (device.mappedBlocks === mapped) return;
