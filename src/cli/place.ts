@@ -126,7 +126,10 @@ export async function refuseUsed(image: string, name: string): Promise<void> {
 
 /** ` by ca, export 'web'`: devices, exports and commands that have a mapped device; '' when they have just gone. */
 async function usersText(name: string): Promise<string> {
-  const exports = (await call('listExports')).filter(({ device }) => device === name);
+  const lookers = await lookersAt(name);
+  const exports = (await call('listExports')).filter((e) => {
+    return e.device === name && !lookers.includes(e.name);
+  });
   const users: string[] = [];
   for (const { name: other } of await call('list')) {
     const lower = await call('deps', other).catch(() => []);
