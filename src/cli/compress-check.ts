@@ -72,7 +72,7 @@ interface Judged {
 
 async function judge(image: string, io: CompressIo, flags: CheckFlags): Promise<Judged> {
   const found = await withProgress(image, async (onProgress) => await checkVolume(io, onProgress));
-  if (typeof found === 'string') throw notThere(image, found);
+  if (typeof found === 'string') throw await notThere(image, io, found);
   const { repair = false, force = false } = flags;
   const repairs = repair ? await repaired(image, io, found, force) : [];
   return { ...found, version: 2, uuid: uuidText(found.format), repairs };
@@ -141,7 +141,8 @@ function asJson(judged: Judged): object {
   };
 }
 
-function printJudged({ faults, regions, extents, blocks, repairs }: Judged): void {
+function printJudged(judged: Judged): void {
+  const { faults, regions, extents, blocks, repairs } = judged;
   for (const fault of faults) print(`${textOf(fault)}\n`);
   for (const { isDone, region, lost, what } of repairs) {
     const where = region === undefined ? '' : `region ${region} `;
@@ -149,9 +150,12 @@ function printJudged({ faults, regions, extents, blocks, repairs }: Judged): voi
     print(`${isDone ? 'repaired' : 'not repaired'}: ${where}${what}${gone}\n`);
   }
   const count = faults.length === 1 ? '1 fault' : `${faults.length} faults`;
+  const isRepaired = faults.length > 0 && isWhole(judged);
   const word = faults.length === 0 ? 'good' : `bad: ${count}`;
+  const damaged = faults.filter(({ kind }) => kind === 'payload').length;
+  if (damaged > 0) print('damaged payloads stay errors until their blocks are written anew\n');
   const held = `${extents} extents with ${formatSize(blocks * BLOCK_BYTES)}`;
-  print(`${word}; ${regions} regions, ${held}\n`);
+  print(`${isRepaired ? `good now: ${count}, repaired` : word}; ${regions} regions, ${held}\n`);
 }
 
 const HEADS = {

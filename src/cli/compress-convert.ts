@@ -1,8 +1,9 @@
 // lamina compress convert: a compressed volume made of a volume of version 1, or of any image.
 
-import { existsSync } from 'node:fs';
+import { existsSync, lstatSync, readlinkSync } from 'node:fs';
 import { type Command, Option } from 'commander';
-import { invalid } from '../base/errors.ts';
+import { DmError, invalid } from '../base/errors.ts';
+import { Status } from '../base/status.ts';
 import { formatSize, SECTOR_BYTES } from '../base/units.ts';
 import { CODEC_NAMES, type CodecName } from '../codec/codec.ts';
 import { escapeArg } from '../dm/table-text.ts';
@@ -33,7 +34,7 @@ import { ratioText } from './compress-looking.ts';
 import { refuseHeld, withImage } from './compress-place.ts';
 import { asCall, EXIT_FAILED } from './errors.ts';
 import { positive } from './option-values.ts';
-import { type JsonFlag, print, printJson } from './output.ts';
+import { type JsonFlag, print, printJson, tell } from './output.ts';
 import { bytesAt, isSamePlace, type Place, placeOf } from './place.ts';
 import { Progress } from './progress.ts';
 
@@ -73,6 +74,7 @@ async function convertImage(source: string, target: string, flags: ConvertFlags)
   await withImage(source, true, async (io) => {
     const of = await sourceOf(source, from, io, flags.raw === true);
     const isNew = to.kind === 'file' && !existsSync(to.path);
+    if (isNew) refuseDangling(target, to.path);
     if (isNew) await createDurably(to.path, bytesFor(of));
     const use = async (disk: CompressIo): Promise<void> => {
       const isBegun = (await findConversion(disk)) !== undefined;
@@ -86,6 +88,13 @@ async function convertImage(source: string, target: string, flags: ConvertFlags)
   });
 }
 
+/** Throws DmError. */
+function refuseDangling(target: string, path: string): void {
+  if (lstatSync(path, { throwIfNoEntry: false })?.isSymbolicLink() !== true) return;
+  const to = readlinkSync(path);
+  throw new DmError(Status.NoEntry, `${target}: is a symbolic link to ${to}, which is not there`);
+}
+
 async function run(
   target: string,
   source: ConvertSource,
@@ -93,6 +102,12 @@ async function run(
   { codec, level = 0 }: ConvertFlags,
 ): Promise<Converted> {
   const progress = new Progress();
+  const interrupted = (name: NodeJS.Signals): void => {
+    progress.clear();
+    tell(`lamina: ${target}: not whole yet: the same command goes on with it\n`);
+    process.kill(process.pid, name);
+  };
+  for (const name of ['SIGINT', 'SIGTERM'] as const) process.once(name, interrupted);
   const onProgress = (done: number, total: number, isComparing: boolean): void =>
     progress.show(done, total, isComparing ? 'comparing with what is done' : `making ${target}`);
   return await convert(target, source, disk, {
@@ -100,7 +115,10 @@ async function run(
     level,
     onProgress,
     nowMs: () => performance.now(),
-  }).finally(() => progress.clear());
+  }).finally(() => {
+    progress.clear();
+    for (const name of ['SIGINT', 'SIGTERM'] as const) process.off(name, interrupted);
+  });
 }
 
 /** Throws DmError for what is to be converted by nobody, or not without a word. */
@@ -115,7 +133,10 @@ async function sourceOf(
     const found = findSuperblock(block, diskSectors(io));
     if (found.what === 'version 1') return new OldSource(io, found.format);
     const isVolume = typeof (await readSuperblocks(io)) !== 'string';
-    if (isVolume) throw invalid(`${source}: is a volume of version 2; --raw takes it as it is`);
+    if (isVolume) {
+      const way = 'to change its codec, map it and convert the mapped device';
+      throw invalid(`${source}: is a volume of version 2: ${way}`);
+    }
     if (found.what === 'other' && (hasMagic(block) || (await findConversion(io)) !== undefined)) {
       throw invalid(`${source}: ${found.complaint}; --raw takes it as it is`);
     }
@@ -123,7 +144,11 @@ async function sourceOf(
   const bytes = place.kind === 'file' ? await bytesAt(place) : io.sizeBytes;
   if (bytes === 0) throw invalid(`${source}: is empty`);
   if (bytes % SECTOR_BYTES !== 0) {
-    throw invalid(`${source}: has ${bytes} bytes, expected a multiple of ${SECTOR_BYTES}`);
+    const whole = Math.ceil(bytes / SECTOR_BYTES) * SECTOR_BYTES;
+    throw invalid(
+      `${source}: has ${bytes} bytes, expected a multiple of ${SECTOR_BYTES}: ` +
+        `'truncate -s ${whole}' of it, or of a copy, fills it up with zeroes`,
+    );
   }
   return new RawSource(io);
 }

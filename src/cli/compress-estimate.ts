@@ -68,7 +68,10 @@ function speed(bytes: number, ms: number): number | null {
 
 function printEstimate(found: Estimate): void {
   const data = dataOf(found);
-  const zeroes = found.zeroBytes === 0 ? '' : `, ${formatSize(found.zeroBytes)} of it zeroes`;
+  const zeroes =
+    found.zeroBytes === 0
+      ? ''
+      : `, ${formatSize(found.zeroBytes)} of it zeroes, left out of ratios`;
   const pieces = found.pieces === 1 ? '1 piece' : `${found.pieces} pieces`;
   print(`${pieces}, ${formatSize(found.sampledBytes)}${zeroes}\n`);
   if (data === 0) return;

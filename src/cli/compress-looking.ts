@@ -11,6 +11,7 @@ import {
   volumeStats,
 } from '../tools/compress/stats.ts';
 import { superblocksOf, withImage } from './compress-place.ts';
+import { EXIT_FAILED } from './errors.ts';
 import { type JsonFlag, print, printJson } from './output.ts';
 import { Progress } from './progress.ts';
 
@@ -40,6 +41,7 @@ async function stats(image: string, flags: JsonFlag): Promise<void> {
       return { head, found: await volumeStats(io, format, onProgress) };
     };
     const { head, found } = await read().finally(() => progress.clear());
+    if (found.badRecords > 0) process.exitCode = EXIT_FAILED;
     if (flags.json === true) printJson({ ...head, ...found });
     else printStats(found);
   });
@@ -67,7 +69,8 @@ function printStats(found: VolumeStats): void {
   if (spillUnits > 0) {
     lines.push(['Spill area', `${spillUnitsUsed} of ${spillUnits} units in use`]);
   }
-  if (badRecords > 0) lines.push(['Bad records', String(badRecords)]);
+  if (badRecords > 0)
+    lines.push(['Bad records', `${badRecords}, not counted: see lamina compress check`]);
   for (const [name, value] of lines) print(`${`${name}:`.padEnd(13)}${value}\n`);
   if (logicalBytes === 0) return;
   print(

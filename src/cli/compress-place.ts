@@ -53,13 +53,16 @@ async function openImage(
 /** The superblocks of an image. Throws DmError when there is no volume. */
 export async function superblocksOf(image: string, io: CompressIo): Promise<Superblocks> {
   const found = await readSuperblocks(io);
-  if (typeof found === 'string') throw notThere(image, found);
+  if (typeof found === 'string') throw await notThere(image, io, found);
   return found;
 }
 
 /** The error of an image without a volume. */
-export function notThere(image: string, complaint: string): Error {
-  return invalid(`${image}: is not an insitu_comp disk: ${complaint}`);
+export async function notThere(image: string, io: CompressIo, complaint: string): Promise<Error> {
+  // Where the begin cannot be read, the complaint says so.
+  const known = await knownOn(io).catch(() => undefined);
+  const why = known === undefined ? complaint : `it holds ${known}`;
+  return invalid(`${image}: is not an insitu_comp disk: ${why}`);
 }
 
 /** The name of what else an image holds, by its signature. */

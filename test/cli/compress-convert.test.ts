@@ -11,6 +11,7 @@ import {
   readSync,
   rmSync,
   statSync,
+  symlinkSync,
   writeFileSync,
   writeSync,
 } from 'node:fs';
@@ -160,9 +161,14 @@ test('what is refused, and leaves everything as it was', (t) => {
   assert.match(convert('any.img', './any.img'), /is SOURCE too/);
   assert.match(
     convert('odd.img', 'new.img'),
-    /odd\.img: has 1000 bytes, expected a multiple of 512/,
+    /odd\.img: has 1000 bytes, expected a multiple of 512: 'truncate -s 1024'/,
   );
   assert.match(convert('empty.img', 'new.img'), /empty\.img: /);
+  symlinkSync('nowhere.img', join(d.path, 'link.img'));
+  assert.match(
+    convert('any.img', 'link.img'),
+    /link\.img: is a symbolic link to nowhere\.img, which is not/,
+  );
   assert.match(
     convert('any.img', 'held.img'),
     /held\.img: does not begin with 4096 zeroes.*--force/,
@@ -178,7 +184,10 @@ test('what is refused, and leaves everything as it was', (t) => {
   assert.ok(readFileSync(join(d.path, 'held.img')).equals(Buffer.alloc(8 * MIB, 'y')));
   d.ok(['compress', 'convert', 'any.img', 'held.img', '--force']);
   assert.ok(statSync(join(d.path, 'held.img')).blocks * 512 < MIB, 'what was there takes no space');
-  assert.match(convert('held.img', 'new.img'), /is a volume of version 2; --raw takes it as it is/);
+  assert.match(
+    convert('held.img', 'new.img'),
+    /is a volume of version 2: to change its codec, map it/,
+  );
   assert.match(convert('any.img', 'held.img'), /holds a compressed volume/);
   // The same magic, and what no version has.
   const odd = Buffer.from(blankOldDisk(2048, 'lzo'));
