@@ -442,7 +442,7 @@ export class DeviceMapper implements DmControl {
     const users = this.#names.all
       .filter((n) => this.#builder.usesOf(n).has(node.device))
       .map((n) => n.name);
-    const by = users.length > 0 ? ` (used by ${users.join(', ')})` : ' (exported)';
+    const by = users.length > 0 ? ` (used by ${users.join(', ')})` : node.exportedText();
     return new DmError(Status.Busy, `device ${node.name}: Device or resource busy${by}${what}`);
   }
 

@@ -63,6 +63,13 @@ export class DeviceNode {
     throw new DmError(Status.Busy, `device ${this.name}: ${text}`);
   }
 
+  /** What keeps a device open that no other is built on: I/O may outlive the export that it came by. */
+  exportedText(): string {
+    const { inFlight } = this.device;
+    if (inFlight === 0) return ' (exported)';
+    return ` (exported; ${inFlight} requests in it are not done, perhaps of an export that is gone: see its status)`;
+  }
+
   ending(): DmError {
     return new DmError(Status.NoDeviceOrAddress, `device ${this.name}: is being removed`);
   }

@@ -1,7 +1,7 @@
 // Backups and restores that do not come to their end: what they leave, and how they go on.
 
 import assert from 'node:assert/strict';
-import { execFileSync } from 'node:child_process';
+import { execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import {
   existsSync,
@@ -443,5 +443,25 @@ test('links are followed, and a bare word without a daemon is no new file', asyn
     assert.ok(!existsSync(at('vol')));
     d.ok(['thin', 'restore', 'disk/full', './vol']);
     d.ok(['thin', 'restore', 'disk/full', 'vol', '--force']);
+  });
+});
+
+test('a device that is busy with the I/O of an export that is gone says so', async () => {
+  await withVolume(async (d) => {
+    d.ok(['pool', 'create', 'q', '--data', 'd2', '--metadata', 'm2', '--size', '1M']);
+    d.ok(['thin', 'create', 'q', 'tight', '--size', '16M']);
+    d.ok(['export', 'add', 'tight']);
+    const uri = `nbd+unix:///tight?socket=${join(d.path, 'lamina', 'nbd.sock')}`;
+    const client = spawn('qemu-io', ['-f', 'raw', '-c', 'write 0 4M', uri], { stdio: 'ignore' });
+    const isFull = (): boolean => / out_of_data_space /.test(d.ok(['status', 'q', '--noflush']));
+    while (!isFull()) assert.equal(client.exitCode, null);
+    d.ok(['export', 'remove', 'tight', '--force']);
+    client.kill('SIGKILL');
+    const said = d.refused(['remove', 'tight']);
+    assert.match(
+      said,
+      /tight: Device or resource busy \(exported; \d+ requests in it are not done/,
+    );
+    d.ok(['pool', 'grow', 'q', '--size', '16M']);
   });
 });
