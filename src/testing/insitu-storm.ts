@@ -4,6 +4,7 @@
 import { Prng } from '../base/prng.ts';
 import { Status } from '../base/status.ts';
 import { SECTOR_BYTES } from '../base/units.ts';
+import type { Extent } from '../targets/insitu-comp/extent.ts';
 import { BioDriver } from './bio-driver.ts';
 import { blankOldDisk, OLD_CODECS } from './insitu-old-disk.ts';
 import { StackSubject } from './conformance/stack-subject.ts';
@@ -90,6 +91,7 @@ export async function runInsituStorm(seed: number, version: InsituVersion = 2): 
   if (version !== 2) return;
   await readDamaged(seed);
   await bringHome(seed);
+  await packDamaged(seed);
 }
 
 /** What is read from a damaged disk is right, or EIO. Throws. */
@@ -167,5 +169,41 @@ async function bringHome(seed: number): Promise<void> {
   for (const r of [1, 2]) await write(r * 32, desk.noise(32));
   await desk.flush();
   await check('');
+  await desk.close();
+}
+
+/** A damaged extent of a region that is packed anew, because its blocks need too much of the spill area, stays one. Throws. */
+async function packDamaged(seed: number): Promise<void> {
+  const regions = 24;
+  const desk = await InsituDesk.open({ seed, regions });
+  const write = async (block: number, data: Uint8Array): Promise<void> => {
+    const status = await desk.write(block, data);
+    if (status !== Status.Ok) throw new Error(`insitu packing (seed ${seed}): write: ${status}`);
+  };
+  const over = desk.noise(32);
+  const blockOf = (b: number): Buffer =>
+    over.subarray(b * INSITU_BLOCK_BYTES, (b + 1) * INSITU_BLOCK_BYTES);
+  for (let r = 0; r < regions; r++) {
+    // So large that its region has no room for the blocks that come after it.
+    const mixed = desk.noise(32);
+    for (let b = 0; b < 32; b++) {
+      mixed.fill(0, b * INSITU_BLOCK_BYTES, b * INSITU_BLOCK_BYTES + 1024);
+    }
+    await write(r * 32, mixed);
+    await desk.flush();
+    if (r === 0) {
+      const at = (desk.record(0).extents[0] as Extent).at * SECTOR_BYTES + 2000;
+      desk.disk.bytes[at] = (desk.disk.bytes[at] as number) ^ 1;
+    }
+    for (let b = 0; b < 32; b += 2) await write(r * 32 + b, blockOf(b));
+    await desk.flush();
+  }
+  for (let b = 0; b < 32; b++) {
+    const read = await desk.read(b);
+    const isOver = b % 2 === 0;
+    const isRight =
+      typeof read === 'number' ? !isOver && read === Status.Io : isOver && read.equals(blockOf(b));
+    if (!isRight) throw new Error(`insitu packing (seed ${seed}): block ${b} is not as it was`);
+  }
   await desk.close();
 }
