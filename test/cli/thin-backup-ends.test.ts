@@ -362,6 +362,8 @@ test('a restore has its device to itself until it ends', async () => {
     d.ok(['thin', 'backup', 'vol', 'full']);
     const bytes = readFileSync(join(d.path, 'full'));
     const restore = d.begin(['thin', 'restore', '-', 'vol', '--force']);
+    // What fails is told by what the test finds, not by a pipe.
+    restore.stdin.on('error', () => undefined);
     // The restore is in the middle, and waits for the rest.
     restore.stdin.write(bytes.subarray(0, 6 * MIB));
     const isAlone = (): boolean => /lamina-restore-\S+.*\t1 conn/.test(d.ok(['export', 'list']));
@@ -376,7 +378,10 @@ test('a restore has its device to itself until it ends', async () => {
     assert.match(d.refused(['thin', 'resize', 'vol', '--size', '32M']), held);
     assert.match(d.refused(['suspend', 'vol']), held);
     assert.match(d.refused(['create', 'over', '--table', '0 8 linear vol 0']), held);
-    assert.match(d.refused(['thin', 'restore', 'full', 'vol', '--force']), /vol: is in use/);
+    assert.match(
+      d.refused(['thin', 'restore', 'full', 'vol', '--force']),
+      /vol: (?:is in use|.* has it to itself)/,
+    );
     restore.stdin.end(bytes.subarray(6 * MIB));
     assert.deepEqual(await once(restore, 'exit'), [0, null]);
     execFileSync('qemu-io', ['-f', 'raw', '-c', 'read -P 7 0 12M', uri]);
