@@ -7,7 +7,7 @@ import { printable } from '../base/names.ts';
 import { Status } from '../base/status.ts';
 import { escapeArg, splitArgs } from '../dm/table-text.ts';
 import { stateOf } from './backup-state.ts';
-import { call } from './daemon-call.ts';
+import { call, devicesWithTables } from './daemon-call.ts';
 import { isLeftBehind, ownName, removeDevice, removeLeftExports } from './left-behind.ts';
 import { tell } from './output.ts';
 import { devicesOf, freeIds } from './thin-verbs.ts';
@@ -90,8 +90,8 @@ async function isNobodys(pool: string, id: number): Promise<boolean> {
   if (!(await devicesOf(pool)).some((device) => device.id === id)) return false;
   const known = await call('inactiveVolumes');
   if (known.some((volume) => volume.pool === pool && volume.id === id)) return false;
-  for (const { name } of await call('list')) {
-    const [line] = await call('table', name);
+  for (const { lines } of await devicesWithTables()) {
+    const [line] = lines;
     if (line?.type !== 'thin') continue;
     const [itsPool, itsId] = splitArgs(line.params);
     if (itsPool === pool && Number(itsId) === id) return false;

@@ -1,8 +1,10 @@
 // How commands call the running daemon. One that does not answer is waited for, and the operator is told.
 
 import { setTimeout as setTimeoutAsync } from 'node:timers/promises';
+import { DmError } from '../base/errors.ts';
 import { printable } from '../base/names.ts';
-import type { VerbAnswer } from '../daemon/answers.ts';
+import { Status } from '../base/status.ts';
+import type { ListedDevice, VerbAnswer } from '../daemon/answers.ts';
 import { type CallArgs, callDaemon } from '../daemon/call-daemon.ts';
 import { lockOwner } from '../daemon/file-lock.ts';
 import { controlSocketPath } from '../daemon/paths.ts';
@@ -17,6 +19,8 @@ const ASK_MS = 1000;
 
 /** A command says it once, however many calls it makes. */
 let isTold = false;
+
+type TableAnswer = VerbAnswer<'table'>;
 
 /** Throws DmError with the daemon's words. */
 export async function call<N extends VerbName>(
@@ -39,6 +43,26 @@ export async function call<N extends VerbName>(
     isOver = true;
     clearTimeout(timer);
   }
+}
+
+/** What a call answers about a device; undefined when the device has been removed meanwhile. */
+export async function ifThere<T>(answer: Promise<T>): Promise<T | undefined> {
+  try {
+    return await answer;
+  } catch (error) {
+    if (error instanceof DmError && error.status === Status.NoDeviceOrAddress) return undefined;
+    throw error;
+  }
+}
+
+/** Every device and its live table. A device that is removed while they are asked for is left out. */
+export async function devicesWithTables(): Promise<{ device: ListedDevice; lines: TableAnswer }[]> {
+  const all = [];
+  for (const device of await call('list')) {
+    const lines = await ifThere(call('table', device.name));
+    if (lines !== undefined) all.push({ device, lines });
+  }
+  return all;
 }
 
 /** A daemon that answers says what the device waits for; of another only its process is known. */

@@ -6,7 +6,7 @@ import type { ListedDevice } from '../daemon/answers.ts';
 import { VERBS } from '../daemon/verbs.ts';
 import type { TargetLine } from '../dm/control.ts';
 import { printLine } from '../dm/table-text.ts';
-import { call } from './daemon-call.ts';
+import { call, devicesWithTables, ifThere } from './daemon-call.ts';
 import { printJson, printLine as print, shownName } from './output.ts';
 
 /** Device numbers are shown as the kernel would; nothing is behind the major. */
@@ -54,8 +54,10 @@ async function showLines(
   o: LineFlags,
 ): Promise<void> {
   const all: DeviceLines[] = [];
-  for (const device of only === undefined ? await call('list') : [{ name: only }]) {
-    all.push(await linesOf(verb, device, o));
+  if (only !== undefined) all.push(await linesOf(verb, { name: only }, o));
+  for (const device of only === undefined ? await call('list') : []) {
+    const lines = await ifThere(linesOf(verb, device, o));
+    if (lines !== undefined) all.push(lines);
   }
   if (o.json === true) {
     printJson(all);
@@ -117,7 +119,9 @@ function addReports(program: Command): void {
       const names = name === undefined ? (await call('list')).map((d) => d.name) : [name];
       const all = [];
       for (const n of names) {
-        all.push({ name: n, deps: await call('deps', n) });
+        const answer = call('deps', n);
+        const deps = name === undefined ? await ifThere(answer) : await answer;
+        if (deps !== undefined) all.push({ name: n, deps });
       }
       if (o.json === true) printJson(all);
       else for (const d of all) print(depsText(d, name === undefined));
@@ -190,9 +194,8 @@ async function list(isTree: boolean, target: string | undefined, isJson: boolean
   let devices = await call('list');
   if (target !== undefined) {
     const kept: ListedDevice[] = [];
-    for (const d of devices) {
-      const lines = await call('table', d.name, {});
-      if (lines.some((l) => l.type === target)) kept.push(d);
+    for (const { device, lines } of await devicesWithTables()) {
+      if (lines.some((l) => l.type === target)) kept.push(device);
     }
     devices = kept;
   }
@@ -213,7 +216,7 @@ function notes(d: ListedDevice): string {
 
 async function printTree(devices: readonly ListedDevice[]): Promise<void> {
   const below = new Map<string, { name: string; isMapped: boolean }[]>();
-  for (const d of devices) below.set(d.name, await call('deps', d.name));
+  for (const { name } of devices) below.set(name, (await ifThere(call('deps', name))) ?? []);
   const minor = new Map(devices.map((d) => [d.name, d.minor]));
   const used = new Set([...below.values()].flat().map((x) => x.name));
   const branch = (name: string, indent: string): void => {

@@ -5,7 +5,7 @@ import { SECTOR_BYTES } from '../base/units.ts';
 import type { ListedDevice } from '../daemon/answers.ts';
 import { parseTable, splitArgs, type TableLine } from '../dm/table-text.ts';
 import { LUKS_UUID_PREFIX } from '../tools/luks/luks-table.ts';
-import { call } from './daemon-call.ts';
+import { devicesWithTables } from './daemon-call.ts';
 import { isSamePlace, type Place, placeOfWord } from './place.ts';
 
 /** A stretch of a place, bytes. */
@@ -24,9 +24,8 @@ export interface OpenVolume {
 /** All that the daemon has open. Throws DmError, also without a daemon. */
 export async function openVolumes(): Promise<OpenVolume[]> {
   const found: OpenVolume[] = [];
-  for (const device of await call('list')) {
+  for (const { device, lines } of await devicesWithTables()) {
     if (!device.uuid.startsWith(LUKS_UUID_PREFIX)) continue;
-    const lines = await call('table', device.name);
     const stretches = lines.flatMap(({ type, lenSectors, params }) =>
       stretchesOf({ type, lenSectors, args: splitArgs(params) }),
     );

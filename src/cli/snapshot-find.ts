@@ -5,7 +5,7 @@ import { Status } from '../base/status.ts';
 import { SECTOR_BYTES } from '../base/units.ts';
 import type { ListedDevice } from '../daemon/answers.ts';
 import { escapeArg, splitArgs } from '../dm/table-text.ts';
-import { call } from './daemon-call.ts';
+import { devicesWithTables } from './daemon-call.ts';
 
 /** A device through which an origin is written to. */
 export interface FoundOrigin {
@@ -59,8 +59,8 @@ export async function findSnapshots(): Promise<Found> {
   const found: (Omit<FoundSnapshot, 'device' | 'below' | 'isMerging'> & {
     readonly table: string;
   })[] = [];
-  for (const info of await call('list')) {
-    const [line, ...more] = await call('table', info.name);
+  for (const { device: info, lines } of await devicesWithTables()) {
+    const [line, ...more] = lines;
     if (line === undefined || more.length > 0) continue;
     const words = splitArgs(line.params);
     const origin = plain(words[0] ?? '');

@@ -9,7 +9,7 @@ import { Status } from '../base/status.ts';
 import { formatSize, MIB, parseSize, SECTOR_BYTES } from '../base/units.ts';
 import type { TargetLine } from '../dm/control.ts';
 import { escapeArg, splitArgs } from '../dm/table-text.ts';
-import { call } from './daemon-call.ts';
+import { call, devicesWithTables, ifThere } from './daemon-call.ts';
 import { type CreatePool, createPool } from './pool-create.ts';
 import { metadataBytes } from './pool-files.ts';
 import { alone } from './pool-lock.ts';
@@ -160,21 +160,25 @@ interface MissingPool {
 /** One that is missing keeps no other from being shown. */
 async function reportPools(): Promise<(PoolReport | MissingPool)[]> {
   const reports: (PoolReport | MissingPool)[] = [];
-  for (const { name, state, reason = '' } of await call('list')) {
-    const [line] = await call('table', name);
-    if (line?.type !== 'thin-pool') continue;
-    reports.push(state === 'MISSING' ? { name, state, reason } : await reportPool(name));
+  for (const { device, lines } of await devicesWithTables()) {
+    const { name, state, reason = '' } = device;
+    if (lines[0]?.type !== 'thin-pool') continue;
+    const report = state === 'MISSING' ? { name, state, reason } : await ifThere(reportPool(name));
+    if (report !== undefined) reports.push(report);
   }
   return reports;
 }
 
 export async function volumesOf(pool: string): Promise<Volume[]> {
   const volumes: Volume[] = [];
-  for (const { name, state } of await call('list')) {
-    const [line] = await call('table', name);
-    const [device, id] = splitArgs(line?.params ?? '');
-    if (line?.type !== 'thin' || device !== pool) continue;
-    const [status] = state === 'MISSING' ? [] : await call('status', name);
+  for (const { device, lines } of await devicesWithTables()) {
+    const { name, state } = device;
+    const [line] = lines;
+    const [itsPool, id] = splitArgs(line?.params ?? '');
+    if (line?.type !== 'thin' || itsPool !== pool) continue;
+    const answer = state === 'MISSING' ? [] : await ifThere(call('status', name));
+    if (answer === undefined) continue;
+    const [status] = answer;
     const mapped = Number((status?.params ?? '').split(' ')[0]) || 0;
     volumes.push({
       name,

@@ -7,7 +7,7 @@ import { printable } from '../base/names.ts';
 import { Status } from '../base/status.ts';
 import type { LoadedStack } from '../daemon/stack-file.ts';
 import { printLine as printTableLine } from '../dm/table-text.ts';
-import { call } from './daemon-call.ts';
+import { call, devicesWithTables } from './daemon-call.ts';
 import { print, printLine } from './output.ts';
 import { planDown, planUp, type Present, type Step, type Wanted } from './stack-plan.ts';
 import { resumeDevice } from './resume-device.ts';
@@ -69,11 +69,11 @@ function wantedOf({ devices, exports }: LoadedStack, present: Present): Wanted {
 }
 
 async function look(): Promise<Present> {
-  const devices = await call('list');
+  const all = await devicesWithTables();
+  const devices = all.map(({ device }) => device);
   const tables = new Map<string, string>();
-  for (const { name } of devices) {
-    const lines = await call('table', name);
-    tables.set(name, lines.map((line) => printTableLine(line).trim()).join('\n'));
+  for (const { device, lines } of all) {
+    tables.set(device.name, lines.map((line) => printTableLine(line).trim()).join('\n'));
   }
   return { devices, tables, exports: await call('listExports') };
 }

@@ -6,6 +6,8 @@ import { once } from 'node:events';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { callDaemon } from '../../src/daemon/call-daemon.ts';
 import { type Desk, desk } from '../../src/testing/daemon-desk.ts';
 
 /** Half of the times both come through the first look, which each command takes. */
@@ -108,6 +110,41 @@ test('of two restores at once to one volume at most one writes', async () => {
         assert.ok(readFileSync(join(d.path, 'img')).every((byte) => byte === won + 1));
       }
       d.ok(['thin', 'delete', 'to']);
+    }
+  } finally {
+    await d.end();
+  }
+});
+
+test('what lists devices does not mind that others are removed meanwhile', async () => {
+  const d = desk();
+  try {
+    await d.start();
+    const socket = join(d.path, 'lamina', 'control.sock');
+    const looks = [
+      ['table'],
+      ['status'],
+      ['info'],
+      ['deps'],
+      ['ls', '--tree'],
+      ['ls', '--target', 'zero'],
+      ['pool', 'status'],
+      ['snapshot', 'list'],
+    ];
+    for (const look of looks) {
+      const names = Array.from({ length: 60 }, (_, i) => `d${i}`);
+      for (const name of names) await callDaemon(socket, 'create', { name, table: '0 8 zero' });
+      const child = d.begin(look);
+      let said = '';
+      child.stderr.on('data', (text) => (said += text));
+      const ended = once(child, 'close');
+      // The last first, while the list is gone through from its beginning.
+      while (child.exitCode === null && names.length > 0) {
+        await callDaemon(socket, 'remove', names.pop() as string);
+        await sleep(5);
+      }
+      assert.equal((await ended)[0], 0, `${look.join(' ')}: ${said}`);
+      for (const name of names) await callDaemon(socket, 'remove', name);
     }
   } finally {
     await d.end();
